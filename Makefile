@@ -1,0 +1,53 @@
+# The ways into the project; `make` alone lists them. What takes more than a
+# line is a script in scripts/.
+
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
+.ONESHELL:
+.SILENT:
+
+# Every recipe that runs cargo starts with this: the cache folder outside the
+# clone, with Cargo's target folder in it.
+CACHE := . scripts/cache.sh
+
+.PHONY: help setup build run test soak clean-cache
+
+help: ## list the targets
+	sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14
+
+setup: ## install what building and testing need (apt-get)
+	scripts/setup.sh test
+
+build: ## build the release binaries
+	scripts/setup.sh build
+	$(CACHE)
+	cargo build --release --workspace --bins
+	echo "binaries are in $$CARGO_TARGET_DIR/release"
+
+run: ## run the main job and kill it halfway; KAFKA=host:port TOPIC=name for a real Kafka
+	scripts/setup.sh build
+	$(CACHE)
+	cargo build --release -p millrace-examples -p millrace-worker
+	"$$CARGO_TARGET_DIR/release/demo" $(if $(KAFKA),--kafka '$(KAFKA)') $(if $(TOPIC),--topic '$(TOPIC)')
+
+# The services and the one cargo profile that tests share.
+SERVICES = \
+	scripts/setup.sh test; \
+	$(CACHE); \
+	MILLRACE_KAFKA_HOME=$$(scripts/fetch-kafka.sh); \
+	MILLRACE_MINIO_BIN=$$(scripts/fetch-minio.sh); \
+	export MILLRACE_KAFKA_HOME MILLRACE_MINIO_BIN
+
+test: ## formatting, lints and all tests
+	$(SERVICES)
+	cargo fmt --all --check
+	cargo clippy --workspace --all-targets -- -D warnings
+	cargo test --workspace
+
+soak: ## the tests that take long
+	$(SERVICES)
+	cargo test --release -p millrace-tests --features soak --test soak -- --nocapture --test-threads 1
+
+clean-cache: ## remove the cache with all that was fetched and built
+	$(CACHE)
+	rm -rf "$$MILLRACE_CACHE"

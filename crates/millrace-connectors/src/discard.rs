@@ -1,0 +1,45 @@
+//! A sink that takes everything and keeps nothing.
+
+use std::marker::PhantomData;
+
+use millrace_core::{
+    Record, Result,
+    sink::{Sink, SinkWriter, WriterContext},
+};
+
+/// Drops every record: for measuring what stands before it.
+#[derive(Clone, Debug)]
+pub struct DiscardingSink<T>(PhantomData<fn() -> T>);
+
+impl<T> DiscardingSink<T> {
+    /// A sink that keeps nothing.
+    pub fn new() -> Self {
+        Self(PhantomData)
+    }
+}
+
+impl<T> Default for DiscardingSink<T> {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl<T: Record> Sink for DiscardingSink<T> {
+    type Record = T;
+
+    fn create_writer(&self, _context: &mut WriterContext) -> Result<Box<dyn SinkWriter<T>>> {
+        Ok(Box::new(DiscardingWriter))
+    }
+}
+
+struct DiscardingWriter;
+
+impl<T> SinkWriter<T> for DiscardingWriter {
+    fn write(&mut self, _records: Vec<T>) -> Result<()> {
+        Ok(())
+    }
+
+    fn flush(&mut self) -> Result<()> {
+        Ok(())
+    }
+}

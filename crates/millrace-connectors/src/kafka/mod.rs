@@ -1,0 +1,25 @@
+//! Apache Kafka, by librdkafka.
+//!
+//! Clients are made and dropped by the threads that use them: dropping one waits for librdkafka's own threads, and so
+//! must not happen on a thread that an asynchronous runtime needs.
+
+mod builder;
+mod context;
+mod deserialize;
+mod enumerator;
+mod errors;
+mod intake;
+mod offsets;
+mod properties;
+mod reader;
+mod serialize;
+mod sink;
+mod source;
+mod writer;
+
+pub use builder::KafkaSourceBuilder;
+pub use deserialize::{Deserializer, JsonDeserializer, KafkaMessage, StringDeserializer};
+pub use offsets::{OffsetReset, StartingOffsets};
+pub use serialize::{JsonSerializer, Serializer, StringSerializer};
+pub use sink::{KafkaSink, KafkaSinkBuilder};
+pub use source::{KafkaSource, KafkaSplit};

@@ -1,0 +1,241 @@
+//! Reads partitions from where it is told, and nowhere else.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+    thread,
+    time::{Duration, Instant},
+};
+
+use millrace_core::{
+    Error, Record, Result,
+    ids::CheckpointId,
+    source::{ReadStatus, SourceReader},
+};
+use rdkafka::{
+    Message, Offset, TopicPartitionList,
+    consumer::{BaseConsumer, CommitMode, Consumer},
+    error::KafkaError,
+};
+
+use super::{
+    KafkaSplit,
+    context::Context,
+    deserialize::{Deserializer, KafkaMessage},
+    errors::{Verdict, call_failed, judge},
+    intake::Intake,
+    source::Settings,
+};
+use crate::undecodable::UndecodableRecords;
+
+/// How long to ask for a partition's range, after an error.
+const ASK_LIMIT: Duration = Duration::from_secs(5);
+/// A broker that has just started may not know its topics for a while.
+const MISSING_LIMIT: Duration = Duration::from_secs(10);
+/// Checkpoints that were neither completed nor superseded are forgotten beyond this number.
+const MAX_SNAPSHOTS: usize = 100;
+
+pub(super) struct KafkaReader<T> {
+    settings: Arc<Settings>,
+    intake: Intake<T>,
+    /// Made with the first split: a subtask without any needs no connection.
+    consumer: Option<BaseConsumer<Context>>,
+    no_more_splits: bool,
+    /// The positions of checkpoints that are not complete yet.
+    snapshots: BTreeMap<CheckpointId, Vec<KafkaSplit>>,
+    /// When a topic or partition was reported unknown.
+    missing_since: Option<Instant>,
+}
+
+impl<T> KafkaReader<T> {
+    pub(super) fn new(settings: Arc<Settings>, deserializer: Arc<dyn Deserializer<T>>) -> Self {
+        let name = format!("kafka {}", settings.topics.join(","));
+        let intake = Intake::new(deserializer, UndecodableRecords::new(settings.undecodable, name));
+        let snapshots = BTreeMap::new();
+        Self { settings, intake, consumer: None, no_more_splits: false, snapshots, missing_since: None }
+    }
+
+    fn is_finished(&self) -> bool {
+        self.settings.bounded && self.no_more_splits && self.intake.open().next().is_none()
+    }
+
+    /// Polls up to `max` messages, waiting for the first. Returns whether there are more.
+    fn poll(&mut self, max: usize, wait: Duration, out: &mut Vec<T>) -> Result<bool> {
+        let Some(consumer) = &self.consumer else {
+            thread::sleep(wait);
+            return Ok(false);
+        };
+        let mut timeout = wait;
+        for _ in 0..max {
+            match consumer.poll(timeout) {
+                None => return Ok(false),
+                Some(Ok(message)) => {
+                    let message = KafkaMessage {
+                        topic: message.topic(),
+                        partition: message.partition(),
+                        offset: message.offset(),
+                        timestamp: message.timestamp().to_millis(),
+                        key: message.key(),
+                        value: message.payload(),
+                    };
+                    self.intake.accept(&message, out)?;
+                }
+                Some(Err(error)) => match judge(&error) {
+                    Verdict::Passing => tracing::debug!("Kafka: {error}"),
+                    Verdict::Group if self.settings.group.is_none() => tracing::debug!("Kafka: {error}"),
+                    Verdict::Missing => {
+                        self.missing_since.get_or_insert_with(Instant::now);
+                    }
+                    verdict => return Err(self.failed(consumer, &error, verdict)),
+                },
+            }
+            timeout = Duration::ZERO;
+        }
+        Ok(true)
+    }
+
+    /// The error of a reader that can't go on.
+    fn failed(&self, consumer: &BaseConsumer<Context>, error: &KafkaError, verdict: Verdict) -> Error {
+        let servers = self.settings.properties.servers();
+        if verdict == Verdict::Position
+            && let Some(lost) = self.intake.open().find_map(|split| lost_position(consumer, split, servers))
+        {
+            return lost;
+        }
+        let topics = self.settings.topics.join(", ");
+        let reported = consumer.context().take_last_error();
+        call_failed(&format!("reading topic {topics}"), servers, error, reported)
+    }
+
+    /// Whether a topic that was reported unknown is back; an error if it stays away.
+    fn look_for_missing(&mut self) -> Result<()> {
+        let (Some(since), Some(consumer)) = (self.missing_since, &self.consumer) else { return Ok(()) };
+        if since.elapsed() < MISSING_LIMIT {
+            return Ok(());
+        }
+        let topics: BTreeSet<_> = self.intake.open().map(|split| split.topic.clone()).collect();
+        for topic in topics {
+            let Ok(metadata) = consumer.fetch_metadata(Some(&topic), Duration::from_secs(1)) else {
+                // No broker answers for now: nothing is known.
+                self.missing_since = Some(Instant::now());
+                return Ok(());
+            };
+            let found = metadata.topics().iter().find(|found| found.name() == topic && found.error().is_none());
+            let is_there = |partition| found.is_some_and(|found| found.partitions().iter().any(|p| p.id() == partition));
+            let mut of_topic = self.intake.open().filter(|split| split.topic == topic);
+            if let Some(KafkaSplit { partition, offset, .. }) = of_topic.find(|split| !is_there(split.partition)) {
+                let servers = self.settings.properties.servers();
+                return Err(Error::external(format!(
+                    "partition {partition} of topic {topic} no longer exists on Kafka at {servers}; it is read up to \
+                     offset {offset}"
+                )));
+            }
+        }
+        self.missing_since = None;
+        Ok(())
+    }
+
+    /// Partitions may end with messages that no reader gets, such as the marks of transactions.
+    fn pass_unseen_messages(&mut self) {
+        let Some(positions) = self.consumer.as_ref().and_then(|consumer| consumer.position().ok()) else { return };
+        for element in positions.elements() {
+            if let Offset::Offset(offset) = element.offset() {
+                self.intake.skip_to(element.topic(), element.partition(), offset);
+            }
+        }
+    }
+}
+
+/// The error of a position that a partition does not have; `None` if it has it, or does not tell.
+fn lost_position(consumer: &BaseConsumer<Context>, split: &KafkaSplit, servers: &str) -> Option<Error> {
+    let KafkaSplit { topic, partition, offset, .. } = split;
+    let (begin, end) = consumer.fetch_watermarks(topic, *partition, ASK_LIMIT).ok()?;
+    let is_lost = !(begin..=end).contains(offset);
+    is_lost.then(|| {
+        Error::external(format!(
+            "offset {offset} of partition {partition} of topic {topic} is outside its range {begin}..{end} on Kafka at \
+             {servers}: messages were deleted before they were read, or the topic was deleted and created anew. The \
+             position is not moved silently; start the job anew without its checkpoint to read from another one"
+        ))
+        .fatal()
+    })
+}
+
+impl<T: Record> SourceReader<T, KafkaSplit> for KafkaReader<T> {
+    fn add_splits(&mut self, splits: Vec<KafkaSplit>) -> Result<()> {
+        let mut list = TopicPartitionList::new();
+        for KafkaSplit { topic, partition, offset, stop } in &splits {
+            if stop.is_none_or(|stop| *offset < stop) {
+                list.add_partition_offset(topic, *partition, Offset::Offset(*offset)).map_err(|error| {
+                    Error::internal(format!("offset {offset} of partition {partition} of topic {topic}: {error}"))
+                })?;
+            }
+        }
+        self.intake.add(splits);
+        if list.count() == 0 {
+            return Ok(());
+        }
+        let consumer = match &mut self.consumer {
+            Some(consumer) => consumer,
+            none => none.insert(self.settings.connect(true)?),
+        };
+        // Partitions that are read already are not disturbed.
+        consumer.incremental_assign(&list).map_err(|error| {
+            Error::external(format!("Kafka at {} assigns no partitions: {error}", self.settings.properties.servers()))
+        })
+    }
+
+    fn no_more_splits(&mut self) {
+        self.no_more_splits = true;
+    }
+
+    fn read(&mut self, max: usize, wait: Duration, out: &mut Vec<T>) -> Result<ReadStatus> {
+        if self.is_finished() {
+            return Ok(ReadStatus::Finished);
+        }
+        self.intake.begin_batch();
+        let has_more = self.poll(max, wait, out)?;
+        if !has_more {
+            self.look_for_missing()?;
+            if self.settings.bounded {
+                self.pass_unseen_messages();
+            }
+        }
+        Ok(match (self.is_finished(), has_more) {
+            (true, _) => ReadStatus::Finished,
+            (_, true) => ReadStatus::More,
+            (_, false) => ReadStatus::Idle,
+        })
+    }
+
+    fn position(&self) -> String {
+        self.intake.position()
+    }
+
+    fn snapshot(&mut self, checkpoint: CheckpointId) -> Result<Vec<KafkaSplit>> {
+        let splits: Vec<_> = self.intake.splits().cloned().collect();
+        if self.settings.group.is_some() {
+            self.snapshots.insert(checkpoint, splits.clone());
+            if self.snapshots.len() > MAX_SNAPSHOTS {
+                self.snapshots.pop_first();
+            }
+        }
+        Ok(splits)
+    }
+
+    /// Commits the checkpoint's positions, without waiting: the job itself does not go by them.
+    fn notify_checkpoint_complete(&mut self, checkpoint: CheckpointId) -> Result<()> {
+        let later = self.snapshots.split_off(&checkpoint.next());
+        let splits = std::mem::replace(&mut self.snapshots, later).remove(&checkpoint);
+        let (Some(splits), Some(consumer)) = (splits, &self.consumer) else { return Ok(()) };
+        let mut list = TopicPartitionList::with_capacity(splits.len());
+        for KafkaSplit { topic, partition, offset, .. } in &splits {
+            list.add_partition_offset(topic, *partition, Offset::Offset(*offset))
+                .map_err(|error| Error::internal(format!("offset {offset} can't be committed: {error}")))?;
+        }
+        if let Err(error) = consumer.commit(&list, CommitMode::Async) {
+            tracing::warn!(%checkpoint, "committing offsets to the consumer group failed: {error}");
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,27 @@
+//! The sources and sinks that come with Millrace.
+//!
+//! | | source | sink |
+//! |---|---|---|
+//! | Kafka (feature `kafka`, on by default) | [`KafkaSource`](kafka::KafkaSource) | [`KafkaSink`](kafka::KafkaSink) |
+//! | files of text lines | [`FileSource`] | [`FileSink`] |
+//! | made up | [`GeneratorSource`], [`CollectionSource`] | [`PrintSink`], [`DiscardingSink`] |
+//!
+//! All sources are replayable: each keeps the position of every split, so that with checkpoints on no record is lost
+//! and none counts twice in state. All sinks write at least once: what was written after the last completed checkpoint
+//! is written again after a failure.
+
+mod collection;
+mod discard;
+pub mod file;
+mod generator;
+#[cfg(feature = "kafka")]
+pub mod kafka;
+mod print;
+mod undecodable;
+
+pub use collection::{CollectionSource, CollectionSplit};
+pub use discard::DiscardingSink;
+pub use file::{FileSink, FileSource};
+pub use generator::{GeneratorSource, GeneratorSplit};
+pub use print::PrintSink;
+pub use undecodable::Undecodable;

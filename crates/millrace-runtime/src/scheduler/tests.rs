@@ -1,0 +1,199 @@
+use millrace_core::ids::VertexId;
+
+use super::*;
+
+const NOW: Duration = Duration::ZERO;
+
+fn task(vertex: u32, subtask: u32) -> TaskId {
+    TaskId { vertex: VertexId(vertex), subtask }
+}
+
+fn tm(name: &str) -> TaskManagerId {
+    TaskManagerId(name.to_string())
+}
+
+/// Two vertices of two subtasks each.
+fn plan(checkpoints: bool) -> Plan {
+    Plan { tasks: vec![task(0, 0), task(0, 1), task(1, 0), task(1, 1)], slots_needed: 2, checkpoints }
+}
+
+fn registered(name: &str, slots: u32) -> Event {
+    Event::TaskManagerRegistered { id: tm(name), slots }
+}
+
+fn lost(name: &str) -> Event {
+    Event::TaskManagerLost { id: tm(name), error: Error::external(format!("taskmanager {name} is gone")) }
+}
+
+/// A job that runs on taskmanagers `a` and `b`, with a spare `c`.
+fn running(checkpoints: bool) -> JobScheduler {
+    let mut job = JobScheduler::new(plan(checkpoints), RestartStrategy::exponential_delay());
+    assert!(job.on(NOW, registered("a", 1)).is_empty());
+    assert_eq!(job.waiting_for_slots(), Some((1, 2)));
+    assert_eq!(job.on(NOW, registered("b", 1)), [Effect::Prepare(Attempt(1))]);
+    job.on(NOW, registered("c", 1));
+    start(&mut job, Attempt(1));
+    job
+}
+
+fn start(job: &mut JobScheduler, attempt: Attempt) {
+    assert!(matches!(job.on(NOW, Event::Prepared(attempt))[..], [Effect::Deploy(..)]));
+    let tasks = plan(true).tasks;
+    for id in &tasks[1..] {
+        assert!(job.on(NOW, Event::TaskDeployed(attempt, *id)).is_empty());
+    }
+    assert_eq!(job.on(NOW, Event::TaskDeployed(attempt, tasks[0])), [Effect::Start(attempt)]);
+    assert_eq!(job.status(), JobStatus::Running);
+}
+
+fn tasks_on(job: &JobScheduler, name: &str) -> Vec<TaskId> {
+    job.assignment().unwrap().iter().filter(|(_, place)| **place == tm(name)).map(|(id, _)| *id).collect()
+}
+
+#[test]
+fn a_lost_taskmanager_is_replaced_by_the_spare_one_and_survivors_keep_their_slots() {
+    let mut job = running(true);
+    let survivors = tasks_on(&job, "b");
+    let effects = job.on(NOW, lost("a"));
+    assert_eq!(effects[1], Effect::Stopped(Attempt(1)));
+    assert_eq!(effects[2], Effect::CancelTasks(Attempt(1), BTreeSet::from([tm("b")])));
+    assert_eq!(job.status(), JobStatus::Restarting);
+    assert!(job.on(NOW, Event::TaskCanceled(Attempt(1), survivors[0])).is_empty());
+    let last = job.on(NOW, Event::TaskFailed(Attempt(1), survivors[1], Error::external("connection lost")));
+    assert_eq!(last, [Effect::Prepare(Attempt(2))], "the first restart is immediate");
+    assert_eq!(tasks_on(&job, "b"), survivors);
+    assert_eq!(tasks_on(&job, "c").len(), 2);
+    start(&mut job, Attempt(2));
+    assert_eq!(job.restarts(), 1);
+}
+
+#[test]
+fn without_a_spare_slot_the_job_waits_for_a_taskmanager() {
+    let mut job = running(true);
+    job.on(NOW, lost("c"));
+    let survivors = tasks_on(&job, "b");
+    job.on(NOW, lost("a"));
+    for id in survivors {
+        job.on(NOW, Event::TaskCanceled(Attempt(1), id));
+    }
+    assert_eq!(job.waiting_for_slots(), Some((1, 2)));
+    assert_eq!(job.on(NOW, registered("d", 2)), [Effect::Prepare(Attempt(2))]);
+}
+
+#[test]
+fn losing_a_spare_taskmanager_disturbs_nothing() {
+    let mut job = running(true);
+    assert!(job.on(NOW, lost("c")).is_empty());
+    assert_eq!(job.status(), JobStatus::Running);
+    assert!(job.on(NOW, lost("c")).is_empty(), "it is noticed once");
+}
+
+#[test]
+fn news_of_an_old_attempt_changes_nothing() {
+    let mut job = running(true);
+    job.on(NOW, lost("a"));
+    for id in plan(true).tasks {
+        job.on(NOW, Event::TaskCanceled(Attempt(1), id));
+    }
+    start(&mut job, Attempt(2));
+    for event in [
+        Event::Prepared(Attempt(1)),
+        Event::TaskFailed(Attempt(1), task(0, 0), Error::internal("old")),
+        Event::TaskFinished(Attempt(1), task(0, 0)),
+        Event::TaskEndOfInput(Attempt(1), task(0, 0)),
+        Event::RestartTimer(Attempt(1)),
+        Event::AttemptFailed(Attempt(1), Error::internal("old")),
+    ] {
+        assert!(job.on(NOW, event).is_empty());
+    }
+    assert_eq!(job.status(), JobStatus::Running);
+}
+
+#[test]
+fn a_bounded_job_ends_after_its_final_checkpoint() {
+    let mut job = running(true);
+    for id in [task(0, 0), task(0, 1), task(1, 0)] {
+        assert!(job.on(NOW, Event::TaskEndOfInput(Attempt(1), id)).is_empty());
+    }
+    let last = job.on(NOW, Event::TaskEndOfInput(Attempt(1), task(1, 1)));
+    assert_eq!(last, [Effect::TriggerFinalCheckpoint(Attempt(1))]);
+    assert!(job.on(NOW, Event::CheckpointCompleted { is_final: false }).is_empty());
+    assert_eq!(job.on(NOW, Event::CheckpointCompleted { is_final: true }), [Effect::FinishTasks(Attempt(1))]);
+    let ends: Vec<_> =
+        plan(true).tasks.into_iter().flat_map(|id| job.on(NOW, Event::TaskFinished(Attempt(1), id))).collect();
+    assert_eq!(ends, [Effect::Stopped(Attempt(1)), Effect::End(JobResult::Finished)]);
+    assert_eq!(job.status(), JobStatus::Finished);
+}
+
+#[test]
+fn without_checkpoints_a_bounded_job_finishes_at_once_and_a_failure_ends_it() {
+    let mut job = running(false);
+    let effects: Vec<_> =
+        plan(false).tasks.into_iter().flat_map(|id| job.on(NOW, Event::TaskEndOfInput(Attempt(1), id))).collect();
+    assert_eq!(effects, [Effect::FinishTasks(Attempt(1))]);
+
+    let mut job = JobScheduler::new(plan(false), RestartStrategy::None);
+    job.on(NOW, registered("a", 2));
+    start(&mut job, Attempt(1));
+    job.on(NOW, Event::TaskFailed(Attempt(1), task(0, 0), Error::user("bad record")));
+    assert_eq!(job.status(), JobStatus::Failing);
+    let ends: Vec<_> = plan(false).tasks[1..]
+        .iter()
+        .flat_map(|id| job.on(NOW, Event::TaskCanceled(Attempt(1), *id)))
+        .collect();
+    assert!(matches!(&ends[..], [Effect::End(JobResult::Failed(error))] if error.message.contains("bad record")));
+}
+
+#[test]
+fn a_loss_while_finishing_goes_back_to_the_final_checkpoint() {
+    let mut job = running(true);
+    for id in plan(true).tasks {
+        job.on(NOW, Event::TaskEndOfInput(Attempt(1), id));
+    }
+    job.on(NOW, Event::CheckpointCompleted { is_final: true });
+    let survivors = tasks_on(&job, "b");
+    job.on(NOW, lost("a"));
+    let effects: Vec<_> =
+        survivors.into_iter().flat_map(|id| job.on(NOW, Event::TaskFinished(Attempt(1), id))).collect();
+    assert_eq!(effects, [Effect::Prepare(Attempt(2))]);
+}
+
+#[test]
+fn a_user_cancels_in_any_phase() {
+    let mut job = JobScheduler::new(plan(true), RestartStrategy::None);
+    assert!(job.on(NOW, Event::Cancel).contains(&Effect::End(JobResult::Canceled)));
+
+    let mut job = running(true);
+    job.on(NOW, lost("a"));
+    assert!(job.on(NOW, Event::Cancel).is_empty(), "tasks are being ended already");
+    assert_eq!(job.status(), JobStatus::Cancelling);
+    let left = plan(true).tasks;
+    let effects: Vec<_> = left.into_iter().flat_map(|id| job.on(NOW, Event::TaskCanceled(Attempt(1), id))).collect();
+    assert_eq!(effects, [Effect::End(JobResult::Canceled)]);
+    assert!(job.on(NOW, registered("e", 4)).is_empty(), "nothing starts again");
+}
+
+#[test]
+fn a_stop_drains_the_sources_and_keeps_its_result_across_a_failure() {
+    let mut job = running(true);
+    assert_eq!(job.on(NOW, Event::Stop), [Effect::DrainSources(Attempt(1))]);
+    job.on(NOW, lost("a"));
+    for id in plan(true).tasks {
+        job.on(NOW, Event::TaskCanceled(Attempt(1), id));
+    }
+    job.on(NOW, Event::Prepared(Attempt(2)));
+    let effects: Vec<_> =
+        plan(true).tasks.into_iter().flat_map(|id| job.on(NOW, Event::TaskDeployed(Attempt(2), id))).collect();
+    assert_eq!(effects, [Effect::Start(Attempt(2)), Effect::DrainSources(Attempt(2))]);
+}
+
+#[test]
+fn a_failed_preparation_is_tried_again_by_the_strategy() {
+    let mut job = JobScheduler::new(plan(true), RestartStrategy::FixedDelay { attempts: 1, delay: Duration::from_secs(5) });
+    job.on(NOW, registered("a", 2));
+    let effects = job.on(NOW, Event::AttemptFailed(Attempt(1), Error::external("no broker")));
+    assert!(effects.contains(&Effect::RestartAfter(Attempt(1), Duration::from_secs(5))));
+    assert_eq!(job.on(NOW, Event::RestartTimer(Attempt(1))), [Effect::Prepare(Attempt(2))]);
+    let effects = job.on(NOW, Event::AttemptFailed(Attempt(2), Error::external("no broker")));
+    assert!(matches!(effects.last(), Some(Effect::End(JobResult::Failed(_)))));
+}

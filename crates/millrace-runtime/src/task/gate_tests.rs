@@ -1,0 +1,157 @@
+use std::{sync::mpsc, thread};
+
+use millrace_core::{RecordBatch, ids::CheckpointId};
+
+use super::*;
+
+const NO_WAIT: Option<Duration> = Some(Duration::ZERO);
+
+fn gate(channels: u32, capacity: usize) -> Arc<Gate> {
+    let id = |producer| ChannelId { input: InputId(0), edge: 0, producer };
+    Gate::new((0..channels).map(id).collect(), capacity)
+}
+
+fn numbers(records: &[u32]) -> StreamElement {
+    StreamElement::Batch(Batch::new(RecordBatch::new(records.to_vec(), None)))
+}
+
+fn taken(gate: &Gate) -> Option<(usize, Vec<u32>)> {
+    match gate.next(NO_WAIT) {
+        GateEvent::Element { channel, element: StreamElement::Batch(batch) } => {
+            Some((channel, batch.into_typed().unwrap().records))
+        }
+        GateEvent::Timeout => None,
+        other => panic!("{other:?}"),
+    }
+}
+
+fn until(what: &str, condition: impl Fn() -> bool) {
+    let deadline = Instant::now() + Duration::from_secs(20);
+    while !condition() {
+        assert!(Instant::now() < deadline, "waited too long for: {what}");
+        thread::yield_now();
+    }
+}
+
+#[test]
+fn channels_take_turns_and_keep_their_order() {
+    let gate = gate(2, 8);
+    for n in 0..3 {
+        gate.offer(0, numbers(&[n]));
+    }
+    gate.offer(1, numbers(&[10]));
+    let order: Vec<_> = std::iter::from_fn(|| taken(&gate)).collect();
+    assert_eq!(order, [(0, vec![0]), (1, vec![10]), (0, vec![1]), (0, vec![2])]);
+}
+
+#[test]
+fn commands_come_first_and_blocked_channels_wait() {
+    let gate = gate(2, 8);
+    gate.offer(0, numbers(&[1]));
+    gate.offer(1, numbers(&[2]));
+    gate.command(TaskCommand::NotifyComplete(CheckpointId(3)));
+    gate.block(0);
+    assert!(matches!(gate.next(NO_WAIT), GateEvent::Control(TaskCommand::NotifyComplete(_))));
+    assert_eq!(taken(&gate), Some((1, vec![2])));
+    assert_eq!(taken(&gate), None);
+    gate.unblock_all();
+    assert_eq!(taken(&gate), Some((0, vec![1])));
+}
+
+#[test]
+fn the_rest_of_a_batch_comes_before_what_follows() {
+    let gate = gate(1, 2);
+    gate.offer(0, numbers(&[1, 2]));
+    gate.offer(0, numbers(&[3]));
+    let Some((0, records)) = taken(&gate) else { panic!() };
+    assert_eq!(records, [1, 2]);
+    gate.put_back(0, numbers(&[2]));
+    assert_eq!(taken(&gate), Some((0, vec![2])));
+    assert_eq!(taken(&gate), Some((0, vec![3])));
+}
+
+#[test]
+fn a_full_channel_stops_its_producer_until_there_is_room() {
+    let gate = gate(1, 2);
+    let producer = Arc::clone(&gate);
+    let thread = thread::spawn(move || {
+        (0..10).map(|n| producer.push(0, numbers(&[n]), &AtomicBool::new(false))).collect::<Vec<_>>()
+    });
+    for n in 0..10 {
+        if n < 8 {
+            until("the producer to be stopped", || gate.is_producer_waiting(0));
+            assert_eq!(gate.queued(0), 2);
+        } else {
+            until("an element", || gate.queued(0) > 0);
+        }
+        assert_eq!(taken(&gate), Some((0, vec![n])));
+    }
+    assert_eq!(thread.join().unwrap(), [Pushed::Done; 10]);
+}
+
+#[test]
+fn closing_and_cancelling_wake_a_waiting_producer() {
+    for close in [true, false] {
+        let gate = gate(1, 1);
+        gate.offer(0, numbers(&[1]));
+        let cancelled = Arc::new(AtomicBool::new(false));
+        let (producer, flag) = (Arc::clone(&gate), Arc::clone(&cancelled));
+        let thread = thread::spawn(move || producer.push(0, numbers(&[2]), &flag));
+        until("the producer to wait", || gate.is_producer_waiting(0));
+        let expected = if close {
+            gate.close();
+            Pushed::Closed
+        } else {
+            cancelled.store(true, Ordering::SeqCst);
+            gate.wake_producer(0);
+            Pushed::Cancelled
+        };
+        assert_eq!(thread.join().unwrap(), expected);
+    }
+}
+
+#[test]
+fn closing_wakes_the_consumer_and_refuses_elements() {
+    let gate = gate(1, 1);
+    let consumer = Arc::clone(&gate);
+    let thread = thread::spawn(move || consumer.next(None));
+    gate.close();
+    assert!(matches!(thread.join().unwrap(), GateEvent::Closed));
+    assert!(matches!(gate.offer(0, numbers(&[1])), Offer::Closed));
+}
+
+#[test]
+fn the_first_failure_is_told_until_the_task_is_cancelled() {
+    let gate = gate(1, 1);
+    gate.fail(Error::external("first"));
+    gate.fail(Error::external("second"));
+    assert!(matches!(gate.next(None), GateEvent::Failed(error) if error.message == "first"));
+    gate.close();
+    assert!(matches!(gate.next(None), GateEvent::Closed));
+}
+
+struct Returned(mpsc::Sender<u32>);
+impl CreditReturn for Returned {
+    fn give_back(&self, credits: u32) {
+        self.0.send(credits).unwrap();
+    }
+}
+
+#[test]
+fn credits_return_once_for_each_element_that_left_its_queue() {
+    let gate = gate(1, 4);
+    let (sender, receiver) = mpsc::channel();
+    assert!(gate.bind_remote(0, Arc::new(Returned(sender.clone()))));
+    assert!(!gate.bind_remote(0, Arc::new(Returned(sender))), "a channel has one producer");
+    for n in 0..4 {
+        gate.offer(0, numbers(&[n]));
+    }
+    assert!(matches!(gate.offer(0, numbers(&[4])), Offer::Full(_)));
+    for _ in 0..3 {
+        taken(&gate);
+        gate.put_back(0, numbers(&[9]));
+        taken(&gate);
+    }
+    taken(&gate);
+    assert_eq!(receiver.try_iter().sum::<u32>(), 4);
+}

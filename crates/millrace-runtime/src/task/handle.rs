@@ -1,0 +1,187 @@
+//! Starting a task, and what its taskmanager holds of it.
+
+use std::{
+    sync::{Arc, Condvar, Mutex, PoisonError},
+    thread,
+    time::Duration,
+};
+
+use millrace_core::{
+    Error, Result,
+    ids::{Attempt, JobId, TaskId},
+};
+use millrace_state::StateBackend;
+use tokio::sync::mpsc::UnboundedSender;
+
+use super::{
+    TaskCommand, TaskEvent, TaskSpec,
+    control::TaskControl,
+    gate::{ChannelId, Gate},
+    run,
+    storage::SnapshotStorage,
+};
+use crate::{
+    graph::{JobGraph, Partitioning},
+    metrics::TaskMetrics,
+    network::NetworkEnvironment,
+};
+
+/// How a taskmanager's tasks behave.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TaskSettings {
+    /// How many batches wait in a channel.
+    pub queue_capacity: usize,
+    /// The most records in a batch.
+    pub max_batch_size: usize,
+    /// Snapshots up to this size in bytes travel inside the checkpoint's metadata.
+    pub inline_threshold: usize,
+}
+
+impl Default for TaskSettings {
+    fn default() -> Self {
+        Self { queue_capacity: 8, max_batch_size: 1024, inline_threshold: 20 << 10 }
+    }
+}
+
+/// Everything that a task needs.
+pub struct TaskSetup {
+    /// The job graph.
+    pub graph: Arc<JobGraph>,
+    /// The subtask.
+    pub spec: TaskSpec,
+    /// The job.
+    pub job: JobId,
+    /// Where snapshots are read and written.
+    pub storage: Arc<dyn SnapshotStorage>,
+    /// Makes keyed state.
+    pub backend: Arc<dyn StateBackend>,
+    /// The data plane of this process.
+    pub network: Arc<NetworkEnvironment>,
+    /// Takes what the task tells.
+    pub events: UnboundedSender<(TaskId, Attempt, TaskEvent)>,
+    /// Runs what is asynchronous.
+    pub runtime: tokio::runtime::Handle,
+    /// How the task behaves.
+    pub settings: TaskSettings,
+    /// The registry of the process, for functions' own metrics.
+    pub metrics: prometheus::Registry,
+}
+
+impl TaskSetup {
+    pub(super) fn tell(&self, event: TaskEvent) {
+        // A taskmanager that does not listen any more has ended, and the task with it.
+        let _ = self.events.send((self.spec.task, self.spec.attempt, event));
+    }
+}
+
+/// The input channels of a subtask, in the order of edges and producers.
+pub fn input_channels(graph: &JobGraph, task: TaskId) -> Vec<ChannelId> {
+    let mut channels = Vec::new();
+    for (index, edge) in graph.edges_into(task.vertex) {
+        let producers = match edge.partitioning {
+            Partitioning::Forward => task.subtask..task.subtask + 1,
+            _ => 0..graph.vertex(edge.from).parallelism,
+        };
+        let channel = |producer| ChannelId { input: edge.input, edge: index as u32, producer };
+        channels.extend(producers.map(channel));
+    }
+    channels
+}
+
+/// A running task.
+pub struct TaskHandle {
+    task: TaskId,
+    attempt: Attempt,
+    gate: Arc<Gate>,
+    control: Arc<TaskControl>,
+    metrics: Arc<TaskMetrics>,
+    done: Arc<Done>,
+}
+
+/// Starts a task on a thread of its own. Everything that happens to it, failures of its start too, is told as an event.
+pub fn spawn_task(setup: TaskSetup) -> Result<TaskHandle> {
+    let TaskSpec { task, attempt, .. } = setup.spec;
+    let vertex = setup.graph.vertices.get(task.vertex.0 as usize).ok_or_else(|| {
+        Error::internal(format!("task {task} is of a vertex that the job graph does not have")).fatal()
+    })?;
+    let name = format!("{} ({}/{})", vertex.name, task.subtask + 1, vertex.parallelism);
+    let gate = Gate::new(input_channels(&setup.graph, task), setup.settings.queue_capacity);
+    let handle = TaskHandle {
+        task,
+        attempt,
+        gate: Arc::clone(&gate),
+        control: Arc::default(),
+        metrics: Arc::default(),
+        done: Arc::default(),
+    };
+    let (control, metrics) = (Arc::clone(&handle.control), Arc::clone(&handle.metrics));
+    let done = SetOnDrop(Arc::clone(&handle.done));
+    let body = move || {
+        run::run(setup, gate, control, metrics);
+        drop(done);
+    };
+    thread::Builder::new()
+        .name(name.replace('\0', ""))
+        .spawn(body)
+        .map_err(|error| Error::external(format!("no thread for task {name}: {error}")))?;
+    Ok(handle)
+}
+
+impl TaskHandle {
+    /// The subtask.
+    pub fn task(&self) -> TaskId {
+        self.task
+    }
+
+    /// The start of the job that it belongs to.
+    pub fn attempt(&self) -> Attempt {
+        self.attempt
+    }
+
+    /// What it counts.
+    pub fn metrics(&self) -> &Arc<TaskMetrics> {
+        &self.metrics
+    }
+
+    /// Gives it a command.
+    pub fn command(&self, command: TaskCommand) {
+        match command {
+            TaskCommand::Cancel => self.cancel(),
+            command => self.gate.command(command),
+        }
+    }
+
+    /// Ends it wherever it waits. User code that is running is not interrupted: see [`Self::join_timeout`].
+    pub fn cancel(&self) {
+        self.control.cancel();
+        self.gate.close();
+    }
+
+    /// Whether its thread has ended.
+    pub fn is_finished(&self) -> bool {
+        *self.done.ended.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Waits for the end of its thread; false where that takes longer. A thread can't be ended from outside: after a
+    /// cancellation that is ignored, the process has to end.
+    pub fn join_timeout(&self, timeout: Duration) -> bool {
+        let ended = self.done.ended.lock().unwrap_or_else(PoisonError::into_inner);
+        let waited = self.done.changed.wait_timeout_while(ended, timeout, |ended| !*ended);
+        *waited.unwrap_or_else(PoisonError::into_inner).0
+    }
+}
+
+#[derive(Default)]
+struct Done {
+    ended: Mutex<bool>,
+    changed: Condvar,
+}
+
+struct SetOnDrop(Arc<Done>);
+
+impl Drop for SetOnDrop {
+    fn drop(&mut self) {
+        *self.0.ended.lock().unwrap_or_else(PoisonError::into_inner) = true;
+        self.0.changed.notify_all();
+    }
+}

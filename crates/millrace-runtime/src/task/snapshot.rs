@@ -1,0 +1,153 @@
+//! A task's part of a checkpoint: what is taken while it stands still, and what is written beside it.
+
+use std::{
+    panic::{AssertUnwindSafe, catch_unwind},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::{Duration, Instant, SystemTime},
+};
+
+use millrace_core::{
+    Error, Result,
+    checkpoint::CheckpointBarrier,
+    ids::{CheckpointId, OperatorUid},
+    key::KeyGroupRange,
+    operator_state::OperatorListSnapshot,
+};
+use millrace_state::{KeyedSnapshot, KeyedStateHandle, OperatorSubtaskState, StateHandle};
+
+use super::{SubtaskCheckpointMetrics, TaskEvent, deploy, handle::TaskSetup, run::Parts};
+
+/// One operator as it was at the barrier.
+struct OperatorPart {
+    uid: OperatorUid,
+    keyed: Option<Box<dyn KeyedSnapshot>>,
+    lists: Vec<OperatorListSnapshot>,
+}
+
+/// A task as it was at the barrier.
+pub(super) struct TaskSnapshot(Vec<OperatorPart>);
+
+impl TaskSnapshot {
+    /// The synchronous part.
+    pub(super) fn take(parts: &mut Parts, checkpoint: CheckpointId) -> Result<Self> {
+        let mut taken = Vec::new();
+        if let Some(source) = &mut parts.source {
+            taken.push(OperatorPart { uid: source.uid.clone(), keyed: None, lists: source.snapshot(checkpoint)? });
+        }
+        for operator in parts.chain.operators() {
+            let context = &operator.context;
+            // A store without states has nothing to say, not even an empty snapshot.
+            let store = context.keyed_state.as_ref().filter(|store| store.has_states());
+            let keyed = store.map(|store| store.snapshot()).transpose()?;
+            taken.push(OperatorPart { uid: context.uid.clone(), keyed, lists: context.operator_state.snapshot()? });
+        }
+        Ok(Self(taken))
+    }
+}
+
+/// When the barriers of a checkpoint came in.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct BarrierTimes {
+    first: Instant,
+    start_delay: Duration,
+}
+
+impl BarrierTimes {
+    /// The first one comes now.
+    pub(super) fn now(barrier: CheckpointBarrier) -> Self {
+        let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+        let start_delay = now.saturating_sub(Duration::from_millis(barrier.triggered_at_ms));
+        Self { first: Instant::now(), start_delay }
+    }
+
+    /// What is known when the task has been snapshotted: the barriers were aligned at `aligned`.
+    pub(super) fn metrics(self, aligned: Instant, stood_still: Duration) -> SubtaskCheckpointMetrics {
+        SubtaskCheckpointMetrics {
+            start_delay_ms: self.start_delay.as_millis() as u64,
+            alignment_ms: aligned.duration_since(self.first).as_millis() as u64,
+            sync_us: stood_still.as_micros() as u64,
+            ..Default::default()
+        }
+    }
+}
+
+/// The asynchronous part, on a thread of its own: writes the snapshot and tells how that went.
+pub(super) fn write_beside(
+    setup: &Arc<TaskSetup>,
+    checkpoint: CheckpointId,
+    snapshot: TaskSnapshot,
+    mut metrics: SubtaskCheckpointMetrics,
+    aborted: Arc<AtomicBool>,
+) {
+    let writer = SnapshotWriter { setup: Arc::clone(setup), checkpoint, aborted };
+    setup.runtime.spawn_blocking(move || {
+        let started = Instant::now();
+        // The values' own serializers run here: a panic of theirs is a declined checkpoint, not a silent one.
+        let written = catch_unwind(AssertUnwindSafe(|| writer.write(snapshot)))
+            .unwrap_or_else(|payload| Err(Error::from_panic(&*payload).context("writing the snapshot")));
+        let event = match written {
+            _ if writer.is_aborted() => return,
+            Ok(state) => {
+                metrics.async_ms = started.elapsed().as_millis() as u64;
+                metrics.state_bytes = state.iter().map(size).sum();
+                TaskEvent::Acknowledged { checkpoint, state, metrics }
+            }
+            Err(reason) => TaskEvent::Declined { checkpoint, reason },
+        };
+        writer.setup.tell(event);
+    });
+}
+
+struct SnapshotWriter {
+    setup: Arc<TaskSetup>,
+    checkpoint: CheckpointId,
+    aborted: Arc<AtomicBool>,
+}
+
+impl SnapshotWriter {
+    fn is_aborted(&self) -> bool {
+        self.aborted.load(Ordering::Relaxed)
+    }
+
+    fn write(&self, snapshot: TaskSnapshot) -> Result<Vec<OperatorSubtaskState>> {
+        let mut state = Vec::new();
+        for (index, part) in snapshot.0.into_iter().enumerate() {
+            let keyed = match part.keyed {
+                // Nobody waits for the rest.
+                _ if self.is_aborted() => return Ok(Vec::new()),
+                Some(keyed) => Some(self.write_keyed(index, keyed)?),
+                None => None,
+            };
+            state.push(OperatorSubtaskState { uid: part.uid, keyed, lists: part.lists });
+        }
+        Ok(state)
+    }
+
+    fn write_keyed(&self, index: usize, snapshot: Box<dyn KeyedSnapshot>) -> Result<KeyedStateHandle> {
+        let setup = &self.setup;
+        let spec = &setup.spec;
+        let parallelism = setup.graph.vertex(spec.task.vertex).parallelism;
+        let range = KeyGroupRange::of_subtask(setup.graph.max_parallelism, parallelism, spec.task.subtask);
+        let mut bytes = Vec::new();
+        snapshot.write(&mut bytes)?;
+        let inline = !deploy::writes_files(setup) || bytes.len() < setup.settings.inline_threshold;
+        let data = if inline {
+            StateHandle::Inline(bytes)
+        } else {
+            // Unique for ever: a generation is never reused, nor is an attempt within it, and an attempt's task takes
+            // part in a checkpoint once.
+            let (generation, attempt, task) = (spec.generation, spec.attempt, spec.task);
+            let name = format!("{generation}-{attempt}-{}-{}-{index}.state", task.vertex, task.subtask);
+            setup.storage.write(setup.job, self.checkpoint, &name, bytes)?
+        };
+        Ok(KeyedStateHandle { range, data })
+    }
+}
+
+fn size(state: &OperatorSubtaskState) -> u64 {
+    let items = state.lists.iter().flat_map(|list| &list.items);
+    state.keyed.as_ref().map_or(0, |keyed| keyed.data.size()) + items.map(|item| item.len() as u64).sum::<u64>()
+}

@@ -1,0 +1,318 @@
+//! A task's loop: takes what comes, in order, until it is told to finish.
+
+use std::{
+    collections::BTreeMap,
+    rc::Rc,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use bytes::Bytes;
+use millrace_core::{
+    Batch, Error, Result,
+    checkpoint::CheckpointBarrier,
+    ids::{CheckpointId, InputId},
+    source::ReadStatus,
+};
+
+use super::{
+    TaskCommand, TaskEvent,
+    blame::Blame,
+    gate::{Gate, GateEvent, StreamElement},
+    handle::TaskSetup,
+    run::{Ended, Parts, SOURCE_WAIT},
+    sizer::BatchSizer,
+    snapshot::{BarrierTimes, TaskSnapshot, write_beside},
+};
+use crate::{
+    alignment::{AlignerAction, AlignerEvent, BarrierAligner},
+    metrics::{Activity, TaskMetrics},
+};
+
+/// A running task.
+pub(super) struct Work<'a> {
+    setup: &'a Arc<TaskSetup>,
+    gate: &'a Gate,
+    metrics: &'a TaskMetrics,
+    blame: &'a Rc<Blame>,
+    parts: &'a mut Parts,
+    sizer: BatchSizer,
+    aligner: BarrierAligner,
+    barriers: BTreeMap<CheckpointId, BarrierTimes>,
+    /// Snapshots that may still be under way, each with the flag that drops it.
+    writing: BTreeMap<CheckpointId, Arc<AtomicBool>>,
+    /// The channels whose input has ended. They stay open for barriers.
+    ended_channels: Vec<bool>,
+    /// All input has been read and told on.
+    ended: bool,
+}
+
+impl<'a> Work<'a> {
+    pub(super) fn new(
+        setup: &'a Arc<TaskSetup>,
+        gate: &'a Gate,
+        metrics: &'a TaskMetrics,
+        blame: &'a Rc<Blame>,
+        parts: &'a mut Parts,
+    ) -> Self {
+        let channels = gate.channels().len();
+        Self {
+            setup,
+            gate,
+            metrics,
+            blame,
+            parts,
+            sizer: BatchSizer::new(setup.settings.max_batch_size),
+            aligner: BarrierAligner::new(setup.spec.checkpointing.unwrap_or_default(), channels),
+            barriers: BTreeMap::new(),
+            writing: BTreeMap::new(),
+            ended_channels: vec![false; channels],
+            ended: false,
+        }
+    }
+
+    /// Runs until the task is told to finish; `early` came before the start.
+    pub(super) fn run(mut self, early: Vec<TaskCommand>) -> Result<Ended> {
+        for command in early {
+            if let Some(ended) = self.command(command)? {
+                return Ok(ended);
+            }
+        }
+        if self.parts.source.is_some() { self.run_source() } else { self.run_inputs() }
+    }
+
+    fn run_inputs(&mut self) -> Result<Ended> {
+        loop {
+            let event = self.next(None);
+            if let Some(ended) = self.event(event)? {
+                return Ok(ended);
+            }
+        }
+    }
+
+    fn run_source(&mut self) -> Result<Ended> {
+        let mut wait = Some(Duration::ZERO);
+        loop {
+            let event = self.next(wait);
+            let idle = matches!(event, GateEvent::Timeout);
+            if let Some(ended) = self.event(event)? {
+                return Ok(ended);
+            }
+            let source = self.parts.source.as_ref();
+            if self.ended || source.is_none_or(|source| source.held) {
+                wait = None;
+            } else if idle {
+                wait = Some(self.read()?);
+            } else {
+                // More commands may wait.
+                wait = Some(Duration::ZERO);
+            }
+        }
+    }
+
+    /// The next event; counts the waiting as idle time.
+    fn next(&self, wait: Option<Duration>) -> GateEvent {
+        match self.gate.next(Some(Duration::ZERO)) {
+            GateEvent::Timeout if wait != Some(Duration::ZERO) => {
+                self.metrics.enter(Activity::Idle);
+                let event = self.gate.next(wait);
+                self.metrics.enter(Activity::Busy);
+                event
+            }
+            event => event,
+        }
+    }
+
+    fn event(&mut self, event: GateEvent) -> Result<Option<Ended>> {
+        match event {
+            GateEvent::Control(command) => return self.command(command),
+            GateEvent::Element { channel, element } => self.element(channel, element)?,
+            GateEvent::Timeout => {}
+            GateEvent::Closed => return Ok(Some(Ended::Canceled)),
+            GateEvent::Failed(error) => return Err(error),
+        }
+        Ok(None)
+    }
+
+    /// Reads a batch and takes it through the chain. Returns how long to wait before the next one.
+    fn read(&mut self) -> Result<Duration> {
+        let Some(source) = &mut self.parts.source else { return Ok(SOURCE_WAIT) };
+        self.blame.set_position(None);
+        self.metrics.enter(Activity::Busy);
+        let started = Instant::now();
+        let (status, batch) = self.blame.part(0, || source.read(self.sizer.size(), SOURCE_WAIT))?;
+        let mut pause = Duration::ZERO;
+        if batch.is_none() {
+            self.metrics.was(Activity::Idle);
+            // A reader that did not wait itself must not be asked again and again.
+            pause = SOURCE_WAIT.saturating_sub(started.elapsed());
+        }
+        if let Some(batch) = batch {
+            self.process(InputId(0), batch)?;
+        }
+        match status {
+            ReadStatus::Finished => self.end_input()?,
+            ReadStatus::More => pause = Duration::ZERO,
+            ReadStatus::Idle => {}
+        }
+        Ok(pause)
+    }
+
+    /// One call into the chain.
+    fn process(&mut self, input: InputId, batch: Batch) -> Result<()> {
+        let records = batch.len();
+        self.metrics.add_records_in(records);
+        let (started, waited) = (Instant::now(), self.metrics.backpressured());
+        self.parts.chain.process(input, batch, &mut self.parts.outputs)?;
+        let waited = self.metrics.backpressured().saturating_sub(waited);
+        self.sizer.observe(records, started.elapsed(), waited);
+        Ok(())
+    }
+
+    fn element(&mut self, channel: usize, element: StreamElement) -> Result<()> {
+        match element {
+            StreamElement::Batch(batch) => self.batch(channel, batch),
+            StreamElement::Encoded(bytes) => {
+                let batch = self.decode(channel, &bytes)?;
+                self.batch(channel, batch)
+            }
+            StreamElement::Barrier(barrier) => {
+                self.barriers.entry(barrier.id).or_insert_with(|| BarrierTimes::now(barrier));
+                let actions = self.aligner.on(AlignerEvent::Barrier { channel, barrier });
+                self.align(actions, true)
+            }
+            StreamElement::EndOfInput => {
+                // The aligner is not told: the channel goes on delivering barriers.
+                self.ended_channels[channel] = true;
+                if self.ended_channels.iter().all(|ended| *ended) { self.end_input() } else { Ok(()) }
+            }
+        }
+    }
+
+    fn decode(&self, channel: usize, bytes: &Bytes) -> Result<Batch> {
+        self.metrics.add_bytes_in(bytes.len());
+        let from = self.gate.channels()[channel];
+        let decoded = self.setup.graph.edges[from.edge as usize].exchange.decode(bytes);
+        decoded.map_err(|error| {
+            error.context(format_args!("a batch of subtask {} behind edge {}", from.producer, from.edge))
+        })
+    }
+
+    /// Processes as much of a batch as one call may have and puts the rest back.
+    fn batch(&mut self, channel: usize, mut batch: Batch) -> Result<()> {
+        let size = self.sizer.size();
+        while batch.len() > size {
+            // In halves, so that a very large batch is not moved again for every call.
+            let half = batch.len() / 2;
+            let rest = batch.split_off(half.max(size));
+            self.gate.put_back(channel, StreamElement::Batch(rest));
+        }
+        self.process(self.gate.channels()[channel].input, batch)
+    }
+
+    /// Sends on what is left; from now on there are barriers and commands only.
+    fn end_input(&mut self) -> Result<()> {
+        if std::mem::replace(&mut self.ended, true) {
+            return Ok(());
+        }
+        self.parts.chain.flush()?;
+        self.parts.outputs.end()?;
+        self.setup.tell(TaskEvent::EndOfInput);
+        Ok(())
+    }
+
+    fn command(&mut self, command: TaskCommand) -> Result<Option<Ended>> {
+        let source = self.parts.source.as_mut();
+        match command {
+            TaskCommand::Start => {}
+            TaskCommand::TriggerCheckpoint(barrier) if source.is_some() => {
+                self.barriers.insert(barrier.id, BarrierTimes::now(barrier));
+                self.snapshot(barrier)?;
+            }
+            TaskCommand::TriggerCheckpoint(barrier) => {
+                let task = self.setup.spec.task;
+                tracing::warn!(%task, "was told to trigger checkpoint {}, but only sources are", barrier.id);
+            }
+            TaskCommand::NotifyComplete(checkpoint) => self.completed(checkpoint)?,
+            TaskCommand::NotifyAborted(checkpoint) => {
+                if let Some(aborted) = self.writing.remove(&checkpoint) {
+                    aborted.store(true, Ordering::Relaxed);
+                }
+                let actions = self.aligner.on(AlignerEvent::Aborted(checkpoint));
+                self.align(actions, false)?;
+            }
+            TaskCommand::AddSplits(splits) => {
+                if let Some(source) = source {
+                    self.blame.part(0, || source.add_splits(&splits))?;
+                }
+            }
+            TaskCommand::NoMoreSplits => {
+                if let Some(source) = source {
+                    source.reader.no_more_splits();
+                }
+            }
+            TaskCommand::Resume => {
+                if let Some(source) = source {
+                    source.held = false;
+                }
+            }
+            TaskCommand::Drain if source.is_some() => self.end_input()?,
+            TaskCommand::Drain => {}
+            TaskCommand::Finish => return Ok(Some(Ended::Finished)),
+            TaskCommand::Cancel => return Ok(Some(Ended::Canceled)),
+        }
+        Ok(None)
+    }
+
+    fn completed(&mut self, checkpoint: CheckpointId) -> Result<()> {
+        self.writing = self.writing.split_off(&checkpoint.next());
+        self.blame.set_position(None);
+        if let Some(source) = &mut self.parts.source {
+            self.blame.part(0, || source.notify_complete(checkpoint))?;
+        }
+        self.parts.chain.notify_complete(checkpoint)
+    }
+
+    fn align(&mut self, actions: Vec<AlignerAction>, tell: bool) -> Result<()> {
+        for action in actions {
+            match action {
+                AlignerAction::Block(channel) => self.gate.block(channel),
+                AlignerAction::UnblockAll => self.gate.unblock_all(),
+                AlignerAction::Snapshot(barrier) => self.snapshot(barrier)?,
+                AlignerAction::Abandon(checkpoint) => {
+                    self.barriers.remove(&checkpoint);
+                    // Whoever aborted the checkpoint knows.
+                    if tell {
+                        let why = format!("checkpoint {checkpoint} was overtaken by a newer one during its alignment");
+                        self.setup.tell(TaskEvent::Declined { checkpoint, reason: Error::external(why) });
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes the task's part of a checkpoint and sends the barrier on.
+    fn snapshot(&mut self, barrier: CheckpointBarrier) -> Result<()> {
+        let started = Instant::now();
+        // What a sink can't flush is lost to this attempt: that is no failed checkpoint but a failed task.
+        self.parts.chain.flush()?;
+        let taken = TaskSnapshot::take(self.parts, barrier.id);
+        let stood_still = started.elapsed();
+        self.parts.outputs.barrier(barrier)?;
+        let times = self.barriers.remove(&barrier.id).unwrap_or_else(|| BarrierTimes::now(barrier));
+        self.barriers = self.barriers.split_off(&barrier.id);
+        match taken {
+            Ok(snapshot) => {
+                let aborted = Arc::<AtomicBool>::default();
+                self.writing.insert(barrier.id, Arc::clone(&aborted));
+                write_beside(self.setup, barrier.id, snapshot, times.metrics(started, stood_still), aborted);
+            }
+            Err(reason) => self.setup.tell(TaskEvent::Declined { checkpoint: barrier.id, reason }),
+        }
+        Ok(())
+    }
+}

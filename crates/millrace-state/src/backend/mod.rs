@@ -1,0 +1,67 @@
+//! State backends: where keyed state lives and where its snapshots go.
+//!
+//! A backend is a factory registered by name in a [`BackendRegistry`]; Millrace's own are registered in the same way as
+//! a user's. There are two kinds ([`KeyedBackend`]): the engine's typed tables on the heap, and anything that implements
+//! the byte interface [`BytesBackend`]. Both write and read the one snapshot format of [`crate::snapshot`], so a
+//! checkpoint of one restores on any other.
+
+mod bytes;
+mod filesystem;
+mod memory;
+mod registry;
+
+pub use bytes::{BytesBackend, BytesSnapshot, StateKey};
+pub use filesystem::FsStateBackend;
+pub use memory::{DEFAULT_MAX_STATE_SIZE, MemoryStateBackend};
+pub use registry::BackendRegistry;
+
+use millrace_core::{Result, ids::OperatorUid, key::KeyGroupRange, schema::Schema};
+
+/// A factory of keyed state, one for a job.
+pub trait StateBackend: Send + Sync {
+    /// The name that it is registered under and that messages show.
+    fn name(&self) -> &str;
+
+    /// Where the snapshots of its state go.
+    fn snapshot_target(&self) -> SnapshotTarget;
+
+    /// Makes the state of one subtask of one operator. Called on the task's thread, before anything is restored.
+    fn open(&self, context: &KeyedBackendContext) -> Result<KeyedBackend>;
+}
+
+/// Where a snapshot goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SnapshotTarget {
+    /// To the jobmanager, inside the checkpoint's metadata.
+    JobManager {
+        /// A state of one subtask that is larger fails the checkpoint. In bytes.
+        max_state_size: u64,
+    },
+    /// To files in the checkpoint's directory.
+    Files,
+}
+
+/// Whose state a backend is to hold.
+#[derive(Clone, Debug)]
+pub struct KeyedBackendContext {
+    /// The operator.
+    pub uid: OperatorUid,
+    /// The operator's name, for messages.
+    pub operator: String,
+    /// The subtask.
+    pub subtask: u32,
+    /// The number of key groups, fixed for the job's life.
+    pub max_parallelism: u32,
+    /// The key groups of this subtask.
+    pub range: KeyGroupRange,
+    /// The schema of the key, where it is known: a restore then refuses state that was keyed by another type.
+    pub key_schema: Option<Schema>,
+}
+
+/// How a backend holds state.
+pub enum KeyedBackend {
+    /// Typed values on the heap: nothing is serialized on access.
+    Heap,
+    /// Bytes behind a backend's own interface.
+    Bytes(Box<dyn BytesBackend>),
+}

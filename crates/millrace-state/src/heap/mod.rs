@@ -1,0 +1,117 @@
+//! Keyed state on the heap: typed values in flat tables, nothing serialized on access.
+//!
+//! A state has one [`Table`]: for each key group of the subtask an open-addressing table whose slots hold the key (in
+//! place up to 18 bytes), half of its hash and the value. The slots lie in pages of 512. A snapshot's synchronous part
+//! ([`Table::freeze`]) is a pass over the pages' pointers, which makes every page shared; a page that is written after it
+//! is copied first, unless the snapshot is done with it. The asynchronous part reads the shared pages on another thread.
+
+mod group;
+mod page;
+mod prefetch;
+mod slot;
+
+#[cfg(test)]
+mod tests;
+
+use group::Group;
+use millrace_core::{
+    Error, Result,
+    key::{KeyGroupRange, KeyHash},
+};
+
+pub(crate) use group::FrozenGroup;
+
+/// The entries of one state of one subtask.
+pub(crate) struct Table<V> {
+    max_parallelism: u32,
+    range: KeyGroupRange,
+    groups: Vec<Group<V>>,
+}
+
+/// A table as it was when a snapshot began: its key groups in order.
+pub(crate) type FrozenTable<V> = Vec<(u16, FrozenGroup<V>)>;
+
+/// The part of the hash that picks a slot; the other half picked the key group.
+#[inline]
+fn slot_hash(hash: KeyHash) -> u32 {
+    hash.0 as u32
+}
+
+impl<V> Table<V> {
+    pub(crate) fn new(max_parallelism: u32, range: KeyGroupRange) -> Self {
+        Self { max_parallelism, range, groups: (0..range.count()).map(|_| Group::default()).collect() }
+    }
+
+    #[inline]
+    fn index(&self, hash: KeyHash) -> usize {
+        usize::from(hash.key_group(self.max_parallelism)).wrapping_sub(usize::from(self.range.start))
+    }
+
+    #[inline]
+    fn group(&self, hash: KeyHash) -> Result<&Group<V>> {
+        let index = self.index(hash);
+        self.groups.get(index).ok_or_else(|| self.foreign(hash))
+    }
+
+    #[inline]
+    fn group_mut(&mut self, hash: KeyHash) -> Result<&mut Group<V>> {
+        let index = self.index(hash);
+        if index >= self.groups.len() {
+            return Err(self.foreign(hash));
+        }
+        Ok(&mut self.groups[index])
+    }
+
+    #[cold]
+    fn foreign(&self, hash: KeyHash) -> Error {
+        Error::internal(format!(
+            "a record of key group {} came to a subtask that owns the groups {} to {}",
+            hash.key_group(self.max_parallelism),
+            self.range.start,
+            self.range.end
+        ))
+    }
+
+    /// How many entries there are.
+    #[cfg(test)]
+    pub(crate) fn len(&self) -> usize {
+        self.groups.iter().map(Group::len).sum()
+    }
+
+    #[inline]
+    pub(crate) fn get(&self, hash: KeyHash, key: &[u8]) -> Result<Option<&V>> {
+        Ok(self.group(hash)?.get(slot_hash(hash), key))
+    }
+
+    /// Asks for the slots of these keys, so that they are near when they are used.
+    pub(crate) fn prefetch(&self, hashes: &[KeyHash]) {
+        for hash in hashes {
+            if let Some(group) = self.groups.get(self.index(*hash)) {
+                group.prefetch(slot_hash(*hash));
+            }
+        }
+    }
+
+    /// The synchronous part of a snapshot.
+    pub(crate) fn freeze(&mut self) -> FrozenTable<V> {
+        let groups = self.range.iter().zip(&mut self.groups);
+        groups.filter(|(_, group)| group.len() > 0).map(|(number, group)| (number, group.freeze())).collect()
+    }
+}
+
+impl<V: Clone> Table<V> {
+    #[inline]
+    pub(crate) fn get_mut(&mut self, hash: KeyHash, key: &[u8]) -> Result<Option<&mut V>> {
+        Ok(self.group_mut(hash)?.get_mut(slot_hash(hash), key))
+    }
+
+    /// The value of a key, made first where there is none.
+    #[inline]
+    pub(crate) fn get_or_insert_with(&mut self, hash: KeyHash, key: &[u8], make: impl FnOnce() -> V) -> Result<&mut V> {
+        Ok(self.group_mut(hash)?.get_or_insert_with(slot_hash(hash), key, make))
+    }
+
+    pub(crate) fn remove(&mut self, hash: KeyHash, key: &[u8]) -> Result<Option<V>> {
+        Ok(self.group_mut(hash)?.remove(slot_hash(hash), key))
+    }
+}

@@ -1,0 +1,171 @@
+//! Claiming a generation: read all that is valid, check that it is one line of history, append the next generation.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use millrace_core::{Error, Result};
+
+use super::{Effect, Goal, LogProtocol, Outcome, Stage, Standing, StoreOp, done};
+use crate::log::{
+    entry::{GenerationRecord, LogBody, LogEntry, damaged, relative_path},
+    view::LogView,
+};
+
+/// What a claim has seen of the log so far. Entries never change, so that one that was read need not be read again.
+#[derive(Debug, Default)]
+pub(super) struct Survey {
+    listed: BTreeSet<u64>,
+    read: BTreeMap<u64, LogEntry>,
+    /// How many listings in a row have shown the same newest entry and lacked an older one.
+    incomplete: u32,
+}
+
+/// How many such listings are believed to be a coincidence.
+const MAX_INCOMPLETE: u32 = 3;
+
+enum Next {
+    Read(u64),
+    Missing(u64),
+    Complete,
+}
+
+impl Survey {
+    /// What must be read next: first the newest entry, since its floor says what is valid at all.
+    fn next(&self) -> Next {
+        let Some(&newest_at) = self.listed.last() else {
+            return Next::Complete;
+        };
+        let Some(newest) = self.read.get(&newest_at) else {
+            return Next::Read(newest_at);
+        };
+        let valid = newest.floor..=newest_at;
+        // The loop ends at the first number that is not listed: a floor far below costs nothing.
+        for position in std::iter::once(newest.generation_at).chain(valid) {
+            if !self.listed.contains(&position) {
+                return Next::Missing(position);
+            }
+            if position >= newest.floor && !self.read.contains_key(&position) {
+                return Next::Read(position);
+            }
+        }
+        Next::Complete
+    }
+
+    /// The valid entries as a view, if they are one line of history.
+    fn view(&self) -> Result<LogView> {
+        let mut view = LogView::default();
+        let Some(newest) = self.listed.last().and_then(|position| self.read.get(position)) else {
+            return Ok(view);
+        };
+        for entry in self.read.range(newest.floor..=newest.position).map(|(_, entry)| entry) {
+            check_follows(view.newest(), entry)?;
+            view.push(entry.clone());
+        }
+        Ok(view)
+    }
+}
+
+/// Whether an entry may stand behind another.
+fn check_follows(before: Option<&LogEntry>, entry: &LogEntry) -> Result<()> {
+    let refuse = |why: String| Err(damaged(format!("log {}/{}: {why}", entry.job, relative_path(entry.position))));
+    let is_generation = matches!(entry.body, LogBody::Generation(_));
+    if is_generation != (entry.generation_at == entry.position) {
+        return refuse(format!("an entry of another kind stands where generation {} began", entry.generation));
+    }
+    let Some(before) = before else {
+        return Ok(());
+    };
+    if before.terminal().is_some() {
+        return refuse("an entry stands behind the job's end".to_string());
+    }
+    if entry.floor < before.floor {
+        return refuse(format!("its floor {} is below its predecessor's, {}", entry.floor, before.floor));
+    }
+    let fits = match is_generation {
+        true => entry.generation > before.generation,
+        false => (entry.generation, entry.generation_at) == (before.generation, before.generation_at),
+    };
+    if !fits {
+        return refuse(format!("generation {} stands behind {}", entry.generation, before.generation));
+    }
+    Ok(())
+}
+
+impl LogProtocol {
+    /// Lists the log, to read all of it.
+    pub(super) fn survey(&mut self, goal: Goal, contradictions: u32) -> Vec<Effect> {
+        self.ask(goal, Stage::Survey, StoreOp::List { from: 0 }, contradictions)
+    }
+
+    pub(super) fn surveyed(&mut self, mut goal: Goal, listed: Vec<u64>, contradictions: u32) -> Vec<Effect> {
+        if let Goal::Claim { survey, .. } = &mut goal {
+            let listed: BTreeSet<u64> = listed.into_iter().collect();
+            if listed.last() != survey.listed.last() {
+                survey.incomplete = 0;
+            }
+            survey.listed = listed;
+        }
+        self.read_on(goal, contradictions)
+    }
+
+    pub(super) fn has_read(
+        &mut self,
+        mut goal: Goal,
+        op: StoreOp,
+        bytes: Option<Vec<u8>>,
+        contradictions: u32,
+    ) -> Vec<Effect> {
+        let (Goal::Claim { survey, .. }, StoreOp::Read(position)) = (&mut goal, op) else {
+            return done(Outcome::Refused(Error::internal("the log's protocol reads for a claim only")));
+        };
+        // What was listed and is gone has been trimmed meanwhile: the newest entry is another one now.
+        let Some(bytes) = bytes else {
+            return self.survey(goal, contradictions + 1);
+        };
+        match LogEntry::decode(self.job, position, &bytes) {
+            Ok(entry) => survey.read.insert(position, entry),
+            Err(error) => return done(Outcome::Refused(error)),
+        };
+        self.read_on(goal, contradictions)
+    }
+
+    fn read_on(&mut self, mut goal: Goal, contradictions: u32) -> Vec<Effect> {
+        let Goal::Claim { survey, .. } = &mut goal else {
+            return done(Outcome::Refused(Error::internal("the log's protocol surveys for a claim only")));
+        };
+        match survey.next() {
+            Next::Read(position) => self.ask(goal, Stage::Reading, StoreOp::Read(position), contradictions),
+            // A listing is not one moment: an entry can be missing from one that shows a later entry.
+            Next::Missing(_) if survey.incomplete < MAX_INCOMPLETE => {
+                survey.incomplete += 1;
+                self.survey(goal, contradictions)
+            }
+            Next::Missing(position) => done(Outcome::Refused(damaged(format!(
+                "log entry {}/{} is missing, though later entries are there: bring it back from a backup, or start a \
+                 new job with --from-checkpoint from a checkpoint that you trust",
+                self.job,
+                relative_path(position)
+            )))),
+            Next::Complete => match survey.view() {
+                Ok(view) => self.claim_behind(goal, view),
+                Err(error) => done(Outcome::Refused(error)),
+            },
+        }
+    }
+
+    /// The log is read: append the next generation, unless the job has ended.
+    fn claim_behind(&mut self, goal: Goal, view: LogView) -> Vec<Effect> {
+        self.newest_checkpoint_at = view.entries().rev().find(|e| e.checkpoint().is_some()).map(|e| e.position);
+        self.view = view;
+        if let Some(record) = self.view.terminal().cloned() {
+            self.standing = Standing::Ended(record.clone());
+            return done(Outcome::Ended(record));
+        }
+        let Goal::Claim { writer, owner, now_ms, .. } = &goal else {
+            return done(Outcome::Refused(Error::internal("the log's protocol claims for a claim only")));
+        };
+        let by = (self.view.generation().next(), self.view.last() + 1);
+        let body = LogBody::Generation(GenerationRecord { owner: owner.clone() });
+        let entry = self.next_entry(*writer, *now_ms, by, self.view.floor_of_generation(), body);
+        self.create(goal, entry, 0)
+    }
+}

@@ -1,0 +1,133 @@
+//! A Kafka broker, and the few client operations that tests need of it.
+
+mod client;
+
+use std::env;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::OnceLock;
+use std::time::Duration;
+
+use super::ports::ReservedPort;
+use super::process::ManagedProcess;
+use super::workdir::WorkDir;
+use super::{Result, installed, io_error};
+
+pub use client::{Isolation, Message};
+
+const START_LIMIT: Duration = Duration::from_secs(120);
+const STOP_LIMIT: Duration = Duration::from_secs(60);
+
+/// What the broker logs when it serves clients (`log4j2.yaml` lets it through).
+const READY_LINE: &str = "Kafka Server started";
+
+/// A broker that is its own controller, on ports and with a data folder of its
+/// own. Topics are not created by being used.
+#[derive(Debug)]
+pub struct KafkaBroker {
+    // Dropped in this order: the process ends before its folder goes.
+    process: ManagedProcess,
+    dir: WorkDir,
+    settings: Settings,
+}
+
+/// What stays the same when the broker is started again.
+#[derive(Debug)]
+struct Settings {
+    home: PathBuf,
+    port: u16,
+    starts: u32,
+}
+
+impl KafkaBroker {
+    /// Starts a broker and waits until it serves clients.
+    pub fn start() -> Result<Self> {
+        let home = installed("Kafka", "MILLRACE_KAFKA_HOME", "kafka", "scripts/fetch-kafka.sh")?;
+        let dir = WorkDir::new("kafka")?;
+        let port = ReservedPort::new();
+        let controller_port = ReservedPort::new();
+        let mut settings = Settings { home, port: port.port(), starts: 0 };
+        settings.prepare(dir.path(), controller_port.port()).map_err(io_error("preparing a broker's folder"))?;
+        port.release();
+        controller_port.release();
+        let process = settings.launch(&dir)?;
+        Ok(Self { process, dir, settings })
+    }
+
+    /// The broker that the tests of this process share. It ends with the
+    /// process.
+    ///
+    /// # Panics
+    /// When it cannot be started.
+    pub fn shared() -> &'static Self {
+        static SHARED: OnceLock<KafkaBroker> = OnceLock::new();
+        SHARED.get_or_init(|| Self::start().unwrap_or_else(|error| panic!("{error}")))
+    }
+
+    /// `host:port`, the client setting `bootstrap.servers`.
+    pub fn bootstrap(&self) -> String {
+        format!("127.0.0.1:{}", self.settings.port)
+    }
+
+    /// Shuts the broker down with SIGTERM and waits until it is gone.
+    pub fn stop(&mut self) -> Result<()> {
+        self.process.terminate()?;
+        if self.process.wait_timeout(STOP_LIMIT)?.is_none() {
+            self.process.kill()?;
+        }
+        Ok(())
+    }
+
+    /// Ends the broker with SIGKILL.
+    pub fn kill(&mut self) -> Result<()> {
+        self.process.kill()
+    }
+
+    /// Starts the broker again, killing it first if it runs, on the same port
+    /// and data, and waits until it serves clients.
+    pub fn restart(&mut self) -> Result<()> {
+        self.process.kill()?;
+        self.process = self.settings.launch(&self.dir)?;
+        Ok(())
+    }
+}
+
+impl Settings {
+    /// Lays out the folder: configuration and a formatted, empty data folder.
+    fn prepare(&self, dir: &Path, controller_port: u16) -> std::io::Result<()> {
+        let data = dir.join("data");
+        fs::create_dir(&data)?;
+        for entry in fs::read_dir(self.home.join("formatted"))? {
+            let entry = entry?;
+            fs::copy(entry.path(), data.join(entry.file_name()))?;
+        }
+        let properties = include_str!("../../../../../tests/services/kafka/server.properties")
+            .replace("@PORT@", &self.port.to_string())
+            .replace("@CONTROLLER_PORT@", &controller_port.to_string())
+            .replace("@DATA@", &data.display().to_string());
+        fs::write(dir.join("server.properties"), properties)?;
+        fs::write(dir.join("log4j2.yaml"), include_str!("../../../../../tests/services/kafka/log4j2.yaml"))
+    }
+
+    fn launch(&mut self, dir: &WorkDir) -> Result<ManagedProcess> {
+        self.starts += 1;
+        let java = match env::var_os("JAVA_HOME") {
+            Some(home) => Path::new(&home).join("bin/java"),
+            None => "java".into(),
+        };
+        let mut command = Command::new(java);
+        command
+            // Small, and quick to start rather than fast later.
+            .args(["-Xms64m", "-Xmx256m", "-XX:+UseSerialGC"])
+            .args(["-XX:TieredStopAtLevel=1", "-XX:-UsePerfData"])
+            .arg("-Dlog4j2.configurationFile=log4j2.yaml")
+            .arg("-cp")
+            .arg(self.home.join("libs/*"))
+            .args(["kafka.Kafka", "server.properties"])
+            .current_dir(dir.path());
+        let mut process = ManagedProcess::spawn(&format!("kafka-{}", self.starts), &command, dir.path())?;
+        process.wait_until("start", START_LIMIT, |process| process.stdout().contains(READY_LINE))?;
+        Ok(process)
+    }
+}

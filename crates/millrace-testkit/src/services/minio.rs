@@ -1,0 +1,184 @@
+//! A MinIO server: S3 with a real server's timing and errors.
+
+use std::fs;
+use std::path::PathBuf;
+use std::process::Command;
+use std::sync::OnceLock;
+use std::thread;
+use std::time::Duration;
+
+use object_store::aws::AmazonS3Builder;
+use object_store::path::Path;
+use object_store::{ClientOptions, ObjectStoreExt, RetryConfig};
+
+use super::ports::ReservedPort;
+use super::process::ManagedProcess;
+use super::workdir::WorkDir;
+use super::{Result, installed, io_error};
+
+const START_LIMIT: Duration = Duration::from_secs(60);
+const ASK_LIMIT: Duration = Duration::from_secs(2);
+const STOP_LIMIT: Duration = Duration::from_secs(30);
+
+/// A MinIO server on a port, with credentials and a data folder of its own.
+#[derive(Debug)]
+pub struct Minio {
+    // Dropped in this order: the process ends before its folder goes.
+    process: ManagedProcess,
+    dir: WorkDir,
+    settings: Settings,
+}
+
+/// What stays the same when the server is started again.
+#[derive(Debug)]
+struct Settings {
+    program: PathBuf,
+    port: u16,
+    access_key: String,
+    secret_key: String,
+    starts: u32,
+}
+
+impl Minio {
+    /// Starts a server and waits until it is ready.
+    pub fn start() -> Result<Self> {
+        let program = installed("MinIO", "MILLRACE_MINIO_BIN", "minio/minio", "scripts/fetch-minio.sh")?;
+        let dir = WorkDir::new("minio")?;
+        let reserved = ReservedPort::new();
+        let mut settings = Settings {
+            program,
+            port: reserved.port(),
+            access_key: format!("access-{}", random()),
+            secret_key: format!("secret-{}", random()),
+            starts: 0,
+        };
+        reserved.release();
+        let process = settings.launch(&dir)?;
+        Ok(Self { process, dir, settings })
+    }
+
+    /// The server that the tests of this process share. It ends with the
+    /// process.
+    ///
+    /// # Panics
+    /// When it cannot be started.
+    pub fn shared() -> &'static Self {
+        static SHARED: OnceLock<Minio> = OnceLock::new();
+        SHARED.get_or_init(|| Self::start().unwrap_or_else(|error| panic!("{error}")))
+    }
+
+    /// The URL that an S3 client is given; buckets are addressed path style.
+    pub fn endpoint(&self) -> String {
+        self.settings.endpoint()
+    }
+
+    /// The settings of a client for one bucket.
+    pub fn client(&self, bucket: &str) -> AmazonS3Builder {
+        self.settings.client(bucket)
+    }
+
+    /// The access key of the only user.
+    pub fn access_key(&self) -> &str {
+        &self.settings.access_key
+    }
+
+    /// That user's secret.
+    pub fn secret_key(&self) -> &str {
+        &self.settings.secret_key
+    }
+
+    /// Makes a bucket. With one drive, a folder on it is a bucket.
+    pub fn create_bucket(&self, name: &str) -> Result<()> {
+        fs::create_dir(self.dir.path().join("data").join(name)).map_err(io_error(format!("creating bucket {name}")))
+    }
+
+    /// Ends the server with SIGTERM and waits until it is gone.
+    pub fn stop(&mut self) -> Result<()> {
+        self.process.terminate()?;
+        if self.process.wait_timeout(STOP_LIMIT)?.is_none() {
+            self.process.kill()?;
+        }
+        Ok(())
+    }
+
+    /// Ends the server with SIGKILL.
+    pub fn kill(&mut self) -> Result<()> {
+        self.process.kill()
+    }
+
+    /// Starts the server again, killing it first if it runs, on the same port
+    /// and data, and waits until it is ready.
+    pub fn restart(&mut self) -> Result<()> {
+        self.process.kill()?;
+        self.process = self.settings.launch(&self.dir)?;
+        Ok(())
+    }
+
+    /// Stops the server from running (SIGSTOP): connections are taken by the
+    /// kernel, requests are not answered.
+    pub fn pause(&mut self) -> Result<()> {
+        self.process.pause()
+    }
+
+    /// Lets a paused server run on.
+    pub fn resume(&mut self) -> Result<()> {
+        self.process.resume()
+    }
+}
+
+impl Settings {
+    fn launch(&mut self, dir: &WorkDir) -> Result<ManagedProcess> {
+        self.starts += 1;
+        let mut command = Command::new(&self.program);
+        command
+            .arg("server")
+            .arg(dir.path().join("data"))
+            .args(["--address", &format!("127.0.0.1:{}", self.port)])
+            // else it makes a folder in the user's home
+            .arg("--certs-dir")
+            .arg(dir.path().join("certs"))
+            .env("MINIO_ROOT_USER", &self.access_key)
+            .env("MINIO_ROOT_PASSWORD", &self.secret_key)
+            .env("MINIO_BROWSER", "off")
+            .env("MINIO_UPDATE", "off");
+        let mut process = ManagedProcess::spawn(&format!("minio-{}", self.starts), &command, dir.path())?;
+        process.wait_until("readiness", START_LIMIT, |_| self.is_ready())?;
+        Ok(process)
+    }
+
+    fn endpoint(&self) -> String {
+        format!("http://127.0.0.1:{}", self.port)
+    }
+
+    fn client(&self, bucket: &str) -> AmazonS3Builder {
+        AmazonS3Builder::new()
+            .with_endpoint(self.endpoint())
+            .with_allow_http(true)
+            .with_access_key_id(&self.access_key)
+            .with_secret_access_key(&self.secret_key)
+            .with_bucket_name(bucket)
+    }
+
+    /// Whether a signed request gets its proper answer. MinIO's own readiness
+    /// check answers 200 before that, while users are still being loaded.
+    fn is_ready(&self) -> bool {
+        let client = self
+            .client("no-such-bucket")
+            .with_retry(RetryConfig { max_retries: 0, ..RetryConfig::default() })
+            .with_client_options(ClientOptions::new().with_allow_http(true).with_timeout(ASK_LIMIT))
+            .build()
+            .expect("the settings are complete");
+        let ask = || {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+            let path = Path::from("no-such-object");
+            let answer = runtime.expect("a runtime can be made").block_on(client.get(&path));
+            matches!(answer, Err(object_store::Error::NotFound { .. }))
+        };
+        // On a thread of its own, since the caller may be on a runtime already.
+        thread::scope(|scope| scope.spawn(ask).join()).unwrap_or(false)
+    }
+}
+
+fn random() -> String {
+    uuid::Uuid::new_v4().simple().to_string()
+}

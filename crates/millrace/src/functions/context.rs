@@ -1,0 +1,100 @@
+//! What a function is told and given when it is opened.
+
+use std::{
+    hash::Hash,
+    ops::{Deref, DerefMut},
+};
+
+use millrace_core::{Result, operator_state::OperatorStateStore};
+use millrace_runtime::operator::OperatorContext;
+use millrace_state::{KeyedStateStore, ListState, MapState, StateValue, ValueState};
+
+use super::MetricGroup;
+
+/// The runtime context of a function.
+pub struct RuntimeContext<'a> {
+    operator: &'a mut OperatorContext,
+    metrics: &'a mut MetricGroup,
+}
+
+impl<'a> RuntimeContext<'a> {
+    pub(crate) fn new(operator: &'a mut OperatorContext, metrics: &'a mut MetricGroup) -> Self {
+        Self { operator, metrics }
+    }
+
+    /// The index of this subtask, from 0.
+    pub fn index_of_this_subtask(&self) -> u32 {
+        self.operator.subtask
+    }
+
+    /// How many subtasks the operator has.
+    pub fn number_of_parallel_subtasks(&self) -> u32 {
+        self.operator.parallelism
+    }
+
+    /// The operator's name.
+    pub fn operator_name(&self) -> &str {
+        &self.operator.name
+    }
+
+    /// The operator's uid.
+    pub fn operator_uid(&self) -> &str {
+        &self.operator.uid.0
+    }
+
+    /// State that belongs to the subtask rather than to a key: lists whose items are dealt out again (`list`), or
+    /// given to every subtask (`union_list`), when the parallelism changes.
+    pub fn operator_state(&mut self) -> &mut OperatorStateStore {
+        &mut self.operator.operator_state
+    }
+
+    /// The function's own metrics.
+    pub fn metrics(&mut self) -> &mut MetricGroup {
+        self.metrics
+    }
+}
+
+/// The context of a function behind a `key_by`: a [`RuntimeContext`] that gives keyed state as well.
+pub struct KeyedContext<'a> {
+    runtime: RuntimeContext<'a>,
+    state: KeyedStateStore,
+}
+
+impl<'a> KeyedContext<'a> {
+    pub(crate) fn new(runtime: RuntimeContext<'a>, state: KeyedStateStore) -> Self {
+        Self { runtime, state }
+    }
+
+    /// A value for each key; `default` where a key has none yet.
+    pub fn value_state<T: StateValue>(&mut self, name: &str, default: T) -> Result<ValueState<T>> {
+        self.state.value(name, default)
+    }
+
+    /// A list for each key.
+    pub fn list_state<T: StateValue>(&mut self, name: &str) -> Result<ListState<T>> {
+        self.state.list(name)
+    }
+
+    /// A map for each key.
+    pub fn map_state<K, V>(&mut self, name: &str) -> Result<MapState<K, V>>
+    where
+        K: StateValue + Eq + Hash,
+        V: StateValue,
+    {
+        self.state.map(name)
+    }
+}
+
+impl<'a> Deref for KeyedContext<'a> {
+    type Target = RuntimeContext<'a>;
+
+    fn deref(&self) -> &Self::Target {
+        &self.runtime
+    }
+}
+
+impl DerefMut for KeyedContext<'_> {
+    fn deref_mut(&mut self) -> &mut Self::Target {
+        &mut self.runtime
+    }
+}

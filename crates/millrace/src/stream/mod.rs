@@ -1,0 +1,9 @@
+//! Streams: what a program is made of.
+
+mod data_stream;
+mod keyed_stream;
+mod sink;
+
+pub use data_stream::DataStream;
+pub use keyed_stream::KeyedStream;
+pub use sink::DataStreamSink;

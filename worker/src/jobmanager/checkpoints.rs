@@ -1,0 +1,166 @@
+//! The shell of the checkpoint coordinator: sends barriers, writes what it asks for, and tells it what came of that.
+
+use std::sync::Arc;
+
+use millrace_core::{
+    checkpoint::CheckpointBarrier,
+    ids::{CheckpointId, TaskId},
+};
+use millrace_runtime::{
+    coordinator::{
+        AppendOutcome, CoordinatorEvent, Effect, LeaderOutcome, MetadataOutcome, MetadataReceipt, TaskStates,
+        TriggerReason,
+    },
+    scheduler::Event as SchedulerEvent,
+    task::TaskCommand,
+};
+use millrace_state::{
+    OperatorSubtaskState,
+    log::{CheckpointRecord, LogError},
+};
+
+use super::{Event, JobManager};
+use crate::rpc::ToTaskManager;
+
+impl JobManager {
+    /// Tells the coordinator and carries out what it asks for.
+    pub(super) fn coordinate(&mut self, event: CoordinatorEvent) {
+        if self.ending {
+            return;
+        }
+        let effects = self.coordinator.on(self.clock.now_ms(), event);
+        for effect in effects {
+            self.coordinate_effect(effect);
+        }
+        if let Some(attempt) = self.undecided.take() {
+            self.prepare(attempt);
+        }
+    }
+
+    fn coordinate_effect(&mut self, effect: Effect) {
+        let attempt = self.scheduler.attempt();
+        match effect {
+            Effect::Trigger(barrier) => self.trigger(barrier),
+            Effect::WriteMetadata { checkpoint, states } => self.write_metadata(checkpoint, states),
+            Effect::AppendLog { checkpoint, metadata } => self.append(checkpoint, metadata),
+            Effect::Relist { checkpoint } => self.relist(checkpoint),
+            Effect::Announce { checkpoint, reason } => {
+                tracing::debug!(%checkpoint, ?reason, "checkpoint completed");
+                self.tell_all(attempt, &TaskCommand::NotifyComplete(checkpoint));
+                if std::mem::take(&mut self.attempt.held) {
+                    self.tell_all(attempt, &TaskCommand::Resume);
+                }
+                let is_final = reason == TriggerReason::Final;
+                self.schedule(SchedulerEvent::CheckpointCompleted { is_final });
+            }
+            Effect::Abort(checkpoint) => {
+                let reason = self.coordinator.statistics().latest.failed.as_ref();
+                let reason = reason.filter(|failed| failed.id == checkpoint).and_then(|f| f.failure_message.as_deref());
+                tracing::warn!(%checkpoint, reason, "checkpoint failed");
+                self.tell_all(attempt, &TaskCommand::NotifyAborted(checkpoint));
+            }
+            Effect::DiscardState(states) => self.discard(states),
+            Effect::DeleteCheckpoints(ids) => self.delete(ids),
+            Effect::FailJob(error) => self.schedule(SchedulerEvent::AttemptFailed(attempt, error)),
+            Effect::Stop => self.fenced(),
+        }
+    }
+
+    fn trigger(&mut self, barrier: CheckpointBarrier) {
+        let attempt = self.scheduler.attempt();
+        let Some(assignment) = self.scheduler.assignment() else { return };
+        let is_source = |task: &TaskId| self.graph.edges_into(task.vertex).next().is_none();
+        let mut by_taskmanager = std::collections::BTreeMap::<_, Vec<_>>::new();
+        for (task, place) in assignment.iter().filter(|(task, _)| is_source(task)) {
+            by_taskmanager.entry(place.clone()).or_default().push(*task);
+        }
+        for (id, tasks) in by_taskmanager {
+            self.send(&id, &ToTaskManager::Command(attempt, tasks, TaskCommand::TriggerCheckpoint(barrier)));
+        }
+    }
+
+    /// Runs a step beside the loop; what comes of it is the coordinator's next event.
+    fn beside(&self, step: impl Future<Output = CoordinatorEvent> + Send + 'static) {
+        let events = self.events.clone();
+        tokio::spawn(async move {
+            let _ = events.send(Event::Coordinator(step.await));
+        });
+    }
+
+    fn write_metadata(&self, checkpoint: CheckpointId, states: Arc<TaskStates>) {
+        let metadata = self.metadata(checkpoint, &states);
+        let (storage, job) = (self.storage.clone(), self.job);
+        self.beside(async move {
+            let outcome = match storage.write_metadata(&metadata).await {
+                Ok(Some(written)) => {
+                    MetadataOutcome::Written(MetadataReceipt { size: written.size, crc32: written.crc32 })
+                }
+                Ok(None) => match storage.list_checkpoints(job).await {
+                    Ok(ids) => MetadataOutcome::Conflict { highest: ids.into_iter().max().unwrap_or(checkpoint) },
+                    Err(error) => MetadataOutcome::Failed(error),
+                },
+                Err(error) => MetadataOutcome::Failed(error),
+            };
+            CoordinatorEvent::MetadataWritten { checkpoint, outcome }
+        });
+    }
+
+    fn append(&self, checkpoint: CheckpointId, metadata: MetadataReceipt) {
+        let record = CheckpointRecord {
+            id: checkpoint,
+            metadata: format!("chk-{checkpoint}/_metadata"),
+            metadata_size: metadata.size,
+            metadata_crc32: metadata.crc32,
+            created_at_ms: self.clock.now_ms(),
+            // No sink commits with a checkpoint yet.
+            commits: false,
+        };
+        let (log, retained) = (Arc::clone(&self.log), self.checkpoints.num_retained as usize);
+        self.beside(async move {
+            let outcome = match log.lock().await.append_checkpoint(record, retained).await {
+                Ok(_) => AppendOutcome::Appended,
+                Err(LogError::Fenced { .. } | LogError::Ended(_)) => AppendOutcome::Fenced,
+                Err(LogError::Failed(error)) => AppendOutcome::Unknown(error),
+            };
+            CoordinatorEvent::Appended { checkpoint, outcome }
+        });
+    }
+
+    fn relist(&self, checkpoint: CheckpointId) {
+        let log = Arc::clone(&self.log);
+        self.beside(async move {
+            let outcome = match log.lock().await.assert_still_leader().await {
+                Ok(()) => LeaderOutcome::Yes,
+                Err(LogError::Fenced { .. } | LogError::Ended(_)) => LeaderOutcome::No,
+                Err(LogError::Failed(error)) => LeaderOutcome::Unknown(error),
+            };
+            CoordinatorEvent::StillLeader { checkpoint, outcome }
+        });
+    }
+
+    /// Deletes snapshots of a checkpoint that will not complete. What fails is garbage that a sweep removes.
+    fn discard(&self, states: Vec<OperatorSubtaskState>) {
+        let storage = self.storage.clone();
+        tokio::spawn(async move {
+            for handle in states.into_iter().filter_map(|state| state.keyed) {
+                if let Err(error) = storage.delete_state(&handle.data).await {
+                    tracing::debug!(%error, "a snapshot of a failed checkpoint was left behind");
+                }
+            }
+        });
+    }
+
+    fn delete(&self, ids: Vec<CheckpointId>) {
+        let (storage, log, job) = (self.storage.clone(), Arc::clone(&self.log), self.job);
+        tokio::spawn(async move {
+            for id in ids {
+                if let Err(error) = storage.delete_checkpoint(job, id).await {
+                    tracing::warn!(checkpoint = %id, %error, "a checkpoint that is not needed any more was left behind");
+                }
+            }
+            if let Err(error) = log.lock().await.trim().await {
+                tracing::debug!(%error, "old log entries were left behind");
+            }
+        });
+    }
+}

@@ -1,0 +1,273 @@
+//! The jobmanager: one loop that owns the job. It feeds what happens to the pure scheduler and checkpoint coordinator
+//! and carries out what they ask for; whatever waits (the store, sources, timers) runs beside it and comes back as an
+//! event.
+
+mod checkpoints;
+mod deployment;
+mod ending;
+mod publish;
+mod recovery;
+mod registration;
+mod restore;
+mod schedule;
+mod splits;
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
+
+use millrace_core::{
+    Error, Result,
+    checkpoint::CheckpointConfig,
+    ids::{Attempt, CheckpointId, Generation, JobId, TaskId, TaskManagerId},
+    rest::ExecutionState,
+};
+use millrace_runtime::{
+    coordinator::{CheckpointCoordinator, CoordinatorEvent},
+    graph::JobGraph,
+    scheduler::{JobResult, JobScheduler, Plan},
+    task::TaskManagerLocation,
+};
+use millrace_state::{
+    log::JobLog,
+    storage::CheckpointStorage,
+};
+use tokio::{
+    sync::{Mutex, mpsc, watch},
+    time::{Instant, MissedTickBehavior},
+};
+
+pub use ending::recorded;
+pub use registration::{Admission, PeerEvent, listen, serve};
+
+use crate::{
+    config::Settings,
+    rest::{JobCommand, JobView},
+    rpc::{Sender, ToTaskManager},
+};
+use recovery::RecoveryClock;
+use restore::Restored;
+use splits::{Enumerators, Found, InitialSplits};
+
+/// What a jobmanager is made of. The log has been claimed.
+pub struct JobManagerSetup {
+    /// The program's graph.
+    pub graph: Arc<JobGraph>,
+    /// Its settings.
+    pub settings: Settings,
+    /// The job.
+    pub job: JobId,
+    /// This incarnation.
+    pub generation: Generation,
+    /// Where checkpoints go.
+    pub storage: CheckpointStorage,
+    /// The job's log.
+    pub log: JobLog,
+    /// The process's metrics.
+    pub metrics: prometheus::Registry,
+    /// What happens at the door.
+    pub peers: mpsc::UnboundedReceiver<PeerEvent>,
+    /// What users ask for.
+    pub commands: mpsc::Receiver<JobCommand>,
+    /// Where the job's state is published.
+    pub view: watch::Sender<Arc<JobView>>,
+}
+
+/// How a job ended.
+#[derive(Clone, Debug)]
+pub struct JobOutcome {
+    /// The result.
+    pub result: JobResult,
+    /// The newest checkpoint, where it was kept for another run.
+    pub retained_checkpoint: Option<String>,
+}
+
+/// What comes back from beside the loop.
+enum Event {
+    Restored(Attempt, Result<Option<Restored>>),
+    Splits(Found),
+    Coordinator(CoordinatorEvent),
+    RestartTimer(Attempt),
+    Ended(Result<JobOutcome>),
+}
+
+/// A taskmanager that belongs to the job.
+struct TaskManager {
+    location: TaskManagerLocation,
+    slots: u32,
+    pid: u32,
+    sender: Sender<ToTaskManager>,
+    heard_at: Instant,
+    heard_at_ms: u64,
+}
+
+/// What an attempt starts from.
+#[derive(Default)]
+struct AttemptState {
+    restored: Option<Restored>,
+    sources: InitialSplits,
+    enumerators: Option<Enumerators>,
+    /// Sources wait for a first checkpoint.
+    held: bool,
+    tasks: BTreeMap<TaskId, TaskState>,
+}
+
+#[derive(Clone, Copy)]
+struct TaskState {
+    execution: ExecutionState,
+    records_in: u64,
+    records_out: u64,
+}
+
+struct JobManager {
+    graph: Arc<JobGraph>,
+    settings: Settings,
+    checkpoints: CheckpointConfig,
+    job: JobId,
+    generation: Generation,
+    storage: CheckpointStorage,
+    log: Arc<Mutex<JobLog>>,
+    scheduler: JobScheduler,
+    coordinator: CheckpointCoordinator,
+    taskmanagers: BTreeMap<TaskManagerId, TaskManager>,
+    attempt: AttemptState,
+    /// An attempt whose restore point is not decided yet: a checkpoint is just being completed.
+    undecided: Option<Attempt>,
+    /// Checkpoints that can't be read.
+    damaged: BTreeSet<CheckpointId>,
+    recovery: RecoveryClock,
+    /// Where the record was read that the task failed on whose failure is being reported.
+    failed_position: Option<String>,
+    view: JobView,
+    published: watch::Sender<Arc<JobView>>,
+    events: mpsc::UnboundedSender<Event>,
+    clock: Clock,
+    waiting_logged: Option<(u32, u32)>,
+    ending: bool,
+}
+
+/// Wall-clock milliseconds that never go back.
+#[derive(Clone, Copy)]
+struct Clock {
+    started: Instant,
+    started_ms: u64,
+}
+
+impl Clock {
+    fn start() -> Self {
+        let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        Self { started: Instant::now(), started_ms: since_epoch.as_millis() as u64 }
+    }
+
+    fn elapsed(self) -> Duration {
+        self.started.elapsed()
+    }
+
+    fn now_ms(self) -> u64 {
+        self.started_ms + self.elapsed().as_millis() as u64
+    }
+
+    fn instant(self, ms: u64) -> Instant {
+        self.started + Duration::from_millis(ms.saturating_sub(self.started_ms))
+    }
+}
+
+/// Runs the job to its end. An error means that this jobmanager could not go on, not that the job failed.
+pub async fn run(setup: JobManagerSetup) -> Result<JobOutcome> {
+    let highest = setup.storage.list_checkpoints(setup.job).await?.into_iter().max();
+    let history = setup.log.view().checkpoints().map(|record| record.id).collect();
+    let next_id = highest.map_or(CheckpointId(1), CheckpointId::next);
+    let (events, inbox) = mpsc::unbounded_channel();
+    let checkpoints = setup.settings.checkpoint.clone();
+    let clock = Clock::start();
+    let plan = Plan::new(&setup.graph, checkpoints.is_enabled());
+    let manager = JobManager {
+        scheduler: JobScheduler::new(plan, setup.settings.restart_strategy.clone()),
+        coordinator: CheckpointCoordinator::recovered(checkpoints.clone(), setup.generation, history, next_id),
+        view: publish::first_view(&setup, clock.now_ms()),
+        graph: setup.graph,
+        settings: setup.settings,
+        checkpoints,
+        job: setup.job,
+        generation: setup.generation,
+        storage: setup.storage,
+        log: Arc::new(Mutex::new(setup.log)),
+        taskmanagers: BTreeMap::new(),
+        attempt: AttemptState::default(),
+        undecided: None,
+        damaged: BTreeSet::new(),
+        recovery: RecoveryClock::default(),
+        failed_position: None,
+        published: setup.view,
+        events,
+        clock,
+        waiting_logged: None,
+        ending: false,
+    };
+    manager.run(setup.peers, setup.commands, inbox).await
+}
+
+impl JobManager {
+    async fn run(
+        mut self,
+        mut peers: mpsc::UnboundedReceiver<PeerEvent>,
+        mut commands: mpsc::Receiver<JobCommand>,
+        mut inbox: mpsc::UnboundedReceiver<Event>,
+    ) -> Result<JobOutcome> {
+        let mut heartbeat = tokio::time::interval(self.settings.heartbeat.interval);
+        heartbeat.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            self.publish();
+            let wakeup = self.coordinator.next_wakeup().map(|ms| self.clock.instant(ms));
+            tokio::select! {
+                Some(event) = peers.recv() => self.on_peer(event),
+                Some(command) = commands.recv() => self.on_command(command),
+                Some(event) = inbox.recv() => match event {
+                    Event::Ended(outcome) => {
+                        self.shut_down(&outcome);
+                        return outcome;
+                    }
+                    event => self.on_event(event),
+                },
+                () = until(wakeup) => self.coordinate(CoordinatorEvent::Tick),
+                _ = heartbeat.tick() => self.heartbeat(),
+            }
+        }
+    }
+
+    fn on_event(&mut self, event: Event) {
+        match event {
+            Event::Restored(attempt, restored) => self.restored(attempt, restored),
+            Event::Splits(found) => self.splits_found(found),
+            Event::Coordinator(event) => self.coordinate(event),
+            Event::RestartTimer(attempt) => {
+                self.schedule(millrace_runtime::scheduler::Event::RestartTimer(attempt));
+            }
+            Event::Ended(_) => {}
+        }
+    }
+
+    fn on_command(&mut self, command: JobCommand) {
+        let (event, reply) = match command {
+            JobCommand::Cancel(reply) => (millrace_runtime::scheduler::Event::Cancel, reply),
+            JobCommand::Stop(reply) => (millrace_runtime::scheduler::Event::Stop, reply),
+        };
+        let refused = self.scheduler.status().is_terminal();
+        let answer = if refused { Err(Error::invalid("the job has ended already")) } else { Ok(()) };
+        if !refused {
+            tracing::info!(?event, "a user asks");
+            self.schedule(event);
+        }
+        let _ = reply.send(answer);
+    }
+}
+
+/// Waits for a moment, or for ever.
+async fn until(moment: Option<Instant>) {
+    match moment {
+        Some(moment) => tokio::time::sleep_until(moment).await,
+        None => std::future::pending().await,
+    }
+}

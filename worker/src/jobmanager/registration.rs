@@ -1,0 +1,119 @@
+//! Taskmanagers at the door: the handshake, and what they say afterwards, as events.
+
+use std::{sync::Arc, time::Duration};
+
+use millrace_core::{
+    Error, Result,
+    ids::{Generation, JobId, TaskManagerId},
+};
+use millrace_runtime::task::TaskManagerLocation;
+use tokio::{net::TcpListener, sync::mpsc::UnboundedSender};
+
+use crate::rpc::{
+    Connection, Fingerprint, FromTaskManager, Hello, JobSettings, Receiver, Sender, ToTaskManager, Welcome,
+};
+
+/// A peer that does not introduce itself for this long is sent away.
+const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Who is let in.
+pub struct Admission {
+    /// The job.
+    pub job: JobId,
+    /// This jobmanager's incarnation.
+    pub generation: Generation,
+    /// The program.
+    pub fingerprint: Fingerprint,
+    /// The cluster's shared secret; empty where none is set.
+    pub token: String,
+    /// What the jobmanager decides for all.
+    pub settings: JobSettings,
+}
+
+/// What happens at the door.
+pub enum PeerEvent {
+    /// A taskmanager belongs to the job now.
+    Registered {
+        /// Who and where it is.
+        location: TaskManagerLocation,
+        /// How many slots it offers.
+        slots: u32,
+        /// Its process.
+        pid: u32,
+        /// The way to it.
+        sender: Sender<ToTaskManager>,
+    },
+    /// It says something.
+    Message(TaskManagerId, FromTaskManager),
+    /// Its connection is gone.
+    Lost(TaskManagerId, Error),
+}
+
+/// Lets taskmanagers in, for ever.
+pub async fn listen(listener: TcpListener, admission: Arc<Admission>, events: UnboundedSender<PeerEvent>) {
+    loop {
+        match listener.accept().await {
+            Ok((stream, address)) => {
+                let _ = stream.set_nodelay(true);
+                let peer = serve(Connection::new(stream), Arc::clone(&admission), events.clone());
+                tokio::spawn(async move {
+                    if let Err(error) = peer.await {
+                        tracing::warn!(%address, %error, "refused a connection to the taskmanager port");
+                    }
+                });
+            }
+            Err(error) => {
+                tracing::warn!(%error, "can't accept a connection");
+                // Out of file descriptors, most likely: others must be closed first.
+                tokio::time::sleep(Duration::from_millis(100)).await;
+            }
+        }
+    }
+}
+
+/// Serves one peer until its connection ends. An error is one of the handshake.
+pub async fn serve(
+    mut connection: Connection,
+    admission: Arc<Admission>,
+    events: UnboundedSender<PeerEvent>,
+) -> Result<()> {
+    let hello: Hello = tokio::time::timeout(HANDSHAKE_TIMEOUT, connection.receive())
+        .await
+        .map_err(|_| Error::external(format!("the peer did not introduce itself within {HANDSHAKE_TIMEOUT:?}")))??;
+    if let Err(error) = hello.check(admission.job, &admission.fingerprint, &admission.token) {
+        connection.send(&Welcome::Rejected(error.clone())).await?;
+        return Err(error.context(format!("taskmanager {}", hello.location.id)));
+    }
+    let welcome = Welcome::Accepted {
+        job: admission.job,
+        generation: admission.generation,
+        settings: admission.settings.clone(),
+    };
+    connection.send(&welcome).await?;
+    let (sender, receiver) = connection.split(admission.generation);
+    let id = hello.location.id.clone();
+    let registered = PeerEvent::Registered { location: hello.location, slots: hello.slots, pid: hello.pid, sender };
+    if events.send(registered).is_ok() {
+        let error = forward(receiver, &id, &events).await;
+        let _ = events.send(PeerEvent::Lost(id, error));
+    }
+    Ok(())
+}
+
+async fn forward(
+    mut receiver: Receiver<FromTaskManager>,
+    id: &TaskManagerId,
+    events: &UnboundedSender<PeerEvent>,
+) -> Error {
+    loop {
+        match receiver.next().await {
+            Ok(Some(message)) => {
+                if events.send(PeerEvent::Message(id.clone(), message)).is_err() {
+                    return Error::internal("the jobmanager has ended");
+                }
+            }
+            Ok(None) => return Error::external(format!("taskmanager {id} closed its connection")),
+            Err(error) => return error.context(format!("taskmanager {id}")),
+        }
+    }
+}

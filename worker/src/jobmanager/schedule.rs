@@ -1,0 +1,245 @@
+//! Taskmanagers and tasks: what they report goes to the scheduler, and what it asks for goes to them.
+
+use std::collections::BTreeMap;
+
+use millrace_core::{
+    Error,
+    ids::{Attempt, TaskId, TaskManagerId},
+    rest::ExecutionState,
+};
+use millrace_runtime::{
+    coordinator::{CoordinatorEvent, TaskAnswer, TaskPart, TriggerReason},
+    scheduler::{Effect, Event as SchedulerEvent},
+    task::{TaskCommand, TaskEvent, TaskFailure},
+};
+use tokio::time::Instant;
+
+use super::{
+    AttemptState, Event, JobManager, PeerEvent, TaskManager, TaskState,
+    deployment::{AttemptPlan, specs},
+};
+use crate::rpc::{FromTaskManager, TaskManagerMetrics, ToTaskManager};
+
+impl JobManager {
+    /// Tells the scheduler and carries out what it asks for.
+    pub(super) fn schedule(&mut self, event: SchedulerEvent) {
+        if self.ending {
+            return;
+        }
+        let effects = self.scheduler.on(self.clock.elapsed(), event);
+        for effect in effects {
+            self.carry_out(effect);
+        }
+        self.view.enter(self.scheduler.status(), self.clock.now_ms());
+        self.log_waiting();
+    }
+
+    fn carry_out(&mut self, effect: Effect) {
+        match effect {
+            Effect::Prepare(attempt) => {
+                self.recovery.allocated(self.clock.elapsed());
+                self.attempt = AttemptState::default();
+                self.prepare(attempt);
+            }
+            Effect::Deploy(attempt, assignment) => self.deploy(attempt, &assignment),
+            Effect::Start(attempt) => self.start(attempt),
+            Effect::Stopped(_) => {
+                self.attempt.enumerators = None;
+                self.undecided = None;
+                self.coordinate(CoordinatorEvent::TasksStopped);
+            }
+            Effect::CancelTasks(attempt, places) => {
+                self.set_all(ExecutionState::Canceling);
+                for id in places {
+                    self.send(&id, &ToTaskManager::CommandAll(attempt, TaskCommand::Cancel));
+                }
+            }
+            Effect::DrainSources(attempt) => self.tell_all(attempt, &TaskCommand::Drain),
+            Effect::TriggerFinalCheckpoint(_) => self.coordinate(CoordinatorEvent::Trigger(TriggerReason::Final)),
+            Effect::FinishTasks(attempt) => self.tell_all(attempt, &TaskCommand::Finish),
+            Effect::RestartAfter(attempt, delay) => {
+                tracing::info!(?delay, "the job restarts");
+                let events = self.events.clone();
+                tokio::spawn(async move {
+                    tokio::time::sleep(delay).await;
+                    let _ = events.send(Event::RestartTimer(attempt));
+                });
+            }
+            Effect::Report(error, task) => self.report(&error, task),
+            Effect::End(result) => self.end(result),
+        }
+    }
+
+    fn deploy(&mut self, attempt: Attempt, assignment: &BTreeMap<TaskId, TaskManagerId>) {
+        self.recovery.prepared(self.clock.elapsed());
+        let locations = self.taskmanagers.iter().map(|(id, tm)| (id.clone(), tm.location.clone())).collect();
+        let no_state = BTreeMap::new();
+        let plan = AttemptPlan {
+            graph: &self.graph,
+            generation: self.generation,
+            attempt,
+            checkpointing: self.checkpoints.is_enabled().then_some(self.checkpoints.mode),
+            hold_sources: self.attempt.held,
+            allow_non_restored: self.settings.restore.allow_non_restored_state,
+            assignment,
+            locations: &locations,
+            restore: self.attempt.restored.as_ref().map_or(&no_state, |restored| &restored.tasks),
+            sources: &self.attempt.sources,
+        };
+        // A taskmanager that is gone has been reported as lost, or is about to be.
+        let Some(specs) = specs(&plan) else { return };
+        let deploying = TaskState { execution: ExecutionState::Deploying, records_in: 0, records_out: 0 };
+        self.attempt.tasks = assignment.keys().map(|task| (*task, deploying)).collect();
+        for (id, specs) in specs {
+            self.send(&id, &ToTaskManager::Deploy(attempt, specs));
+        }
+    }
+
+    fn start(&mut self, attempt: Attempt) {
+        self.tell_all(attempt, &TaskCommand::Start);
+        self.set_all(ExecutionState::Running);
+        if let Some(enumerators) = &self.attempt.enumerators {
+            enumerators.tasks_run();
+        }
+        let restored = self.attempt.restored.as_ref().map(|restored| restored.checkpoint);
+        if let Some(recovery) = self.recovery.running(self.clock, restored) {
+            self.view.last_recovery = Some(recovery);
+        }
+        if self.checkpoints.is_enabled() {
+            let tasks = self.attempt.tasks.keys().copied().collect();
+            self.coordinate(CoordinatorEvent::TasksRunning { attempt, tasks, restored });
+            if self.attempt.held {
+                self.coordinate(CoordinatorEvent::Trigger(TriggerReason::Initial));
+            }
+        }
+    }
+
+    fn report(&mut self, error: &Error, task: Option<TaskId>) {
+        tracing::error!(task = task.map(|task| task.to_string()), "the job failed: {error}");
+        self.recovery.failed(self.clock.elapsed());
+        self.publish_failure(error, task);
+    }
+
+    pub(super) fn on_peer(&mut self, event: PeerEvent) {
+        match event {
+            PeerEvent::Registered { location, slots, pid, sender } => {
+                tracing::info!(taskmanager = %location.id, slots, pid, address = location.data_address, "taskmanager registered");
+                let id = location.id.clone();
+                let (heard_at, heard_at_ms) = (Instant::now(), self.clock.now_ms());
+                let taskmanager = TaskManager { location, slots, pid, sender, heard_at, heard_at_ms };
+                self.taskmanagers.insert(id.clone(), taskmanager);
+                self.schedule(SchedulerEvent::TaskManagerRegistered { id, slots });
+            }
+            PeerEvent::Message(id, message) => {
+                // What a taskmanager says after it was given up counts for nothing.
+                let Some(taskmanager) = self.taskmanagers.get_mut(&id) else { return };
+                (taskmanager.heard_at, taskmanager.heard_at_ms) = (Instant::now(), self.clock.now_ms());
+                match message {
+                    FromTaskManager::Heartbeat(metrics) => self.on_metrics(&metrics),
+                    FromTaskManager::Task(attempt, task, event) => self.on_task(attempt, task, event),
+                }
+            }
+            PeerEvent::Lost(id, error) => self.lose(&id, error),
+        }
+    }
+
+    fn on_task(&mut self, attempt: Attempt, task: TaskId, event: TaskEvent) {
+        let state = match &event {
+            TaskEvent::Deployed => Some(ExecutionState::Initializing),
+            TaskEvent::Finished => Some(ExecutionState::Finished),
+            TaskEvent::Canceled => Some(ExecutionState::Canceled),
+            TaskEvent::Failed(_) => Some(ExecutionState::Failed),
+            _ => None,
+        };
+        if let (true, Some(state)) = (attempt == self.scheduler.attempt(), state) {
+            self.attempt.tasks.entry(task).and_modify(|known| known.execution = state);
+        }
+        let answer = |checkpoint, outcome| {
+            let generation = self.generation;
+            CoordinatorEvent::Answered(TaskAnswer { generation, attempt, task, checkpoint, outcome })
+        };
+        match event {
+            TaskEvent::Acknowledged { checkpoint, state, metrics } => {
+                self.coordinate(answer(checkpoint, Ok(TaskPart { state, metrics })));
+            }
+            TaskEvent::Declined { checkpoint, reason } => self.coordinate(answer(checkpoint, Err(reason))),
+            TaskEvent::Deployed => self.schedule(SchedulerEvent::TaskDeployed(attempt, task)),
+            TaskEvent::EndOfInput => self.schedule(SchedulerEvent::TaskEndOfInput(attempt, task)),
+            TaskEvent::Finished => self.schedule(SchedulerEvent::TaskFinished(attempt, task)),
+            TaskEvent::Canceled => self.schedule(SchedulerEvent::TaskCanceled(attempt, task)),
+            TaskEvent::Failed(TaskFailure { error, position }) => {
+                let error = self.while_restoring(attempt, error);
+                self.failed_position = position;
+                self.schedule(SchedulerEvent::TaskFailed(attempt, task, error));
+            }
+        }
+    }
+
+    fn on_metrics(&mut self, metrics: &TaskManagerMetrics) {
+        for (task, records_in, records_out) in &metrics.tasks {
+            if let Some(state) = self.attempt.tasks.get_mut(task) {
+                (state.records_in, state.records_out) = (*records_in, *records_out);
+            }
+        }
+    }
+
+    /// Watches the taskmanagers and shows them that this process is alive.
+    pub(super) fn heartbeat(&mut self) {
+        let timeout = self.settings.heartbeat.timeout;
+        let silent: Vec<_> = self
+            .taskmanagers
+            .iter()
+            .filter(|(_, taskmanager)| taskmanager.heard_at.elapsed() > timeout)
+            .map(|(id, _)| id.clone())
+            .collect();
+        for id in silent {
+            let error = Error::external(format!("taskmanager {id} is silent for more than {timeout:?}"));
+            self.lose(&id, error);
+        }
+        let ids: Vec<_> = self.taskmanagers.keys().cloned().collect();
+        for id in ids {
+            self.send(&id, &ToTaskManager::Heartbeat);
+        }
+    }
+
+    /// The one place where a taskmanager is given up.
+    fn lose(&mut self, id: &TaskManagerId, error: Error) {
+        if self.taskmanagers.remove(id).is_some() {
+            tracing::warn!(taskmanager = %id, %error, "taskmanager lost");
+            self.schedule(SchedulerEvent::TaskManagerLost { id: id.clone(), error });
+        }
+    }
+
+    pub(super) fn send(&mut self, id: &TaskManagerId, message: &ToTaskManager) {
+        let Some(taskmanager) = self.taskmanagers.get(id) else { return };
+        if let Err(error) = taskmanager.sender.send(message) {
+            self.lose(id, error.context(format!("taskmanager {id} can't be told anything")));
+        }
+    }
+
+    /// Tells every task of the attempt.
+    pub(super) fn tell_all(&mut self, attempt: Attempt, command: &TaskCommand) {
+        let message = ToTaskManager::CommandAll(attempt, command.clone());
+        let ids: Vec<_> = self.taskmanagers.keys().cloned().collect();
+        for id in ids {
+            self.send(&id, &message);
+        }
+    }
+
+    fn set_all(&mut self, execution: ExecutionState) {
+        self.attempt.tasks.values_mut().for_each(|task| task.execution = execution);
+    }
+
+    fn log_waiting(&mut self) {
+        let waiting = self.scheduler.waiting_for_slots();
+        self.view.waiting_for = waiting.map(|(there, needed)| {
+            format!("{} more slots: the job needs {needed}, {there} are offered", needed.saturating_sub(there))
+        });
+        if waiting != self.waiting_logged {
+            if let Some(reason) = &self.view.waiting_for {
+                tracing::info!("waiting for {reason}; start taskmanagers to provide them");
+            }
+            self.waiting_logged = waiting;
+        }
+    }
+}

@@ -1,0 +1,17 @@
+//! Millrace's processes. A job's program links this crate through the SDK; [`execute`] makes it a jobmanager, a
+//! taskmanager, or both in one.
+
+pub mod announce;
+pub mod config;
+mod execute;
+mod fingerprint;
+mod jobmanager;
+pub mod logging;
+pub mod metrics_server;
+pub mod rest;
+mod rpc;
+mod stores;
+mod taskmanager;
+
+pub use execute::execute;
+pub use millrace_runtime::scheduler::JobResult;

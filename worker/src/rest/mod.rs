@@ -1,0 +1,125 @@
+//! The jobmanager's REST server: what its job is doing, with Flink's paths and field names where the thing is the same,
+//! and the way to cancel and stop it.
+
+mod answers;
+mod handlers;
+mod metrics;
+mod view;
+
+#[cfg(test)]
+mod tests;
+
+use std::{net::SocketAddr, sync::Arc};
+
+use axum::{
+    Router,
+    routing::{get, post},
+};
+use millrace_core::{
+    Error, Result,
+    rest::{JobProgram, Setting},
+};
+use tokio::{
+    net::TcpListener,
+    sync::{mpsc, oneshot, watch},
+};
+
+pub(crate) use handlers::metrics_text;
+pub use metrics::job_metrics;
+pub use view::{EdgeView, JobView, VertexView, exception_entry};
+
+use crate::config::{ConfigEntry, RestSettings};
+
+/// What a client asks of the job. The answer says whether it was taken up, not that it is done.
+#[derive(Debug)]
+pub enum JobCommand {
+    /// End the job.
+    Cancel(oneshot::Sender<Result<()>>),
+    /// End the job with a final checkpoint, which is kept.
+    Stop(oneshot::Sender<Result<()>>),
+}
+
+/// What the handlers know.
+#[derive(Clone)]
+pub struct RestState {
+    /// The job.
+    pub view: watch::Receiver<Arc<JobView>>,
+    /// The way to the job's main loop.
+    pub commands: mpsc::Sender<JobCommand>,
+    /// Every setting and its origin.
+    pub settings: Arc<Vec<Setting>>,
+    /// What the jobmanager runs.
+    pub program: Arc<JobProgram>,
+    /// The process's metrics.
+    pub registry: prometheus::Registry,
+}
+
+/// The settings as REST shows them.
+pub fn shown_settings(entries: Vec<ConfigEntry>) -> Vec<Setting> {
+    let shown = |entry: ConfigEntry| Setting {
+        key: entry.key.to_string(),
+        value: entry.value,
+        origin: entry.origin.to_string(),
+    };
+    entries.into_iter().map(shown).collect()
+}
+
+/// All paths.
+pub fn router(state: RestState) -> Router {
+    Router::new()
+        .route("/overview", get(handlers::overview))
+        .route("/config", get(handlers::dashboard_config))
+        .route("/jobmanager/config", get(handlers::jobmanager_config))
+        .route("/jobs", get(handlers::jobs))
+        .route("/jobs/overview", get(handlers::jobs_overview))
+        .route("/jobs/{id}", get(handlers::job).patch(handlers::cancel))
+        .route("/jobs/{id}/status", get(handlers::job_status))
+        .route("/jobs/{id}/plan", get(handlers::job_plan))
+        .route("/jobs/{id}/config", get(handlers::job_config))
+        .route("/jobs/{id}/checkpoints", get(handlers::checkpoints))
+        .route("/jobs/{id}/checkpoints/config", get(handlers::checkpoint_config))
+        .route("/jobs/{id}/exceptions", get(handlers::exceptions))
+        .route("/jobs/{id}/program", get(handlers::program))
+        .route("/jobs/{id}/stop", post(handlers::stop))
+        .route("/taskmanagers", get(handlers::taskmanagers))
+        .route("/taskmanagers/{id}", get(handlers::taskmanager))
+        .route("/health", get(handlers::health))
+        .route("/ready", get(handlers::ready))
+        .route("/metrics", get(handlers::metrics))
+        .fallback(handlers::unknown_path)
+        .method_not_allowed_fallback(handlers::wrong_method)
+        .with_state(state)
+}
+
+/// Takes the port. The address that is returned with the listener has the port that was free where 0 was asked for.
+pub async fn bind(settings: &RestSettings) -> Result<(TcpListener, SocketAddr)> {
+    listen("rest.bind-address", &settings.bind_address, "rest.port", settings.port).await
+}
+
+/// Listens on a host and port, with an error that names the settings that they come from.
+pub(crate) async fn listen(
+    host_key: &str,
+    host: &str,
+    port_key: &str,
+    port: u16,
+) -> Result<(TcpListener, SocketAddr)> {
+    let refused = |error: std::io::Error| match error.kind() {
+        std::io::ErrorKind::AddrInUse => Error::invalid(format!(
+            "{port_key} {port} on {host} is in use: end the process that has it, or choose another port (0: any)"
+        )),
+        _ => Error::invalid(format!("cannot listen on {host_key} {host}, {port_key} {port}: {error}")),
+    };
+    let listener = TcpListener::bind((host, port)).await.map_err(refused)?;
+    let address = listener.local_addr().map_err(refused)?;
+    Ok((listener, address))
+}
+
+/// Answers requests until `shutdown` is done; requests under way are answered still.
+pub async fn serve(
+    listener: TcpListener,
+    state: RestState,
+    shutdown: impl Future<Output = ()> + Send + 'static,
+) -> Result<()> {
+    let server = axum::serve(listener, router(state)).with_graceful_shutdown(shutdown);
+    server.await.map_err(|error| Error::internal(format!("REST server failed: {error}")))
+}

@@ -1,0 +1,154 @@
+//! The messages between a jobmanager and a taskmanager.
+
+use millrace_core::{
+    Error, Result,
+    ids::{Attempt, Generation, JobId, TaskId, TaskManagerId},
+};
+use millrace_runtime::task::{TaskCommand, TaskEvent, TaskManagerLocation, TaskSpec};
+use serde::{Deserialize, Serialize};
+
+/// The version of this protocol; peers of another version are refused.
+pub const PROTOCOL_VERSION: u32 = 1;
+const MAGIC: &str = "millrace-control";
+
+/// What tells two programs apart, part by part, so that a mismatch can be named.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Fingerprint {
+    /// The executable's contents.
+    pub build: String,
+    /// Its arguments.
+    pub arguments: String,
+    /// The job graph: operators, uids, types, parallelism, and what sources read.
+    pub graph: String,
+}
+
+impl Fingerprint {
+    /// Refuses another program, saying what differs.
+    pub fn check(&self, other: &Self) -> Result<()> {
+        let parts = [
+            ("build", &self.build, &other.build, "deploy the same image or executable everywhere"),
+            ("arguments", &self.arguments, &other.arguments, "start every process with the same arguments"),
+            ("job graph", &self.graph, &other.graph, "give every process the same arguments and parallelism settings"),
+        ];
+        match parts.iter().find(|(_, ours, theirs, _)| ours != theirs) {
+            None => Ok(()),
+            Some((part, ours, theirs, advice)) => Err(Error::invalid(format!(
+                "the taskmanager runs another program: its {part} is {theirs}, the jobmanager's {ours}; {advice}"
+            ))),
+        }
+    }
+}
+
+/// A taskmanager's first message.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Hello {
+    magic: String,
+    protocol: u32,
+    /// The job that it was started for, where it was told.
+    pub job: Option<JobId>,
+    /// The taskmanager and its data port.
+    pub location: TaskManagerLocation,
+    /// How many slots it offers.
+    pub slots: u32,
+    /// Its process id, for messages to a person.
+    pub pid: u32,
+    /// Its program.
+    pub fingerprint: Fingerprint,
+    /// The shared secret of the cluster; empty where none is set.
+    pub token: String,
+}
+
+impl Hello {
+    /// A greeting in this version.
+    pub fn new(
+        job: Option<JobId>,
+        location: TaskManagerLocation,
+        slots: u32,
+        fingerprint: Fingerprint,
+        token: String,
+    ) -> Self {
+        let (magic, pid) = (MAGIC.to_string(), std::process::id());
+        Self { magic, protocol: PROTOCOL_VERSION, job, location, slots, pid, fingerprint, token }
+    }
+
+    /// Refuses a peer of another protocol, job, program or cluster.
+    pub fn check(&self, job: JobId, fingerprint: &Fingerprint, token: &str) -> Result<()> {
+        if self.magic != MAGIC || self.protocol != PROTOCOL_VERSION {
+            return Err(Error::invalid(format!(
+                "the peer speaks {:?} version {}, this jobmanager {MAGIC:?} version {PROTOCOL_VERSION}",
+                self.magic, self.protocol
+            )));
+        }
+        if self.token != token {
+            return Err(Error::invalid("the taskmanager's security.token is not the jobmanager's"));
+        }
+        if let Some(theirs) = self.job.filter(|theirs| *theirs != job) {
+            return Err(Error::invalid(format!("the taskmanager was started for job {theirs}, this is job {job}")));
+        }
+        if self.slots == 0 {
+            return Err(Error::invalid("the taskmanager offers no slot: set taskmanager.numberOfTaskSlots to 1 or more"));
+        }
+        fingerprint.check(&self.fingerprint)
+    }
+}
+
+/// The jobmanager's answer.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub enum Welcome {
+    /// The taskmanager belongs to the job now.
+    Accepted {
+        /// The job.
+        job: JobId,
+        /// The jobmanager's incarnation.
+        generation: Generation,
+        /// What holds for the whole job.
+        settings: JobSettings,
+    },
+    /// It does not, for this reason.
+    Rejected(Error),
+}
+
+/// What the jobmanager decides for all taskmanagers.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct JobSettings {
+    /// The state backend's name.
+    pub state_backend: String,
+    /// Where checkpoints go; `None` where the jobmanager holds them.
+    pub checkpoint_dir: Option<String>,
+}
+
+/// What a jobmanager says.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub enum ToTaskManager {
+    /// Run these tasks.
+    Deploy(Attempt, Vec<TaskSpec>),
+    /// Tell these tasks something.
+    Command(Attempt, Vec<TaskId>, TaskCommand),
+    /// Tell every task of the attempt something.
+    CommandAll(Attempt, TaskCommand),
+    /// I am alive.
+    Heartbeat,
+    /// The job has ended; so do you.
+    Shutdown,
+}
+
+/// What a taskmanager says.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub enum FromTaskManager {
+    /// Something happened to a task.
+    Task(Attempt, TaskId, TaskEvent),
+    /// I am alive, and this is what my tasks have done.
+    Heartbeat(TaskManagerMetrics),
+}
+
+/// What a taskmanager reports of its tasks.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct TaskManagerMetrics {
+    /// Records in and out of each task since it was deployed.
+    pub tasks: Vec<(TaskId, u64, u64)>,
+}
+
+/// The identity of a new taskmanager process.
+pub fn new_taskmanager_id() -> TaskManagerId {
+    TaskManagerId(format!("tm-{}-{:08x}", std::process::id(), uuid::Uuid::new_v4().as_fields().0))
+}

@@ -1,0 +1,13 @@
+//! The control plane: what a jobmanager and a taskmanager say to each other, as length-delimited frames of postcard.
+//!
+//! Both ends are the same build (the handshake proves it), so that messages need no schema evolution; gRPC was weighed
+//! and left out for that reason (`docs/adr/0002-framed-control-plane.md`).
+
+mod connection;
+mod messages;
+
+pub use connection::{Connection, MAX_FRAME_BYTES, Receiver, Sender};
+pub use messages::{
+    new_taskmanager_id,
+    Fingerprint, FromTaskManager, Hello, JobSettings, PROTOCOL_VERSION, TaskManagerMetrics, ToTaskManager, Welcome,
+};

@@ -1,0 +1,120 @@
+//! The taskmanager: offers slots to a jobmanager, runs the tasks it is given, and passes on what they tell.
+
+mod session;
+mod tasks;
+
+use std::{sync::Arc, time::Duration};
+
+use millrace_core::{Error, Result};
+use millrace_runtime::{graph::JobGraph, task::TaskManagerLocation};
+use millrace_state::BackendRegistry;
+use tokio::time::Instant;
+
+use crate::{
+    config::Settings,
+    rpc::{Connection, Fingerprint, Hello, Welcome},
+};
+use session::{End, Session};
+use tasks::Tasks;
+
+/// How long to wait before trying again to reach the jobmanager.
+const RECONNECT_PAUSE: Duration = Duration::from_millis(100);
+
+/// What a taskmanager is made of.
+pub struct TaskManagerSetup {
+    /// The program's graph.
+    pub graph: Arc<JobGraph>,
+    /// Its settings.
+    pub settings: Settings,
+    /// The state backends it knows.
+    pub backends: BackendRegistry,
+    /// Who and where this is; the data port is bound.
+    pub location: TaskManagerLocation,
+    /// The program's fingerprint.
+    pub fingerprint: Fingerprint,
+    /// The process's metrics.
+    pub metrics: prometheus::Registry,
+}
+
+/// How a taskmanager reaches its jobmanager: over TCP, or by a pipe inside one process.
+pub trait Connect: Send {
+    /// Tries once.
+    fn connect(&mut self) -> impl Future<Output = Result<Connection>> + Send;
+    /// Where it tries, for messages.
+    fn target(&self) -> String;
+}
+
+/// Runs until the jobmanager says that the job has ended. An error is final: the jobmanager refused this process, or
+/// could not be reached for too long.
+pub async fn run(
+    setup: TaskManagerSetup,
+    data_port: std::net::TcpListener,
+    mut connect: impl Connect,
+) -> Result<()> {
+    let mut tasks = Tasks::new(&setup, data_port);
+    let mut job = setup.settings.job_id;
+    loop {
+        let mut connection = reach(&setup, &mut connect, &mut tasks).await?;
+        // A jobmanager that lost sight of these tasks has started others, or will.
+        tasks.cancel_all("the connection to the jobmanager was lost");
+        tasks.until_all_ended().await;
+        let hello = Hello::new(
+            job,
+            setup.location.clone(),
+            setup.settings.taskmanager.slots,
+            setup.fingerprint.clone(),
+            setup.settings.security_token.as_ref().map_or_else(String::new, |token| token.0.clone()),
+        );
+        let Ok(welcome) = exchange_hello(&mut connection, &hello).await else { continue };
+        let (accepted, generation, settings) = match welcome {
+            Welcome::Accepted { job, generation, settings } => (job, generation, settings),
+            Welcome::Rejected(error) => return Err(error.context("the jobmanager refused this taskmanager")),
+        };
+        tracing::info!(job = %accepted, %generation, jobmanager = connect.target(), "registered");
+        job = Some(accepted);
+        tasks.belong_to(accepted, generation, &settings).await?;
+        let session = Session::new(connection.split(generation), &setup.settings);
+        match session.run(&mut tasks).await {
+            End::Shutdown => {
+                tasks.cancel_all("the job has ended");
+                tasks.until_all_ended().await;
+                return Ok(());
+            }
+            End::Lost(error) => tracing::warn!(%error, "lost the jobmanager; tasks go on while it is looked for"),
+        }
+    }
+}
+
+/// Connects, trying again until it works. Tasks go on meanwhile, for a limited time.
+async fn reach(setup: &TaskManagerSetup, connect: &mut impl Connect, tasks: &mut Tasks<'_>) -> Result<Connection> {
+    let timeouts = &setup.settings.taskmanager;
+    let started = Instant::now();
+    let mut said = false;
+    loop {
+        let error = match connect.connect().await {
+            Ok(connection) => return Ok(connection),
+            Err(error) => error,
+        };
+        if !said {
+            tracing::info!(jobmanager = connect.target(), %error, "waiting for the jobmanager");
+            said = true;
+        }
+        if started.elapsed() > timeouts.registration_timeout {
+            return Err(Error::external(format!(
+                "no jobmanager at {} within {:?}: {error}; check jobmanager.rpc.address and jobmanager.rpc.port",
+                connect.target(),
+                timeouts.registration_timeout
+            )));
+        }
+        if started.elapsed() > timeouts.jobmanager_loss_timeout {
+            tasks.cancel_all("the jobmanager did not come back");
+        }
+        tasks.discard_events_for(RECONNECT_PAUSE).await;
+    }
+}
+
+async fn exchange_hello(connection: &mut Connection, hello: &Hello) -> Result<Welcome> {
+    connection.send(hello).await?;
+    connection.receive().await
+}
+

@@ -1,0 +1,210 @@
+//! The tasks that a taskmanager runs.
+
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
+
+use millrace_core::{
+    Error, Result,
+    ids::{Attempt, Generation, JobId, TaskId},
+};
+use millrace_runtime::{
+    network::{NetworkEnvironment, NetworkSettings},
+    task::{TaskCommand, TaskEvent, TaskFailure, TaskHandle, TaskSettings, TaskSetup, TaskSpec, spawn_task},
+};
+use millrace_state::{backend::StateBackend, storage::CheckpointStorage};
+use tokio::sync::mpsc;
+
+use super::TaskManagerSetup;
+use crate::{
+    rpc::{JobSettings, TaskManagerMetrics, ToTaskManager},
+    stores,
+};
+
+type Told = (TaskId, Attempt, TaskEvent);
+
+/// What holds for all tasks of a job.
+struct Job {
+    id: JobId,
+    settings: JobSettings,
+    storage: Arc<CheckpointStorage>,
+    backend: Arc<dyn StateBackend>,
+    network: Arc<NetworkEnvironment>,
+}
+
+/// The tasks that run, and the job that they belong to.
+pub struct Tasks<'a> {
+    setup: &'a TaskManagerSetup,
+    listener: Option<std::net::TcpListener>,
+    job: Option<Job>,
+    generation: Generation,
+    running: BTreeMap<(Attempt, TaskId), TaskHandle>,
+    tell: mpsc::UnboundedSender<Told>,
+    told: mpsc::UnboundedReceiver<Told>,
+}
+
+impl<'a> Tasks<'a> {
+    /// No tasks yet. `listener` is the data port.
+    pub fn new(setup: &'a TaskManagerSetup, listener: std::net::TcpListener) -> Self {
+        let (tell, told) = mpsc::unbounded_channel();
+        Self {
+            setup,
+            listener: Some(listener),
+            job: None,
+            generation: Generation(0),
+            running: BTreeMap::new(),
+            tell,
+            told,
+        }
+    }
+
+    /// Makes everything ready that the job's tasks share.
+    pub async fn belong_to(&mut self, job: JobId, generation: Generation, settings: &JobSettings) -> Result<()> {
+        self.generation = generation;
+        if self.job.as_ref().is_some_and(|known| known.id == job && known.settings == *settings) {
+            return Ok(());
+        }
+        let own = &self.setup.settings;
+        let storage = stores::open(settings.checkpoint_dir.as_deref(), own).await?;
+        let network = match (&self.job, self.listener.take()) {
+            (Some(known), _) if known.id == job => Arc::clone(&known.network),
+            (_, Some(listener)) => {
+                let mut network = NetworkSettings::new(job, self.setup.location.id.clone());
+                network.auth = own.security_token.as_ref().map_or_else(Vec::new, |token| token.0.clone().into_bytes());
+                NetworkEnvironment::serve(listener, network)?
+            }
+            _ => return Err(Error::invalid(format!("this taskmanager belongs to another job than {job}"))),
+        };
+        self.job = Some(Job {
+            id: job,
+            settings: settings.clone(),
+            storage: Arc::new(storage),
+            backend: self.setup.backends.get(&settings.state_backend)?,
+            network,
+        });
+        Ok(())
+    }
+
+    /// Does what the jobmanager says.
+    pub fn obey(&mut self, message: ToTaskManager) {
+        match message {
+            ToTaskManager::Deploy(attempt, specs) => {
+                for spec in specs {
+                    self.deploy(attempt, spec);
+                }
+            }
+            ToTaskManager::Command(attempt, tasks, command) => {
+                for task in tasks {
+                    if let Some(handle) = self.running.get(&(attempt, task)) {
+                        handle.command(command.clone());
+                    }
+                }
+            }
+            ToTaskManager::CommandAll(attempt, command) => {
+                for (_, handle) in self.running.iter().filter(|((of, _), _)| *of == attempt) {
+                    handle.command(command.clone());
+                }
+                if matches!(command, TaskCommand::Cancel) {
+                    self.watch_cancellation();
+                }
+            }
+            ToTaskManager::Heartbeat | ToTaskManager::Shutdown => {}
+        }
+    }
+
+    fn deploy(&mut self, attempt: Attempt, spec: TaskSpec) {
+        let task = spec.task;
+        match self.start(spec) {
+            Ok(handle) => {
+                self.running.insert((attempt, task), handle);
+            }
+            Err(error) => {
+                let failure = TaskEvent::Failed(TaskFailure { error, position: None });
+                let _ = self.tell.send((task, attempt, failure));
+            }
+        }
+    }
+
+    fn start(&self, spec: TaskSpec) -> Result<TaskHandle> {
+        let job = self.job.as_ref().ok_or_else(|| Error::internal("a task came before its job"))?;
+        let settings = &self.setup.settings;
+        spawn_task(TaskSetup {
+            graph: Arc::clone(&self.setup.graph),
+            spec,
+            job: job.id,
+            storage: Arc::clone(&job.storage),
+            backend: Arc::clone(&job.backend),
+            network: Arc::clone(&job.network),
+            events: self.tell.clone(),
+            runtime: tokio::runtime::Handle::current(),
+            settings: TaskSettings {
+                queue_capacity: settings.taskmanager.buffers_per_channel as usize,
+                inline_threshold: settings.data_inline_threshold as usize,
+                ..TaskSettings::default()
+            },
+            metrics: self.setup.metrics.clone(),
+        })
+    }
+
+    /// The next thing that a task tells.
+    pub async fn next_event(&mut self) -> (Attempt, TaskId, TaskEvent) {
+        // This side holds a sender too: the channel is never closed.
+        let Some((task, attempt, event)) = self.told.recv().await else { return std::future::pending().await };
+        self.note(attempt, task, &event);
+        (attempt, task, event)
+    }
+
+    fn note(&mut self, attempt: Attempt, task: TaskId, event: &TaskEvent) {
+        if matches!(event, TaskEvent::Finished | TaskEvent::Canceled | TaskEvent::Failed(_)) {
+            self.running.remove(&(attempt, task));
+        }
+    }
+
+    /// Lets time pass while there is nobody to tell.
+    pub async fn discard_events_for(&mut self, time: Duration) {
+        let _ = tokio::time::timeout(time, async {
+            loop {
+                self.next_event().await;
+            }
+        })
+        .await;
+    }
+
+    /// Ends all tasks.
+    pub fn cancel_all(&self, why: &str) {
+        if !self.running.is_empty() {
+            tracing::info!(tasks = self.running.len(), "cancelling all tasks: {why}");
+            self.running.values().for_each(TaskHandle::cancel);
+            self.watch_cancellation();
+        }
+    }
+
+    /// Returns when no task runs any more.
+    pub async fn until_all_ended(&mut self) {
+        while !self.running.is_empty() {
+            self.next_event().await;
+        }
+    }
+
+    /// A thread can't be ended from outside: when a cancelled task goes on for too long, its process has to end.
+    fn watch_cancellation(&self) {
+        let watched: Vec<_> = self.running.iter().map(|((_, task), handle)| (*task, handle.done())).collect();
+        let limit = self.setup.settings.taskmanager.cancellation_timeout;
+        tokio::spawn(async move {
+            tokio::time::sleep(limit).await;
+            let stuck: Vec<_> =
+                watched.iter().filter(|(_, done)| !done.is_set()).map(|(task, _)| task.to_string()).collect();
+            if !stuck.is_empty() {
+                tracing::error!(?stuck, "tasks ignore their cancellation for {limit:?}; ending the process");
+                std::process::exit(70);
+            }
+        });
+    }
+
+    /// What the tasks have done.
+    pub fn metrics(&self) -> TaskManagerMetrics {
+        let counts = |((_, task), handle): (&(Attempt, TaskId), &TaskHandle)| {
+            let metrics = handle.metrics();
+            (*task, metrics.num_records_in(), metrics.num_records_out())
+        };
+        TaskManagerMetrics { tasks: self.running.iter().map(counts).collect() }
+    }
+}
