@@ -171,7 +171,7 @@ impl Program {
     async fn jobmanager(&self, door: Door) -> Result<JobResult> {
         let settings = &self.settings;
         let job = settings.job_id.unwrap_or_else(|| JobId(uuid::Uuid::new_v4().as_u128()));
-        let storage = stores::open(settings.checkpoint_dir.as_deref(), settings).await?;
+        let storage = stores::open(settings.checkpoint_dir.as_deref(), settings)?;
         storage.probe().await?;
         let mut log = JobLog::open(&storage, job, RetryPolicy::default());
         let generation = match log.claim(&format!("process {}", std::process::id())).await? {
@@ -213,7 +213,6 @@ impl Program {
             generation,
             storage,
             log,
-            metrics: self.metrics.clone(),
             peers,
             commands,
             view,
@@ -327,6 +326,7 @@ impl Program {
         let rpc_port = rpc_address.map_or(0, |address| address.port());
         let rpc_address = format!("{}:{rpc_port}", settings.jobmanager.rpc_address);
         let (listener, address) = rest::bind(&settings.rest).await?;
+        rest::job_metrics(&self.metrics, view.clone())?;
         let rest_address = format!("{}:{}", settings.rest.address, address.port());
         tracing::info!(%rest_address, %rpc_address, "the jobmanager listens");
         let announcement = Announcement::of_this_process(job, &self.graph.name, rpc_address.clone(), rest_address)?;

@@ -3,11 +3,11 @@
 use std::net::SocketAddr;
 
 use axum::{Json, Router, extract::State, http::StatusCode, response::IntoResponse, routing::get};
-use millrace_core::{Error, Result, rest::Health};
+use millrace_core::{Result, rest::Health};
 use prometheus::Registry;
 use tokio::net::TcpListener;
 
-use crate::rest::{listen, metrics_text};
+use crate::rest::{listen, metrics_text, serve_router};
 
 /// Takes `metrics.port` on the taskmanager's bind host.
 pub async fn bind(host: &str, port: u16) -> Result<(TcpListener, SocketAddr)> {
@@ -25,8 +25,7 @@ pub async fn serve(
     registry: Registry,
     shutdown: impl Future<Output = ()> + Send + 'static,
 ) -> Result<()> {
-    let server = axum::serve(listener, router(registry)).with_graceful_shutdown(shutdown);
-    server.await.map_err(|error| Error::internal(format!("metrics server failed: {error}")))
+    serve_router("metrics", listener, router(registry), shutdown).await
 }
 
 async fn metrics(State(registry): State<Registry>) -> impl IntoResponse {

@@ -6,8 +6,8 @@ use millrace_state::storage::{CheckpointStorage, StorageOptions};
 use crate::config::Settings;
 
 /// Opens the store at a URI, or one in this process's memory where there is none.
-pub async fn open(uri: Option<&str>, settings: &Settings) -> Result<CheckpointStorage> {
-    CheckpointStorage::open(uri.unwrap_or("memory:"), &options(settings)).await
+pub fn open(uri: Option<&str>, settings: &Settings) -> Result<CheckpointStorage> {
+    CheckpointStorage::open(uri.unwrap_or("memory:"), &options(settings))
 }
 
 /// How stores are reached.

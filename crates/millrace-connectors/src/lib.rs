@@ -25,3 +25,18 @@ pub use file::{FileSink, FileSource};
 pub use generator::{GeneratorSource, GeneratorSplit};
 pub use print::PrintSink;
 pub use undecodable::Undecodable;
+
+#[cfg(test)]
+mod tests {
+    use millrace_core::schema::Schema;
+
+    /// Splits live in checkpoints, headed by their schema.
+    #[test]
+    fn all_splits_have_a_schema() {
+        Schema::of::<super::CollectionSplit>().unwrap();
+        Schema::of::<super::GeneratorSplit>().unwrap();
+        Schema::of::<super::file::FileSplit>().unwrap();
+        #[cfg(feature = "kafka")]
+        Schema::of::<super::kafka::KafkaSplit>().unwrap();
+    }
+}

@@ -1,15 +1,17 @@
 //! What a task counts of itself. A task adds to its own atomics, once a batch; readers sum up.
 
 use std::{
+    collections::HashMap,
     sync::{
-        Arc, Mutex, PoisonError, Weak,
+        Arc, Mutex, PoisonError,
         atomic::{AtomicU8, AtomicU64, Ordering},
     },
     time::{Duration, Instant},
 };
 
+use millrace_core::{Error, Result};
 use prometheus::{
-    Registry,
+    Gauge, IntCounter, Opts, Registry,
     core::{Collector, Desc},
     proto::MetricFamily,
 };
@@ -120,6 +122,16 @@ impl TaskMetrics {
         Duration::from_micros(self.spent[Activity::BackPressured as usize].load(Ordering::Relaxed))
     }
 
+    /// Records taken from inputs or read from the source.
+    pub fn num_records_in(&self) -> u64 {
+        self.records_in.load(Ordering::Relaxed)
+    }
+
+    /// Records handed to consumers, each counted once for each edge.
+    pub fn num_records_out(&self) -> u64 {
+        self.records_out.load(Ordering::Relaxed)
+    }
+
     /// The values now, the current activity included. Values of one moment may differ by one batch.
     pub fn snapshot(&self) -> TaskMetricsSnapshot {
         let mut spent = [0, 1, 2].map(|activity: usize| self.spent[activity].load(Ordering::Relaxed));
@@ -127,8 +139,8 @@ impl TaskMetrics {
         let current = usize::from(self.activity.load(Ordering::Relaxed));
         spent[current] += now.saturating_sub(self.since.load(Ordering::Relaxed));
         TaskMetricsSnapshot {
-            records_in: self.records_in.load(Ordering::Relaxed),
-            records_out: self.records_out.load(Ordering::Relaxed),
+            records_in: self.num_records_in(),
+            records_out: self.num_records_out(),
             bytes_in: self.bytes_in.load(Ordering::Relaxed),
             bytes_out: self.bytes_out.load(Ordering::Relaxed),
             busy_ms: spent[Activity::Busy as usize] / 1000,
@@ -144,24 +156,55 @@ impl Default for TaskMetrics {
     }
 }
 
-/// The tasks of a process as Prometheus sees them, under Flink's names behind our prefix. Tasks that are gone are no
-/// longer shown.
-#[derive(Clone)]
-pub struct TaskMetricsCollector {
-    tasks: Arc<Mutex<Vec<Shown>>>,
-    descriptions: Arc<Vec<Desc>>,
+/// A task's counters as Prometheus sees them, under Flink's names behind our prefix, until this is dropped.
+pub struct ShownTask {
+    registry: Registry,
+    collector: TaskCollector,
 }
 
-struct Shown {
-    labels: [String; 3],
-    metrics: Weak<TaskMetrics>,
-    /// Where the current second's rates start, and the rates of the last.
-    window: (Instant, TaskMetricsSnapshot),
-    rates: [f64; 3],
+impl ShownTask {
+    /// Shows a task's counters in a registry.
+    pub fn register(
+        registry: &Registry,
+        task_name: &str,
+        subtask: u32,
+        attempt: u32,
+        metrics: &Arc<TaskMetrics>,
+    ) -> Result<Self> {
+        let labels = [("task_name", task_name.to_string()), ("subtask_index", subtask.to_string())];
+        let labels: HashMap<_, _> = labels
+            .into_iter()
+            .chain([("task_attempt_num", attempt.to_string())])
+            .map(|(name, value)| (name.to_string(), value))
+            .collect();
+        let collector = TaskCollector::new(labels, Arc::clone(metrics)).and_then(|collector| {
+            registry.register(Box::new(collector.clone()))?;
+            Ok(collector)
+        });
+        let collector =
+            collector.map_err(|error| Error::internal(format!("the metrics of task {task_name} {subtask}: {error}")))?;
+        Ok(Self { registry: registry.clone(), collector })
+    }
+}
+
+impl Drop for ShownTask {
+    fn drop(&mut self) {
+        if let Err(error) = self.registry.unregister(Box::new(self.collector.clone())) {
+            tracing::warn!("a task's metrics stay shown after its end: {error}");
+        }
+    }
+}
+
+#[derive(Clone)]
+struct TaskCollector {
+    counters: Vec<(IntCounter, Read)>,
+    rates: Vec<(Gauge, Read)>,
+    metrics: Arc<TaskMetrics>,
+    /// Where the current rates' time starts.
+    window: Arc<Mutex<(Instant, TaskMetricsSnapshot)>>,
 }
 
 const PREFIX: &str = "millrace_taskmanager_job_task_";
-const LABELS: [&str; 3] = ["task_name", "subtask_index", "task_attempt_num"];
 /// Rates are taken over at least this long, so that several scrapers don't disturb each other.
 const RATE_WINDOW: Duration = Duration::from_secs(1);
 
@@ -181,101 +224,70 @@ const RATES: [(&str, &str, Read); 3] = [
     ("backPressuredTimeMsPerSecond", "Milliseconds of a second spent waiting for consumers", |m| m.backpressured_ms),
 ];
 
-impl TaskMetricsCollector {
-    /// Registers the collector of a process's tasks; once for each registry.
-    pub fn register(registry: &Registry) -> prometheus::Result<Self> {
-        let describe = |(name, help, _): &(&str, &str, Read)| {
-            let labels = LABELS.map(String::from).to_vec();
-            Desc::new(format!("{PREFIX}{name}"), (*help).to_string(), labels, Default::default())
-        };
-        let descriptions = COUNTERS.iter().chain(&RATES).map(describe).collect::<prometheus::Result<Vec<_>>>()?;
-        let collector = Self { tasks: Arc::default(), descriptions: Arc::new(descriptions) };
-        registry.register(Box::new(collector.clone()))?;
-        Ok(collector)
-    }
-
-    /// Shows a task until its counters are dropped.
-    pub fn show(&self, task_name: &str, subtask: u32, attempt: u32, metrics: &Arc<TaskMetrics>) {
-        self.tasks.lock().unwrap_or_else(PoisonError::into_inner).push(Shown {
-            labels: [task_name.to_string(), subtask.to_string(), attempt.to_string()],
-            metrics: Arc::downgrade(metrics),
-            window: (Instant::now(), metrics.snapshot()),
-            rates: [0.0; 3],
-        });
+impl TaskCollector {
+    fn new(labels: HashMap<String, String>, metrics: Arc<TaskMetrics>) -> prometheus::Result<Self> {
+        let opts = |name, help| Opts::new(format!("{PREFIX}{name}"), help).const_labels(labels.clone());
+        let counter = |(name, help, read)| Ok((IntCounter::with_opts(opts(name, help))?, read));
+        let gauge = |(name, help, read)| Ok((Gauge::with_opts(opts(name, help))?, read));
+        Ok(Self {
+            counters: COUNTERS.into_iter().map(counter).collect::<prometheus::Result<_>>()?,
+            rates: RATES.into_iter().map(gauge).collect::<prometheus::Result<_>>()?,
+            window: Arc::new(Mutex::new((Instant::now(), metrics.snapshot()))),
+            metrics,
+        })
     }
 }
 
-impl Shown {
-    fn update_rates(&mut self, now: &TaskMetricsSnapshot) {
-        let elapsed = self.window.0.elapsed();
-        if elapsed < RATE_WINDOW {
-            return;
-        }
-        let per_second = |read: Read| read(now).saturating_sub(read(&self.window.1)) as f64 / elapsed.as_secs_f64();
-        self.rates = RATES.map(|(_, _, read)| per_second(read));
-        self.window = (Instant::now(), *now);
-    }
-}
-
-impl Collector for TaskMetricsCollector {
+impl Collector for TaskCollector {
     fn desc(&self) -> Vec<&Desc> {
-        self.descriptions.iter().collect()
+        let counters = self.counters.iter().flat_map(|(counter, _)| counter.desc());
+        counters.chain(self.rates.iter().flat_map(|(gauge, _)| gauge.desc())).collect()
     }
 
     fn collect(&self) -> Vec<MetricFamily> {
-        let mut tasks = self.tasks.lock().unwrap_or_else(PoisonError::into_inner);
-        tasks.retain(|task| task.metrics.strong_count() > 0);
-        let read = |task: &mut Shown| {
-            let now = task.metrics.upgrade()?.snapshot();
-            task.update_rates(&now);
-            Some((task.labels.clone(), now, task.rates))
-        };
-        let values: Vec<_> = tasks.iter_mut().filter_map(read).collect();
-        drop(tasks);
-        families(&values)
-    }
-}
-
-type Values = ([String; 3], TaskMetricsSnapshot, [f64; 3]);
-
-fn families(values: &[Values]) -> Vec<MetricFamily> {
-    use prometheus::{GaugeVec, IntCounterVec, Opts};
-    let opts = |name: &str, help: &str| Opts::new(format!("{PREFIX}{name}"), help);
-    let mut families = Vec::new();
-    for (name, help, read) in COUNTERS {
-        let Ok(vector) = IntCounterVec::new(opts(name, help), &LABELS) else { continue };
-        for (labels, now, _) in values {
-            vector.with_label_values(labels).inc_by(read(now));
+        // Also keeps two scrapers apart: a counter is read and raised in two steps.
+        let mut window = self.window.lock().unwrap_or_else(PoisonError::into_inner);
+        let now = self.metrics.snapshot();
+        for (counter, read) in &self.counters {
+            counter.inc_by(read(&now).saturating_sub(counter.get()));
         }
-        families.extend(vector.collect());
-    }
-    for (index, (name, help, _)) in RATES.iter().enumerate() {
-        let Ok(vector) = GaugeVec::new(opts(name, help), &LABELS) else { continue };
-        for (labels, _, rates) in values {
-            vector.with_label_values(labels).set(rates[index]);
+        let elapsed = window.0.elapsed();
+        if elapsed >= RATE_WINDOW {
+            for (gauge, read) in &self.rates {
+                gauge.set(read(&now).saturating_sub(read(&window.1)) as f64 / elapsed.as_secs_f64());
+            }
+            *window = (Instant::now(), now);
         }
-        families.extend(vector.collect());
+        let counters = self.counters.iter().flat_map(|(counter, _)| counter.collect());
+        counters.chain(self.rates.iter().flat_map(|(gauge, _)| gauge.collect())).collect()
     }
-    families
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    #[test]
-    fn a_task_is_shown_until_it_is_gone() {
-        let registry = Registry::new();
-        let collector = TaskMetricsCollector::register(&registry).unwrap();
-        let metrics = Arc::new(TaskMetrics::new());
-        collector.show("map -> print", 1, 3, &metrics);
-        metrics.add_records_in(7);
+    fn shown(registry: &Registry, name: &str) -> Vec<f64> {
         let families = registry.gather();
-        let shown = families.iter().find(|f| f.name() == "millrace_taskmanager_job_task_numRecordsIn").unwrap();
-        assert_eq!(shown.get_metric()[0].get_counter().value(), 7.0);
-        assert_eq!(families.len(), COUNTERS.len() + RATES.len());
-        drop(metrics);
-        assert!(registry.gather().iter().all(|family| family.get_metric().is_empty()));
+        let family = families.iter().find(|family| family.name() == format!("{PREFIX}{name}"));
+        family.map_or(Vec::new(), |family| family.get_metric().iter().map(|m| m.get_counter().get_value()).collect())
+    }
+
+    #[test]
+    fn tasks_are_shown_until_they_have_ended() {
+        let registry = Registry::new();
+        let show = |subtask, records| {
+            let metrics = Arc::new(TaskMetrics::new());
+            metrics.add_records_in(records);
+            ShownTask::register(&registry, "map -> print", subtask, 3, &metrics).unwrap()
+        };
+        let (first, second) = (show(0, 7), show(1, 5));
+        assert_eq!(shown(&registry, "numRecordsIn"), [7.0, 5.0]);
+        assert_eq!(shown(&registry, "numRecordsIn"), [7.0, 5.0], "a second scrape counts nothing twice");
+        drop(first);
+        assert_eq!(shown(&registry, "numRecordsIn"), [5.0]);
+        drop(second);
+        assert!(registry.gather().is_empty());
     }
 
     #[test]

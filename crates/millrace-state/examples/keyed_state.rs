@@ -1,4 +1,5 @@
-//! Measures keyed state on the heap: changes a second, the pause of a snapshot, and the rate while one is written.
+//! Measures keyed state on the heap: changes a second, the pause of a snapshot, and the rate while one is written. Rates
+//! are by the thread's own processor time where the system tells it (Linux), so that a busy machine does not falsify them.
 //!
 //! `cargo run --release -p millrace-state --example keyed_state [-- KEYS...]`
 
@@ -107,11 +108,21 @@ fn rate(
     batches: &mut [KeyColumn],
     enough: impl Fn(Duration) -> bool,
 ) -> Result<f64> {
-    let (started, mut done) = (Instant::now(), 0);
+    let (started, started_cpu, mut done) = (Instant::now(), processor_time(), 0);
     while !enough(started.elapsed()) {
         let place = done % batches.len();
         batches[place] = process(store, count, std::mem::take(&mut batches[place]))?;
         done += 1;
     }
-    Ok((done * BATCH) as f64 / started.elapsed().as_secs_f64())
+    let used = match (started_cpu, processor_time()) {
+        (Some(before), Some(after)) => after - before,
+        _ => started.elapsed(),
+    };
+    Ok((done * BATCH) as f64 / used.as_secs_f64())
+}
+
+/// What this thread has used of a processor.
+fn processor_time() -> Option<Duration> {
+    let text = std::fs::read_to_string("/proc/thread-self/schedstat").ok()?;
+    text.split(' ').next()?.parse().ok().map(Duration::from_nanos)
 }

@@ -1,3 +1,4 @@
-//! What Millrace's tests share: real services to test against.
+//! What Millrace's tests share: real services to test against, and jobs as processes.
 
+pub mod cluster;
 pub mod services;

@@ -61,6 +61,23 @@ pub enum Seen {
     CountedAgain,
 }
 
+/// What every run has to see a thousand times.
+pub const REQUIRED: [Seen; 13] = [
+    Seen::FullSchedule,
+    Seen::Restored,
+    Seen::TaskCrash,
+    Seen::JobManagerCrash,
+    Seen::CrashBetweenMetadataAndLog,
+    Seen::CrashBetweenCreateAndAnnounce,
+    Seen::ZombieWoke,
+    Seen::StaleCreate,
+    Seen::LostAnswer,
+    Seen::Superseded,
+    Seen::LostMessage,
+    Seen::DuplicatedMessage,
+    Seen::ReorderedMessage,
+];
+
 /// How often each was seen.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Counters(BTreeMap<Seen, u64>);

@@ -128,7 +128,7 @@ fn config(rng: &mut ChaCha8Rng) -> CheckpointConfig {
     CheckpointConfig {
         interval: Some(Duration::from_millis(rng.random_range(6..20))),
         mode,
-        timeout: Duration::from_millis(rng.random_range(30..90)),
+        timeout: Duration::from_millis(rng.random_range(50..140)),
         min_pause: Duration::from_millis(rng.random_range(0..4)),
         max_concurrent: rng.random_range(1..4),
         tolerable_failed: [None, None, Some(0), Some(2)][rng.random_range(0..4)],

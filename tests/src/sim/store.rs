@@ -130,11 +130,13 @@ impl Store {
 
     /// Reads a checkpoint; an error names what is missing.
     pub fn read_checkpoint(&self, checkpoint: CheckpointId) -> Result<Restored, String> {
-        let metadata = self.metadata.get(&checkpoint).ok_or_else(|| format!("chk-{checkpoint}/_metadata is missing"))?;
+        let metadata =
+            self.metadata.get(&checkpoint).ok_or_else(|| format!("chk-{checkpoint}/_metadata is missing"))?;
         let mut snapshots = BTreeMap::new();
         for (task, state) in metadata.states.iter() {
             for name in file_names(state) {
-                let (_, snapshot) = self.files.get(name).ok_or_else(|| format!("chk-{checkpoint}/{name} is missing"))?;
+                let (_, snapshot) =
+                    self.files.get(name).ok_or_else(|| format!("chk-{checkpoint}/{name} is missing"))?;
                 snapshots.insert(*task, snapshot.clone());
             }
         }
@@ -168,7 +170,9 @@ impl Store {
         if !self.pointed_to().any(|pointed| pointed == checkpoint) {
             return Ok(());
         }
-        self.read_checkpoint(checkpoint).map(drop).map_err(|what| format!("the log points to checkpoint {checkpoint}, and {what}"))
+        self.read_checkpoint(checkpoint)
+            .map(drop)
+            .map_err(|what| format!("the log points to checkpoint {checkpoint}, and {what}"))
     }
 }
 

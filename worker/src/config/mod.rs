@@ -21,7 +21,9 @@ use std::{
 
 use millrace_core::{Error, Result};
 
-pub use environment::{CONF, OVERRIDES, ROLE, encode_overrides, variable_name};
+pub use environment::{
+    CONF, OVERRIDES, ROLE, encode_overrides, of_process as process_variables, split_override, variable_name,
+};
 pub use options::ConfigOption;
 pub use origin::{Layer, Origin};
 pub use settings::{

@@ -1,6 +1,6 @@
 //! The shell of the checkpoint coordinator: sends barriers, writes what it asks for, and tells it what came of that.
 
-use std::sync::Arc;
+use std::{collections::{BTreeMap, BTreeSet}, sync::Arc};
 
 use millrace_core::{
     checkpoint::CheckpointBarrier,
@@ -15,8 +15,8 @@ use millrace_runtime::{
     task::TaskCommand,
 };
 use millrace_state::{
-    OperatorSubtaskState,
     log::{CheckpointRecord, LogError},
+    storage::MetadataWrite,
 };
 
 use super::{Event, JobManager};
@@ -42,13 +42,18 @@ impl JobManager {
         match effect {
             Effect::Trigger(barrier) => self.trigger(barrier),
             Effect::WriteMetadata { checkpoint, states } => self.write_metadata(checkpoint, states),
-            Effect::AppendLog { checkpoint, metadata } => self.append(checkpoint, metadata),
+            Effect::AppendLog { checkpoint, triggered_at_ms, metadata } => {
+                self.append(checkpoint, triggered_at_ms, metadata);
+            }
             Effect::Relist { checkpoint } => self.relist(checkpoint),
             Effect::Announce { checkpoint, reason } => {
                 tracing::debug!(%checkpoint, ?reason, "checkpoint completed");
                 self.tell_all(attempt, &TaskCommand::NotifyComplete(checkpoint));
                 if std::mem::take(&mut self.attempt.held) {
                     self.tell_all(attempt, &TaskCommand::Resume);
+                }
+                if std::mem::take(&mut self.garbage) {
+                    self.sweep();
                 }
                 let is_final = reason == TriggerReason::Final;
                 self.schedule(SchedulerEvent::CheckpointCompleted { is_final });
@@ -57,9 +62,11 @@ impl JobManager {
                 let reason = self.coordinator.statistics().latest.failed.as_ref();
                 let reason = reason.filter(|failed| failed.id == checkpoint).and_then(|f| f.failure_message.as_deref());
                 tracing::warn!(%checkpoint, reason, "checkpoint failed");
+                self.garbage = true;
                 self.tell_all(attempt, &TaskCommand::NotifyAborted(checkpoint));
             }
-            Effect::DiscardState(states) => self.discard(states),
+            // They lie in their checkpoint's directory, which the next sweep removes.
+            Effect::DiscardState(_) => self.garbage = true,
             Effect::DeleteCheckpoints(ids) => self.delete(ids),
             Effect::FailJob(error) => self.schedule(SchedulerEvent::AttemptFailed(attempt, error)),
             Effect::Stop => self.fenced(),
@@ -70,7 +77,7 @@ impl JobManager {
         let attempt = self.scheduler.attempt();
         let Some(assignment) = self.scheduler.assignment() else { return };
         let is_source = |task: &TaskId| self.graph.edges_into(task.vertex).next().is_none();
-        let mut by_taskmanager = std::collections::BTreeMap::<_, Vec<_>>::new();
+        let mut by_taskmanager = BTreeMap::<_, Vec<_>>::new();
         for (task, place) in assignment.iter().filter(|(task, _)| is_source(task)) {
             by_taskmanager.entry(place.clone()).or_default().push(*task);
         }
@@ -91,11 +98,13 @@ impl JobManager {
         let metadata = self.metadata(checkpoint, &states);
         let (storage, job) = (self.storage.clone(), self.job);
         self.beside(async move {
-            let outcome = match storage.write_metadata(&metadata).await {
-                Ok(Some(written)) => {
-                    MetadataOutcome::Written(MetadataReceipt { size: written.size, crc32: written.crc32 })
-                }
-                Ok(None) => match storage.list_checkpoints(job).await {
+            // No sink commits with a checkpoint yet.
+            let outcome = match storage.write_metadata(&metadata, false).await {
+                Ok(MetadataWrite::Written(record)) => MetadataOutcome::Written(MetadataReceipt {
+                    size: record.metadata_size,
+                    crc32: record.metadata_crc32,
+                }),
+                Ok(MetadataWrite::Conflict) => match storage.list_checkpoints(job).await {
                     Ok(ids) => MetadataOutcome::Conflict { highest: ids.into_iter().max().unwrap_or(checkpoint) },
                     Err(error) => MetadataOutcome::Failed(error),
                 },
@@ -105,14 +114,13 @@ impl JobManager {
         });
     }
 
-    fn append(&self, checkpoint: CheckpointId, metadata: MetadataReceipt) {
+    fn append(&self, checkpoint: CheckpointId, created_at_ms: u64, metadata: MetadataReceipt) {
         let record = CheckpointRecord {
             id: checkpoint,
             metadata: format!("chk-{checkpoint}/_metadata"),
             metadata_size: metadata.size,
             metadata_crc32: metadata.crc32,
-            created_at_ms: self.clock.now_ms(),
-            // No sink commits with a checkpoint yet.
+            created_at_ms,
             commits: false,
         };
         let (log, retained) = (Arc::clone(&self.log), self.checkpoints.num_retained as usize);
@@ -138,14 +146,16 @@ impl JobManager {
         });
     }
 
-    /// Deletes snapshots of a checkpoint that will not complete. What fails is garbage that a sweep removes.
-    fn discard(&self, states: Vec<OperatorSubtaskState>) {
-        let storage = self.storage.clone();
+    /// Deletes what abandoned checkpoints have written. Right after the second look at the log.
+    fn sweep(&self) {
+        let (storage, log, job) = (self.storage.clone(), Arc::clone(&self.log), self.job);
         tokio::spawn(async move {
-            for handle in states.into_iter().filter_map(|state| state.keyed) {
-                if let Err(error) = storage.delete_state(&handle.data).await {
-                    tracing::debug!(%error, "a snapshot of a failed checkpoint was left behind");
-                }
+            let log = log.lock().await;
+            // None is live: a completed checkpoint supersedes all older ones.
+            match storage.sweep(job, log.view(), &BTreeSet::new()).await {
+                Ok(swept) if swept.is_empty() => {}
+                Ok(swept) => tracing::info!(?swept, "removed what abandoned checkpoints left behind"),
+                Err(error) => tracing::warn!(%error, "what abandoned checkpoints left behind is not removed yet"),
             }
         });
     }

@@ -65,8 +65,6 @@ pub struct JobManagerSetup {
     pub storage: CheckpointStorage,
     /// The job's log.
     pub log: JobLog,
-    /// The process's metrics.
-    pub metrics: prometheus::Registry,
     /// What happens at the door.
     pub peers: mpsc::UnboundedReceiver<PeerEvent>,
     /// What users ask for.
@@ -137,6 +135,8 @@ struct JobManager {
     undecided: Option<Attempt>,
     /// Checkpoints that can't be read.
     damaged: BTreeSet<CheckpointId>,
+    /// Abandoned checkpoints may have left files.
+    garbage: bool,
     recovery: RecoveryClock,
     /// Where the record was read that the task failed on whose failure is being reported.
     failed_position: Option<String>,
@@ -145,6 +145,9 @@ struct JobManager {
     events: mpsc::UnboundedSender<Event>,
     clock: Clock,
     waiting_logged: Option<(u32, u32)>,
+    /// The final checkpoint of the attempt has been asked for.
+    final_triggered: bool,
+    /// The job has ended, and that is being written down.
     ending: bool,
 }
 
@@ -198,12 +201,15 @@ pub async fn run(setup: JobManagerSetup) -> Result<JobOutcome> {
         attempt: AttemptState::default(),
         undecided: None,
         damaged: BTreeSet::new(),
+        // of earlier incarnations
+        garbage: true,
         recovery: RecoveryClock::default(),
         failed_position: None,
         published: setup.view,
         events,
         clock,
         waiting_logged: None,
+        final_triggered: false,
         ending: false,
     };
     manager.run(setup.peers, setup.commands, inbox).await

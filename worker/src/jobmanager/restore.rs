@@ -1,26 +1,31 @@
 //! What an attempt starts from: the newest completed checkpoint that can be read, and the splits.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::Arc};
 
 use millrace_core::{
     Error, ErrorDomain, Result,
-    ids::{Attempt, CheckpointId, TaskId, VertexId},
-    source::Boundedness,
+    ids::{Attempt, CheckpointId, JobId, TaskId},
+    rest::ExecutionState,
 };
 use millrace_runtime::{
     coordinator::{RestorePoint, TaskStates},
     graph::JobGraph,
-    scheduler::{Event as SchedulerEvent},
-    source::EncodedSplit,
-    task::OperatorRestore,
+    scheduler::Event as SchedulerEvent,
+    task::{OperatorRestore, TaskCommand, decode_splits},
 };
 use millrace_state::{
-    log::{CheckpointRecord, older_checkpoint},
-    metadata::CheckpointMetadata,
-    storage::CheckpointStorage,
+    assignment::{RestoreTarget, assign},
+    log::{JobLog, older_checkpoint},
+    metadata::{CheckpointMetadata, OperatorStateMeta},
+    storage::{CheckpointStorage, StorageOptions, open_checkpoint},
 };
+use tokio::sync::Mutex;
 
-use super::{Event, JobManager, splits::{Enumerators, Found, SplitsByVertex}};
+use super::{
+    Event, JobManager,
+    splits::{Enumerators, Found, SplitsByVertex},
+};
+use crate::{rpc::ToTaskManager, stores};
 
 /// A checkpoint, made ready for the tasks of this graph.
 pub struct Restored {
@@ -35,13 +40,197 @@ pub struct Restored {
 impl JobManager {
     /// Finds out what the attempt starts from.
     pub(super) fn prepare(&mut self, attempt: Attempt) {
-        match self.coordinator.restore_point() {
-            RestorePoint::Undecided => self.undecided = Some(attempt),
-            RestorePoint::Empty => self.restore_from(attempt, Origin::given(self)),
-            RestorePoint::Checkpoint(_) => match self.newest_readable() {
-                Ok(record) => self.restore_from(attempt, Origin::Own(record)),
-                Err(error) => self.schedule(SchedulerEvent::AttemptFailed(attempt, error)),
-            },
+        if self.coordinator.restore_point() == RestorePoint::Undecided {
+            self.undecided = Some(attempt);
+            return;
+        }
+        let origin = Origin {
+            job: self.job,
+            storage: self.storage.clone(),
+            log: Arc::clone(&self.log),
+            damaged: self.damaged.iter().copied().collect(),
+            allow_older: self.settings.restore.allow_older_checkpoint,
+            given: self.settings.restore.path.clone(),
+            options: stores::options(&self.settings),
+        };
+        let (graph, events) = (Arc::clone(&self.graph), self.events.clone());
+        let allow_non_restored = self.settings.restore.allow_non_restored_state;
+        tokio::spawn(async move {
+            let restored = origin.find().await.and_then(|checkpoint| {
+                checkpoint.map(|checkpoint| restore(&graph, &checkpoint, allow_non_restored)).transpose()
+            });
+            let _ = events.send(Event::Restored(attempt, restored));
+        });
+    }
+
+    /// The checkpoint is read: find the splits.
+    pub(super) fn restored(&mut self, attempt: Attempt, restored: Result<Option<Restored>>) {
+        if attempt != self.scheduler.attempt() {
+            return;
+        }
+        let restored = match restored {
+            Ok(restored) => restored,
+            Err(error) => return self.schedule(SchedulerEvent::AttemptFailed(attempt, error)),
+        };
+        let events = self.events.clone();
+        let splits = restored.as_ref().map(|restored| restored.splits.clone());
+        let report = move |found| {
+            let _ = events.send(Event::Splits(found));
+        };
+        match Enumerators::start(Arc::clone(&self.graph), attempt, splits, report) {
+            Ok(enumerators) => self.attempt.enumerators = Some(enumerators),
+            Err(error) => {
+                let error = Error::external(format!("no thread for the sources' enumerators: {error}"));
+                return self.schedule(SchedulerEvent::AttemptFailed(attempt, error));
+            }
+        }
+        // With checkpoints on, start positions count only once they are in a completed checkpoint.
+        self.attempt.held = restored.is_none() && self.checkpoints.is_enabled();
+        self.attempt.restored = restored;
+    }
+
+    pub(super) fn splits_found(&mut self, found: Found) {
+        let current = self.scheduler.attempt();
+        match found {
+            Found::Initial(attempt, Ok(sources)) if attempt == current => {
+                self.attempt.sources = sources;
+                self.schedule(SchedulerEvent::Prepared(attempt));
+            }
+            Found::More(attempt, splits) if attempt == current => {
+                for (task, splits) in splits {
+                    let place = self.scheduler.assignment().and_then(|assignment| assignment.get(&task)).cloned();
+                    let Some(place) = place else { continue };
+                    tracing::info!(%task, splits = ?splits.iter().map(|s| &s.id).collect::<Vec<_>>(), "new splits");
+                    let command = TaskCommand::AddSplits(splits);
+                    self.send(&place, &ToTaskManager::Command(attempt, vec![task], command));
+                }
+            }
+            Found::Initial(attempt, Err(error)) | Found::Failed(attempt, error) if attempt == current => {
+                self.schedule(SchedulerEvent::AttemptFailed(attempt, error));
+            }
+            // of an attempt that is over
+            Found::Initial(..) | Found::More(..) | Found::Failed(..) => {}
         }
     }
+
+    /// A task that fails because a file of its checkpoint is damaged does not fail the job while an older checkpoint
+    /// may be taken: the next attempt looks for one, or refuses by name.
+    pub(super) fn while_restoring(&mut self, attempt: Attempt, error: Error) -> Error {
+        let restoring = self.attempt.tasks.values().any(|task| task.execution == ExecutionState::Deploying);
+        let is_damage = error.domain == ErrorDomain::External && !error.retryable;
+        match &self.attempt.restored {
+            Some(restored) if attempt == self.scheduler.attempt() && restoring && is_damage => {
+                if self.coordinator.retained().contains(&restored.checkpoint) {
+                    self.damaged.insert(restored.checkpoint);
+                    return Error { retryable: true, ..error };
+                }
+                error
+            }
+            _ => error,
+        }
+    }
+
+    /// A checkpoint's metadata, from what its tasks acknowledged.
+    pub(super) fn metadata(&self, checkpoint: CheckpointId, states: &TaskStates) -> CheckpointMetadata {
+        let mut operators = Vec::new();
+        for vertex in &self.graph.vertices {
+            let source = vertex.source.iter().map(|source| (&source.uid, &source.name));
+            let chained = vertex.operators.iter().map(|operator| (&operator.uid, &operator.name));
+            for (uid, name) in source.chain(chained) {
+                let of_subtask = |subtask| states.get(&TaskId { vertex: vertex.id, subtask });
+                let subtasks: Vec<_> = (0..vertex.parallelism)
+                    .filter_map(|subtask| of_subtask(subtask)?.iter().find(|state| state.uid == *uid).cloned())
+                    .collect();
+                if !subtasks.is_empty() {
+                    let (uid, name) = (uid.clone(), name.clone());
+                    operators.push(OperatorStateMeta { uid, name, parallelism: vertex.parallelism, subtasks });
+                }
+            }
+        }
+        CheckpointMetadata {
+            job: self.job,
+            checkpoint,
+            generation: self.generation,
+            attempt: self.scheduler.attempt(),
+            created_at_ms: self.clock.now_ms(),
+            mode: self.checkpoints.mode,
+            max_parallelism: self.graph.max_parallelism,
+            is_final: self.final_triggered,
+            operators,
+        }
+    }
+}
+
+/// Where to look for a checkpoint.
+struct Origin {
+    job: JobId,
+    storage: CheckpointStorage,
+    log: Arc<Mutex<JobLog>>,
+    damaged: Vec<CheckpointId>,
+    allow_older: bool,
+    given: Option<String>,
+    options: StorageOptions,
+}
+
+impl Origin {
+    /// The job's own newest readable checkpoint; before it has one, the one that the user gave.
+    async fn find(mut self) -> Result<Option<CheckpointMetadata>> {
+        let log = self.log.lock().await;
+        let Some(mut record) = log.view().newest_checkpoint() else {
+            return match &self.given {
+                Some(path) => open_checkpoint(path, &self.options).await.map(Some),
+                None => Ok(None),
+            };
+        };
+        if self.damaged.contains(&record.id) {
+            record = older_checkpoint(log.view(), &self.damaged, self.allow_older)?;
+        }
+        loop {
+            match self.storage.read_metadata(self.job, record).await {
+                Ok(metadata) => return Ok(Some(metadata)),
+                // An unreachable store is never stepped over.
+                Err(error) if error.retryable => return Err(error),
+                Err(error) => {
+                    self.damaged.push(record.id);
+                    record = older_checkpoint(log.view(), &self.damaged, self.allow_older)
+                        .map_err(|refusal| refusal.context(&error))?;
+                    tracing::warn!("{error}; going back to checkpoint {}", record.id);
+                }
+            }
+        }
+    }
+}
+
+/// Deals a checkpoint out to the tasks of a graph.
+fn restore(graph: &JobGraph, checkpoint: &CheckpointMetadata, allow_non_restored: bool) -> Result<Restored> {
+    let mut targets = Vec::new();
+    for vertex in &graph.vertices {
+        let source = vertex.source.iter().map(|source| (&source.uid, &source.name));
+        for (uid, name) in source.chain(vertex.operators.iter().map(|operator| (&operator.uid, &operator.name))) {
+            targets.push(RestoreTarget { uid: uid.clone(), name: name.clone(), parallelism: vertex.parallelism });
+        }
+    }
+    let mut assignment = assign(checkpoint, &targets, graph.max_parallelism, allow_non_restored)?;
+    for (uid, name) in &assignment.non_restored {
+        tracing::warn!(%uid, name, "state of the checkpoint is left out: no operator claims it");
+    }
+    let mut tasks = BTreeMap::<TaskId, Vec<OperatorRestore>>::new();
+    let mut splits = SplitsByVertex::new();
+    for vertex in &graph.vertices {
+        if let Some(source) = &vertex.source {
+            let schema = source.source.split_schema()?;
+            let lists = assignment.operators.get(&source.uid).map_or(&[][..], |operator| &operator.source_splits);
+            let decoded = lists.iter().map(|list| decode_splits(list, &schema)).collect::<Result<Vec<_>>>()?;
+            splits.insert(vertex.id, decoded.into_iter().flatten().collect());
+        }
+        let source = vertex.source.iter().map(|source| &source.uid);
+        for uid in source.chain(vertex.operators.iter().map(|operator| &operator.uid)) {
+            let Some(operator) = assignment.operators.remove(uid) else { continue };
+            for (subtask, state) in (0..).zip(operator.subtasks) {
+                let restore = OperatorRestore { uid: uid.clone(), keyed: state.keyed, lists: state.lists };
+                tasks.entry(TaskId { vertex: vertex.id, subtask }).or_default().push(restore);
+            }
+        }
+    }
+    Ok(Restored { checkpoint: checkpoint.checkpoint, tasks, splits })
 }

@@ -39,6 +39,7 @@ impl JobManager {
             Effect::Prepare(attempt) => {
                 self.recovery.allocated(self.clock.elapsed());
                 self.attempt = AttemptState::default();
+                self.final_triggered = false;
                 self.prepare(attempt);
             }
             Effect::Deploy(attempt, assignment) => self.deploy(attempt, &assignment),
@@ -55,7 +56,10 @@ impl JobManager {
                 }
             }
             Effect::DrainSources(attempt) => self.tell_all(attempt, &TaskCommand::Drain),
-            Effect::TriggerFinalCheckpoint(_) => self.coordinate(CoordinatorEvent::Trigger(TriggerReason::Final)),
+            Effect::TriggerFinalCheckpoint(_) => {
+                self.final_triggered = true;
+                self.coordinate(CoordinatorEvent::Trigger(TriggerReason::Final));
+            }
             Effect::FinishTasks(attempt) => self.tell_all(attempt, &TaskCommand::Finish),
             Effect::RestartAfter(attempt, delay) => {
                 tracing::info!(?delay, "the job restarts");

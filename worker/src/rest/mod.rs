@@ -9,7 +9,7 @@ mod view;
 #[cfg(test)]
 mod tests;
 
-use std::{net::SocketAddr, sync::Arc};
+use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use axum::{
     Router,
@@ -29,6 +29,9 @@ pub use metrics::job_metrics;
 pub use view::{EdgeView, JobView, VertexView, exception_entry};
 
 use crate::config::{ConfigEntry, RestSettings};
+
+/// How long requests that are under way may take when the server ends.
+const SHUTDOWN_PATIENCE: Duration = Duration::from_secs(1);
 
 /// What a client asks of the job. The answer says whether it was taken up, not that it is done.
 #[derive(Debug)]
@@ -120,6 +123,29 @@ pub async fn serve(
     state: RestState,
     shutdown: impl Future<Output = ()> + Send + 'static,
 ) -> Result<()> {
-    let server = axum::serve(listener, router(state)).with_graceful_shutdown(shutdown);
-    server.await.map_err(|error| Error::internal(format!("REST server failed: {error}")))
+    serve_router("REST", listener, router(state), shutdown).await
+}
+
+/// Answers requests until `shutdown` is done. A client that is slow to end its request is not waited for long.
+pub(crate) async fn serve_router(
+    name: &str,
+    listener: TcpListener,
+    router: Router,
+    shutdown: impl Future<Output = ()> + Send + 'static,
+) -> Result<()> {
+    let (tell, told) = oneshot::channel();
+    let server = axum::serve(listener, router).with_graceful_shutdown(async move {
+        shutdown.await;
+        let _ = tell.send(());
+    });
+    let patience = async {
+        if told.await.is_err() {
+            std::future::pending::<()>().await;
+        }
+        tokio::time::sleep(SHUTDOWN_PATIENCE).await;
+    };
+    tokio::select! {
+        served = server => served.map_err(|error| Error::internal(format!("{name} server failed: {error}"))),
+        () = patience => Ok(()),
+    }
 }

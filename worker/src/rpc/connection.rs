@@ -13,7 +13,7 @@ use tokio::{
 use tokio_util::codec::{FramedRead, FramedWrite, LengthDelimitedCodec};
 
 /// The largest frame once a peer has introduced itself. Snapshots that travel inside messages must fit.
-pub const MAX_FRAME_BYTES: usize = 256 << 20;
+const MAX_FRAME_BYTES: usize = 256 << 20;
 /// The largest frame of a peer that has not.
 const MAX_HANDSHAKE_BYTES: usize = 64 << 10;
 /// How many messages may wait for a slow peer before it counts as lost.
@@ -39,7 +39,7 @@ impl Connection {
     /// Sends a message of the handshake.
     pub async fn send<T: Serialize>(&mut self, message: &T) -> Result<()> {
         let frame = codec::encode(message)?;
-        self.writer.send(frame.into()).await.map_err(|error| lost(&error))
+        self.writer.send(Bytes::from(frame)).await.map_err(|error| lost(&error))
     }
 
     /// Reads a message of the handshake.
@@ -60,7 +60,7 @@ impl Connection {
                 }
             }
             // The peer learns that nothing more will come, even while this side still reads.
-            let _ = writer.close().await;
+            let _ = SinkExt::<Bytes>::close(&mut writer).await;
         });
         let mut reader = self.reader;
         reader.decoder_mut().set_max_frame_length(MAX_FRAME_BYTES);

@@ -8,7 +8,7 @@ use millrace_runtime::task::{TaskCommand, TaskEvent, TaskManagerLocation, TaskSp
 use serde::{Deserialize, Serialize};
 
 /// The version of this protocol; peers of another version are refused.
-pub const PROTOCOL_VERSION: u32 = 1;
+const PROTOCOL_VERSION: u32 = 1;
 const MAGIC: &str = "millrace-control";
 
 /// What tells two programs apart, part by part, so that a mismatch can be named.

@@ -6,8 +6,8 @@
 mod connection;
 mod messages;
 
-pub use connection::{Connection, MAX_FRAME_BYTES, Receiver, Sender};
+pub use connection::{Connection, Receiver, Sender};
 pub use messages::{
     new_taskmanager_id,
-    Fingerprint, FromTaskManager, Hello, JobSettings, PROTOCOL_VERSION, TaskManagerMetrics, ToTaskManager, Welcome,
+    Fingerprint, FromTaskManager, Hello, JobSettings, TaskManagerMetrics, ToTaskManager, Welcome,
 };

@@ -72,7 +72,7 @@ pub async fn run(
         };
         tracing::info!(job = %accepted, %generation, jobmanager = connect.target(), "registered");
         job = Some(accepted);
-        tasks.belong_to(accepted, generation, &settings).await?;
+        tasks.belong_to(accepted, generation, &settings)?;
         let session = Session::new(connection.split(generation), &setup.settings);
         match session.run(&mut tasks).await {
             End::Shutdown => {

@@ -57,13 +57,13 @@ impl<'a> Tasks<'a> {
     }
 
     /// Makes everything ready that the job's tasks share.
-    pub async fn belong_to(&mut self, job: JobId, generation: Generation, settings: &JobSettings) -> Result<()> {
+    pub fn belong_to(&mut self, job: JobId, generation: Generation, settings: &JobSettings) -> Result<()> {
         self.generation = generation;
         if self.job.as_ref().is_some_and(|known| known.id == job && known.settings == *settings) {
             return Ok(());
         }
         let own = &self.setup.settings;
-        let storage = stores::open(settings.checkpoint_dir.as_deref(), own).await?;
+        let storage = stores::open(settings.checkpoint_dir.as_deref(), own)?;
         let network = match (&self.job, self.listener.take()) {
             (Some(known), _) if known.id == job => Arc::clone(&known.network),
             (_, Some(listener)) => {

@@ -2,7 +2,7 @@
 
 use std::sync::{
     Mutex, MutexGuard, PoisonError,
-    atomic::{AtomicU64, Ordering},
+    atomic::{AtomicI64, AtomicU64, Ordering},
 };
 
 use rdkafka::{
@@ -27,6 +27,7 @@ pub(super) struct Reported {
 #[derive(Default)]
 pub(super) struct Context {
     last_error: Mutex<Option<Reported>>,
+    commits: AtomicI64,
     failed_deliveries: AtomicU64,
     first_failed_delivery: Mutex<Option<String>>,
 }
@@ -35,6 +36,16 @@ impl Context {
     /// The last error since this was asked.
     pub(super) fn take_last_error(&self) -> Option<Reported> {
         lock(&self.last_error).take()
+    }
+
+    /// A commit of offsets is under way.
+    pub(super) fn commit_began(&self) {
+        self.commits.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Whether a commit of offsets is under way.
+    pub(super) fn is_committing(&self) -> bool {
+        self.commits.load(Ordering::Relaxed) > 0
     }
 
     /// How many deliveries failed since this was asked, and why the first did; `None` if none did.
@@ -76,7 +87,11 @@ impl ClientContext for Context {
     fn error(&self, error: KafkaError, reason: &str) {
         tracing::debug!(target: "librdkafka", "{error}: {reason}");
         let code = error.rdkafka_error_code();
-        *lock(&self.last_error) = Some(Reported { code, reason: reason.to_owned() });
+        let mut last = lock(&self.last_error);
+        // "All brokers are down" follows what tells why, and says less.
+        if last.is_none() || code != Some(RDKafkaErrorCode::AllBrokersDown) {
+            *last = Some(Reported { code, reason: reason.to_owned() });
+        }
         if code == Some(RDKafkaErrorCode::Fatal) {
             self.delivery_failed(reason.to_owned());
         }
@@ -89,6 +104,7 @@ impl ClientContext for Context {
 
 impl ConsumerContext for Context {
     fn commit_callback(&self, result: KafkaResult<()>, offsets: &TopicPartitionList) {
+        self.commits.fetch_sub(1, Ordering::Relaxed);
         match result {
             Ok(()) => tracing::debug!(?offsets, "committed offsets to the consumer group"),
             // The checkpoint has them: nothing is lost, only what shows the group's progress is behind.

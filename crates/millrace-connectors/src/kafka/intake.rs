@@ -33,7 +33,7 @@ impl Progress {
     }
 }
 
-impl<T> Intake<T> {
+impl<T: 'static> Intake<T> {
     pub(super) fn new(deserializer: Arc<dyn Deserializer<T>>, undecodable: UndecodableRecords) -> Self {
         Self { partitions: Vec::new(), last: 0, deserializer, undecodable }
     }

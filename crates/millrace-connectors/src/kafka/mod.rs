@@ -4,6 +4,7 @@
 //! must not happen on a thread that an asynchronous runtime needs.
 
 mod builder;
+mod closing;
 mod context;
 mod deserialize;
 mod enumerator;

@@ -20,6 +20,7 @@ use rdkafka::{
 
 use super::{
     KafkaSplit,
+    closing::ClosingConsumer,
     context::Context,
     deserialize::{Deserializer, KafkaMessage},
     errors::{Verdict, call_failed, judge},
@@ -39,7 +40,7 @@ pub(super) struct KafkaReader<T> {
     settings: Arc<Settings>,
     intake: Intake<T>,
     /// Made with the first split: a subtask without any needs no connection.
-    consumer: Option<BaseConsumer<Context>>,
+    consumer: Option<ClosingConsumer>,
     no_more_splits: bool,
     /// The positions of checkpoints that are not complete yet.
     snapshots: BTreeMap<CheckpointId, Vec<KafkaSplit>>,
@@ -47,7 +48,7 @@ pub(super) struct KafkaReader<T> {
     missing_since: Option<Instant>,
 }
 
-impl<T> KafkaReader<T> {
+impl<T: 'static> KafkaReader<T> {
     pub(super) fn new(settings: Arc<Settings>, deserializer: Arc<dyn Deserializer<T>>) -> Self {
         let name = format!("kafka {}", settings.topics.join(","));
         let intake = Intake::new(deserializer, UndecodableRecords::new(settings.undecodable, name));
@@ -177,7 +178,7 @@ impl<T: Record> SourceReader<T, KafkaSplit> for KafkaReader<T> {
         }
         let consumer = match &mut self.consumer {
             Some(consumer) => consumer,
-            none => none.insert(self.settings.connect(true)?),
+            none => none.insert(ClosingConsumer::new(self.settings.connect(true)?)),
         };
         // Partitions that are read already are not disturbed.
         consumer.incremental_assign(&list).map_err(|error| {
@@ -233,8 +234,9 @@ impl<T: Record> SourceReader<T, KafkaSplit> for KafkaReader<T> {
             list.add_partition_offset(topic, *partition, Offset::Offset(*offset))
                 .map_err(|error| Error::internal(format!("offset {offset} can't be committed: {error}")))?;
         }
-        if let Err(error) = consumer.commit(&list, CommitMode::Async) {
-            tracing::warn!(%checkpoint, "committing offsets to the consumer group failed: {error}");
+        match consumer.commit(&list, CommitMode::Async) {
+            Ok(()) => consumer.context().commit_began(),
+            Err(error) => tracing::warn!(%checkpoint, "committing offsets to the consumer group failed: {error}"),
         }
         Ok(())
     }

@@ -361,6 +361,8 @@ impl CheckpointCoordinator {
         self.failures += 1;
         if let Some(tolerable) = self.config.tolerable_failed.filter(|&tolerable| self.failures > tolerable) {
             let failed = std::mem::take(&mut self.failures);
+            // The tasks are about to be stopped.
+            self.running = None;
             effects.push(Effect::FailJob(error.context(format!(
                 "{failed} checkpoints failed in a row and execution.checkpointing.tolerable-failed-checkpoints is \
                  {tolerable}; the last one"

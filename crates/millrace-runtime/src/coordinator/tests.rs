@@ -361,6 +361,10 @@ mod answers {
         let [Effect::Abort(_), Effect::FailJob(error)] = &effects[..] else { panic!("{effects:?}") };
         assert!(error.message.contains("2 checkpoints failed in a row"), "{error}");
         assert!(error.message.contains("disk full"), "{error}");
+        assert_eq!(job.at(100_000), [], "until the tasks have been restarted");
+        job.on(CoordinatorEvent::TasksStopped);
+        job.start();
+        assert_eq!(job.at(101_000), [trigger(5, 101_000)]);
     }
 
     #[test]

@@ -79,11 +79,23 @@ pub struct NetworkEnvironment {
 impl NetworkEnvironment {
     /// Listens on `host:port` (port 0 picks a free one).
     pub async fn bind(address: &str, settings: NetworkSettings) -> Result<Arc<Self>> {
-        let failed = |error: std::io::Error| {
+        let listener = TcpListener::bind(address).await.map_err(|error| {
             Error::external(format!("the data port can't listen on {address}: {error}. Choose another port"))
-        };
-        let listener = TcpListener::bind(address).await.map_err(failed)?;
-        let address = listener.local_addr().map_err(failed)?;
+        })?;
+        Self::listen(listener, settings)
+    }
+
+    /// Takes over a port that is bound already. Must be called inside the runtime that carries the connections.
+    pub fn serve(listener: std::net::TcpListener, settings: NetworkSettings) -> Result<Arc<Self>> {
+        let failed = |error| Error::external(format!("the data port can't be used: {error}"));
+        listener.set_nonblocking(true).map_err(failed)?;
+        Self::listen(TcpListener::from_std(listener).map_err(failed)?, settings)
+    }
+
+    fn listen(listener: TcpListener, settings: NetworkSettings) -> Result<Arc<Self>> {
+        let address = listener
+            .local_addr()
+            .map_err(|error| Error::external(format!("the data port's address is unknown: {error}")))?;
         let environment = Arc::new(Self {
             settings: Arc::new(settings),
             address,

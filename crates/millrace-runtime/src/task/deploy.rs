@@ -9,7 +9,7 @@ use millrace_core::{
     operator_state::OperatorStateStore,
     source::ReaderContext,
 };
-use millrace_state::{KeyedBackendContext, KeyedStateStore, SOURCE_SPLITS, SnapshotTarget};
+use millrace_state::{KeyedBackendContext, KeyedStateStore, SOURCE_SPLITS, SnapshotTarget, StateHandle};
 
 use super::{OperatorRestore, blame::Blame, handle::TaskSetup, run::Parts, source_head::SourceHead};
 use crate::{
@@ -82,8 +82,8 @@ fn context(setup: &TaskSetup, node: &OperatorNode, restore: Option<OperatorResto
             },
         )?;
         for handle in &keyed {
-            let snapshot = setup.storage.read(&handle.data)?;
-            store.restore(&snapshot.origin, snapshot.bytes)?;
+            let bytes = setup.runtime.block_on(setup.storage.read_state(&handle.data))?;
+            store.restore(&origin(&handle.data), bytes)?;
         }
         Some(store)
     } else if keyed.is_empty() || spec.allow_non_restored {
@@ -100,6 +100,14 @@ fn context(setup: &TaskSetup, node: &OperatorNode, restore: Option<OperatorResto
         operator_state: OperatorStateStore::restored(lists),
         metrics: setup.metrics.clone(),
     })
+}
+
+/// What messages call a snapshot.
+fn origin(handle: &StateHandle) -> String {
+    match handle {
+        StateHandle::Inline(_) => "a state inside the checkpoint's metadata".to_string(),
+        StateHandle::File { directory, name, .. } => format!("state file {directory}/{name}"),
+    }
 }
 
 /// Refuses state that no operator has asked for while it was opened.
@@ -138,7 +146,11 @@ fn unclaimed(uid: &OperatorUid, what: &str) -> Error {
     ))
 }
 
-/// Whether snapshots go into files; otherwise they travel inside the checkpoint's metadata, whatever their size.
-pub(super) fn writes_files(setup: &TaskSetup) -> bool {
-    setup.backend.snapshot_target() == SnapshotTarget::Files
+/// Up to which size snapshots travel inside the checkpoint's metadata.
+pub(super) fn inline_limit(setup: &TaskSetup) -> usize {
+    match setup.backend.snapshot_target() {
+        // The store that takes the snapshot refuses what is too large for this.
+        SnapshotTarget::JobManager { .. } => usize::MAX,
+        SnapshotTarget::Files => setup.settings.inline_threshold,
+    }
 }

@@ -92,13 +92,15 @@ pub trait CreditReturn: Send + Sync {
 
 struct Queued {
     element: StreamElement,
-    /// Whether taking it frees a place for the producer: not so for the rest of a split batch.
+    /// Whether it takes one of the producer's places: not so the rest of a split batch.
     counts: bool,
 }
 
 #[derive(Default)]
 struct Channel {
     queue: VecDeque<Queued>,
+    /// How many places are taken.
+    taken: usize,
     blocked: bool,
     /// The producer sleeps until there is room.
     producer_waits: bool,
@@ -158,9 +160,9 @@ impl Gate {
         self.capacity
     }
 
-    /// How many elements wait in a channel.
+    /// How many of a channel's places are taken.
     pub fn queued(&self, channel: usize) -> usize {
-        self.lock().channels[channel].queue.len()
+        self.lock().channels[channel].taken
     }
 
     /// Whether a channel's producer sleeps until there is room.
@@ -174,7 +176,7 @@ impl Gate {
         if state.end.is_some() {
             return Offer::Closed;
         }
-        if state.channels[channel].queue.len() >= self.capacity {
+        if state.channels[channel].taken >= self.capacity {
             return Offer::Full(element);
         }
         self.enqueue(state, channel, element);
@@ -192,7 +194,7 @@ impl Gate {
                 return Pushed::Cancelled;
             }
             let there = &mut state.channels[channel];
-            if there.queue.len() < self.capacity {
+            if there.taken < self.capacity {
                 there.producer_waits = false;
                 self.enqueue(state, channel, element);
                 return Pushed::Done;
@@ -205,6 +207,7 @@ impl Gate {
     fn enqueue(&self, mut state: MutexGuard<'_, State>, channel: usize, element: StreamElement) {
         let there = &mut state.channels[channel];
         there.queue.push_back(Queued { element, counts: true });
+        there.taken += 1;
         let wake = state.consumer_waits && !state.channels[channel].blocked;
         if wake {
             state.consumer_waits = false;
@@ -371,13 +374,17 @@ impl State {
         self.cursor = index + 1;
         let channel = &mut self.channels[index];
         let Queued { element, counts } = channel.queue.pop_front()?;
+        if !counts {
+            return Some((index, element, false, None));
+        }
+        channel.taken -= 1;
         // A producer is woken, and credits return, by the half queue: fewer wake-ups, and never none left under way.
-        let wake = channel.producer_waits && channel.queue.len() <= capacity / 2;
+        let wake = channel.producer_waits && channel.taken <= capacity / 2;
         if wake {
             channel.producer_waits = false;
         }
         let mut owed = None;
-        if let (true, Some(remote)) = (counts, &channel.remote) {
+        if let Some(remote) = &channel.remote {
             channel.owed += 1;
             if channel.owed as usize >= capacity.div_ceil(2) {
                 owed = Some((Arc::clone(remote), std::mem::take(&mut channel.owed)));

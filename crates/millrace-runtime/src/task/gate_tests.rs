@@ -147,11 +147,17 @@ fn credits_return_once_for_each_element_that_left_its_queue() {
         gate.offer(0, numbers(&[n]));
     }
     assert!(matches!(gate.offer(0, numbers(&[4])), Offer::Full(_)));
-    for _ in 0..3 {
-        taken(&gate);
-        gate.put_back(0, numbers(&[9]));
-        taken(&gate);
+    let mut sent = 4;
+    for n in 0..20 {
+        assert_eq!(taken(&gate), Some((0, vec![n])));
+        // The rest of a split batch takes none of the producer's places.
+        gate.put_back(0, numbers(&[99]));
+        gate.put_back(0, numbers(&[98]));
+        for _ in 0..receiver.try_iter().sum::<u32>() {
+            assert!(matches!(gate.offer(0, numbers(&[sent])), Offer::Taken));
+            sent += 1;
+        }
+        assert_eq!((taken(&gate), taken(&gate)), (Some((0, vec![98])), Some((0, vec![99]))));
     }
-    taken(&gate);
-    assert_eq!(receiver.try_iter().sum::<u32>(), 4);
+    assert!(sent >= 20 + 2, "credits came back");
 }

@@ -10,7 +10,7 @@ use millrace_core::{
     Error, Result,
     ids::{Attempt, JobId, TaskId},
 };
-use millrace_state::StateBackend;
+use millrace_state::{StateBackend, storage::CheckpointStorage};
 use tokio::sync::mpsc::UnboundedSender;
 
 use super::{
@@ -18,11 +18,10 @@ use super::{
     control::TaskControl,
     gate::{ChannelId, Gate},
     run,
-    storage::SnapshotStorage,
 };
 use crate::{
     graph::{JobGraph, Partitioning},
-    metrics::TaskMetrics,
+    metrics::{ShownTask, TaskMetrics},
     network::NetworkEnvironment,
 };
 
@@ -52,7 +51,7 @@ pub struct TaskSetup {
     /// The job.
     pub job: JobId,
     /// Where snapshots are read and written.
-    pub storage: Arc<dyn SnapshotStorage>,
+    pub storage: Arc<CheckpointStorage>,
     /// Makes keyed state.
     pub backend: Arc<dyn StateBackend>,
     /// The data plane of this process.
@@ -63,7 +62,7 @@ pub struct TaskSetup {
     pub runtime: tokio::runtime::Handle,
     /// How the task behaves.
     pub settings: TaskSettings,
-    /// The registry of the process, for functions' own metrics.
+    /// The registry of the process, for the task's counters and functions' own metrics.
     pub metrics: prometheus::Registry,
 }
 
@@ -115,9 +114,11 @@ pub fn spawn_task(setup: TaskSetup) -> Result<TaskHandle> {
         done: Arc::default(),
     };
     let (control, metrics) = (Arc::clone(&handle.control), Arc::clone(&handle.metrics));
+    let shown = ShownTask::register(&setup.metrics, &vertex.name, task.subtask, attempt.0, &metrics)?;
     let done = SetOnDrop(Arc::clone(&handle.done));
     let body = move || {
         run::run(setup, gate, control, metrics);
+        drop(shown);
         drop(done);
     };
     thread::Builder::new()
@@ -157,9 +158,14 @@ impl TaskHandle {
         self.gate.close();
     }
 
+    /// Tells when its thread has ended, also after this handle was dropped.
+    pub fn done(&self) -> TaskDone {
+        TaskDone(Arc::clone(&self.done))
+    }
+
     /// Whether its thread has ended.
     pub fn is_finished(&self) -> bool {
-        *self.done.ended.lock().unwrap_or_else(PoisonError::into_inner)
+        self.done().is_set()
     }
 
     /// Waits for the end of its thread; false where that takes longer. A thread can't be ended from outside: after a
@@ -168,6 +174,17 @@ impl TaskHandle {
         let ended = self.done.ended.lock().unwrap_or_else(PoisonError::into_inner);
         let waited = self.done.changed.wait_timeout_while(ended, timeout, |ended| !*ended);
         *waited.unwrap_or_else(PoisonError::into_inner).0
+    }
+}
+
+/// Tells whether a task's thread has ended.
+#[derive(Clone)]
+pub struct TaskDone(Arc<Done>);
+
+impl TaskDone {
+    /// Whether it has.
+    pub fn is_set(&self) -> bool {
+        *self.0.ended.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

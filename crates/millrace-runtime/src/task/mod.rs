@@ -15,12 +15,11 @@ mod sizer;
 mod snapshot;
 mod source_head;
 mod splits;
-mod storage;
+mod state_sink;
 mod work;
 
-pub use handle::{TaskHandle, TaskSettings, TaskSetup, input_channels, spawn_task};
+pub use handle::{TaskDone, TaskHandle, TaskSettings, TaskSetup, input_channels, spawn_task};
 pub use splits::{decode_splits, encode_splits};
-pub use storage::{SnapshotStorage, StoredSnapshot};
 
 use millrace_core::{
     Error,

@@ -10,7 +10,7 @@ use std::{
 use millrace_core::Result;
 
 use super::{
-    TaskCommand, TaskEvent,
+    TaskCommand, TaskEvent, TaskFailure,
     blame::Blame,
     chain::Chain,
     control::TaskControl,
@@ -59,13 +59,14 @@ pub(super) fn run(setup: TaskSetup, gate: Arc<Gate>, control: Arc<TaskControl>, 
         parts.outputs.connect(&setup.graph, &setup.spec, &setup.network, &gate)?;
         Work::new(&setup, &gate, &metrics, &blame, &mut parts).run(early)
     });
-    let ended = close(&mut parts.chain, &blame, ended);
+    // Before operators are closed: what they fail on is another matter.
+    let ended = close(&mut parts.chain, &blame, ended.map_err(|error| blame.failure(error)));
     let canceled = control.cancelled().load(Ordering::SeqCst) || blame.is_cancelled();
     setup.tell(match ended {
         _ if canceled => TaskEvent::Canceled,
         Ok(Ended::Finished) => TaskEvent::Finished,
         Ok(Ended::Canceled) => TaskEvent::Canceled,
-        Err(error) => TaskEvent::Failed(blame.failure(error)),
+        Err(failure) => TaskEvent::Failed(failure),
     });
     // Only now: whoever fails because this task has ended tells so after this task's own reason.
     gate.close();
@@ -96,13 +97,12 @@ fn wait_for_start(gate: &Gate) -> Result<Option<Vec<TaskCommand>>> {
 }
 
 /// Closes all operators. The first failure of the task is the one that is told.
-fn close(chain: &mut Chain, blame: &Blame, ended: Result<Ended>) -> Result<Ended> {
-    let mut ended = ended;
+fn close(chain: &mut Chain, blame: &Blame, mut ended: Result<Ended, TaskFailure>) -> Result<Ended, TaskFailure> {
     loop {
         match guarded(blame, || chain.close_next().transpose()) {
             Ok(None) => return ended,
             Ok(Some(())) => {}
-            Err(error) if ended == Ok(Ended::Finished) => ended = Err(error),
+            Err(error) if matches!(ended, Ok(Ended::Finished)) => ended = Err(blame.failure(error)),
             Err(error) => tracing::warn!("an operator of a task that has ended can't be closed: {error}"),
         }
     }

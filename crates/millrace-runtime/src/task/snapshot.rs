@@ -16,9 +16,9 @@ use millrace_core::{
     key::KeyGroupRange,
     operator_state::OperatorListSnapshot,
 };
-use millrace_state::{KeyedSnapshot, KeyedStateHandle, OperatorSubtaskState, StateHandle};
+use millrace_state::{KeyedSnapshot, KeyedStateHandle, OperatorSubtaskState};
 
-use super::{SubtaskCheckpointMetrics, TaskEvent, deploy, handle::TaskSetup, run::Parts};
+use super::{SubtaskCheckpointMetrics, TaskEvent, deploy, handle::TaskSetup, run::Parts, state_sink::StateSink};
 
 /// One operator as it was at the barrier.
 struct OperatorPart {
@@ -131,18 +131,15 @@ impl SnapshotWriter {
         let spec = &setup.spec;
         let parallelism = setup.graph.vertex(spec.task.vertex).parallelism;
         let range = KeyGroupRange::of_subtask(setup.graph.max_parallelism, parallelism, spec.task.subtask);
-        let mut bytes = Vec::new();
-        snapshot.write(&mut bytes)?;
-        let inline = !deploy::writes_files(setup) || bytes.len() < setup.settings.inline_threshold;
-        let data = if inline {
-            StateHandle::Inline(bytes)
-        } else {
-            // Unique for ever: a generation is never reused, nor is an attempt within it, and an attempt's task takes
-            // part in a checkpoint once.
-            let (generation, attempt, task) = (spec.generation, spec.attempt, spec.task);
-            let name = format!("{generation}-{attempt}-{}-{}-{index}.state", task.vertex, task.subtask);
-            setup.storage.write(setup.job, self.checkpoint, &name, bytes)?
-        };
+        // Unique for ever: a generation is never reused, nor is an attempt within it, and an attempt's task takes part
+        // in a checkpoint once.
+        let (generation, attempt, task) = (spec.generation, spec.attempt, spec.task);
+        let name = format!("{generation}-{attempt}-{}-{}-{index}.state", task.vertex, task.subtask);
+        let mut sink = StateSink::new(deploy::inline_limit(setup), setup.runtime.clone(), || {
+            setup.storage.state_writer(setup.job, self.checkpoint, &name)
+        });
+        snapshot.write(&mut sink).map_err(|error| sink.failure().unwrap_or(error))?;
+        let data = sink.finish()?;
         Ok(KeyedStateHandle { range, data })
     }
 }

@@ -180,7 +180,7 @@ impl CheckpointStorage {
     async fn delete_all(&self, paths: Vec<Path>) -> Result<()> {
         let mut deleted = self.store().delete_stream(futures::stream::iter(paths.into_iter().map(Ok)).boxed());
         loop {
-            match self.bounded(deleted.next().map(Ok)).await {
+            match self.bounded(async { Ok(deleted.next().await) }).await {
                 Ok(None) => return Ok(()),
                 Ok(Some(Ok(_) | Err(StoreError::NotFound { .. }))) => {}
                 Ok(Some(Err(error))) | Err(error) => {

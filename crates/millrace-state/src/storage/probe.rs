@@ -21,7 +21,7 @@ impl CheckpointStorage {
         let conflict = create(second).await.map_err(explained)?;
         let kept = self.bounded(async { self.store().get(&path).await?.bytes().await }).await.map_err(explained)?;
         self.delete(&path).await?;
-        if conflict != Created::Exists || kept != *first {
+        if conflict != Created::Exists || kept.as_ref() != first {
             return Err(Error::invalid(format!(
                 "checkpoint directory {uri} can't be used: the store does not refuse to create what exists \
                  (If-None-Match on S3, hard links on a file system), and without that two jobmanagers could write \

@@ -1,9 +1,7 @@
 //! The files that hold snapshots.
 
-use std::sync::Arc;
-
 use bytes::Bytes;
-use futures::{StreamExt, TryStreamExt, future::BoxFuture, stream::{BoxStream, FuturesUnordered}};
+use futures::{StreamExt, future::BoxFuture, stream::{BoxStream, FuturesUnordered}};
 use millrace_core::{
     Error, Result,
     ids::{CheckpointId, JobId},
@@ -82,25 +80,27 @@ impl CheckpointStorage {
 
     /// Reads a snapshot piece by piece and checks it; see [`StateReader::next`].
     pub async fn state_reader(&self, handle: &StateHandle) -> Result<StateReader> {
-        let source = match handle {
-            StateHandle::Inline(bytes) => {
-                let (name, crc32) = ("a state inside the metadata".to_string(), crc32fast::hash(bytes));
-                let pieces = futures::stream::iter([Ok(Bytes::copy_from_slice(bytes))]).boxed();
-                return Ok(StateReader::new(self.clone(), name, bytes.len() as u64, crc32, pieces));
-            }
-            StateHandle::File { directory, name, size, crc32 } => (self.state_place(directory, name)?, name, *size, *crc32),
+        let (directory, name, size, crc32) = match handle {
+            StateHandle::Inline(bytes) => return Ok(StateReader::inline(self, bytes)),
+            StateHandle::File { directory, name, size, crc32 } => (directory, name, *size, *crc32),
         };
-        let ((place, path), name, size, crc32) = source;
-        let StateHandle::File { directory, .. } = handle else { unreachable!("returned above") };
         let shown = format!("{directory}/{name}");
+        let (place, path) = self.state_place(directory, name)?;
         match self.bounded(place.store.get(&path)).await {
             Ok(found) if found.meta.size != size => Err(damaged(format!(
                 "state file {shown} is damaged: it has {} bytes instead of {size}",
                 found.meta.size
             ))),
-            Ok(found) => Ok(StateReader::new(self.clone(), shown, size, crc32, found.into_stream())),
-            Err(StoreError::NotFound { .. }) => Err(damaged(format!("state file {shown} is missing"))),
-            Err(error) => Err(store_error(format!("reading state file {shown}"), &error)),
+            Ok(found) => Ok(StateReader {
+                storage: self.clone(),
+                name: shown,
+                size,
+                crc32,
+                pieces: found.into_stream(),
+                read: 0,
+                crc: crc32fast::Hasher::new(),
+            }),
+            Err(error) => Err(cannot_read(&shown, &error)),
         }
     }
 
@@ -119,8 +119,7 @@ impl CheckpointStorage {
                 match self.bounded(place.store.get_range(&path, range.clone())).await {
                     Ok(bytes) if bytes.len() as u64 == range.end - range.start => Ok(bytes),
                     Ok(_) => Err(damaged(format!("state file {shown} is damaged: it is too short"))),
-                    Err(StoreError::NotFound { .. }) => Err(damaged(format!("state file {shown} is missing"))),
-                    Err(error) => Err(store_error(format!("reading state file {shown}"), &error)),
+                    Err(error) => Err(cannot_read(&shown, &error)),
                 }
             }
         }
@@ -251,27 +250,36 @@ fn failed(directory: &str, name: &str, error: &StoreError) -> Error {
     store_error(format!("writing state file {directory}/{name}"), error)
 }
 
+fn cannot_read(shown: &str, error: &StoreError) -> Error {
+    match error {
+        StoreError::NotFound { .. } => damaged(format!("state file {shown} is missing")),
+        other => store_error(format!("reading state file {shown}"), other),
+    }
+}
+
 /// A snapshot that is being read.
 pub struct StateReader {
     storage: CheckpointStorage,
     name: String,
     size: u64,
     crc32: u32,
-    pieces: BoxStream<'static, Result<Bytes, Arc<StoreError>>>,
+    pieces: BoxStream<'static, Result<Bytes, StoreError>>,
     read: u64,
     crc: crc32fast::Hasher,
 }
 
 impl StateReader {
-    fn new(
-        storage: CheckpointStorage,
-        name: String,
-        size: u64,
-        crc32: u32,
-        pieces: BoxStream<'static, Result<Bytes, StoreError>>,
-    ) -> Self {
-        let pieces = pieces.map_err(Arc::new).boxed();
-        Self { storage, name, size, crc32, pieces, read: 0, crc: crc32fast::Hasher::new() }
+    fn inline(storage: &CheckpointStorage, bytes: &[u8]) -> Self {
+        let copy = Bytes::copy_from_slice(bytes);
+        Self {
+            storage: storage.clone(),
+            name: "inside the metadata".to_string(),
+            size: copy.len() as u64,
+            crc32: crc32fast::hash(&copy),
+            pieces: futures::stream::iter([Ok(copy)]).boxed(),
+            read: 0,
+            crc: crc32fast::Hasher::new(),
+        }
     }
 
     /// The next piece. The end, `None`, is reached only if size and checksum were right: what was read must not be
@@ -285,8 +293,7 @@ impl StateReader {
                 self.crc.update(&bytes);
                 Ok(Some(bytes))
             }
-            Ok(Some(Err(error))) => Err(store_error(format!("reading state file {}", self.name), &error)),
-            Err(error) => Err(store_error(format!("reading state file {}", self.name), &error)),
+            Ok(Some(Err(error))) | Err(error) => Err(cannot_read(&self.name, &error)),
             Ok(None) if self.read != self.size => Err(damaged(format!(
                 "state file {} is damaged: it has {} bytes instead of {}",
                 self.name, self.read, self.size

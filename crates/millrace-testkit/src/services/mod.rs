@@ -26,7 +26,7 @@ pub mod kafka;
 pub mod minio;
 pub mod ports;
 pub mod process;
-mod workdir;
+pub(crate) mod workdir;
 
 use std::env;
 use std::fmt;

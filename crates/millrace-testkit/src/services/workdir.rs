@@ -13,13 +13,13 @@ use super::{Result, cache_dir, io_error};
 /// shared by a whole process, goes when the next one is made: each is locked
 /// for as long as its process lives.
 #[derive(Debug)]
-pub(super) struct WorkDir {
+pub(crate) struct WorkDir {
     path: PathBuf,
     _lock: File,
 }
 
 impl WorkDir {
-    pub(super) fn new(name: &str) -> Result<Self> {
+    pub(crate) fn new(name: &str) -> Result<Self> {
         let root = cache_dir().join("run");
         let failed = || io_error(format!("making a folder in {}", root.display()));
         fs::create_dir_all(&root).map_err(failed())?;
@@ -36,7 +36,7 @@ impl WorkDir {
         Ok(Self { path, _lock: lock })
     }
 
-    pub(super) fn path(&self) -> &Path {
+    pub(crate) fn path(&self) -> &Path {
         &self.path
     }
 }

@@ -15,12 +15,12 @@ use crate::log::{
 pub(super) struct Survey {
     listed: BTreeSet<u64>,
     read: BTreeMap<u64, LogEntry>,
-    /// How many listings in a row have shown the same newest entry and lacked an older one.
-    incomplete: u32,
+    /// How many times in a row what was found made no sense while the newest entry stayed the same.
+    refuted: u32,
 }
 
-/// How many such listings are believed to be a coincidence.
-const MAX_INCOMPLETE: u32 = 3;
+/// How many times that is believed to be a coincidence.
+const MAX_REFUTED: u32 = 3;
 
 enum Next {
     Read(u64),
@@ -100,7 +100,7 @@ impl LogProtocol {
         if let Goal::Claim { survey, .. } = &mut goal {
             let listed: BTreeSet<u64> = listed.into_iter().collect();
             if listed.last() != survey.listed.last() {
-                survey.incomplete = 0;
+                survey.refuted = 0;
             }
             survey.listed = listed;
         }
@@ -122,33 +122,47 @@ impl LogProtocol {
             return self.survey(goal, contradictions + 1);
         };
         match LogEntry::decode(self.job, position, &bytes) {
-            Ok(entry) => survey.read.insert(position, entry),
-            Err(error) => return done(Outcome::Refused(error)),
-        };
-        self.read_on(goal, contradictions)
+            Ok(entry) => {
+                survey.read.insert(position, entry);
+                self.read_on(goal, contradictions)
+            }
+            Err(error) => self.refuted(goal, error, contradictions),
+        }
     }
 
-    fn read_on(&mut self, mut goal: Goal, contradictions: u32) -> Vec<Effect> {
-        let Goal::Claim { survey, .. } = &mut goal else {
+    fn read_on(&mut self, goal: Goal, contradictions: u32) -> Vec<Effect> {
+        let Goal::Claim { survey, .. } = &goal else {
             return done(Outcome::Refused(Error::internal("the log's protocol surveys for a claim only")));
         };
         match survey.next() {
             Next::Read(position) => self.ask(goal, Stage::Reading, StoreOp::Read(position), contradictions),
-            // A listing is not one moment: an entry can be missing from one that shows a later entry.
-            Next::Missing(_) if survey.incomplete < MAX_INCOMPLETE => {
-                survey.incomplete += 1;
-                self.survey(goal, contradictions)
+            Next::Missing(position) => {
+                let error = damaged(format!(
+                    "log entry {}/{} is missing, though later entries are there: bring it back from a backup, or \
+                     start a new job with --from-checkpoint from a checkpoint that you trust",
+                    self.job,
+                    relative_path(position)
+                ));
+                self.refuted(goal, error, contradictions)
             }
-            Next::Missing(position) => done(Outcome::Refused(damaged(format!(
-                "log entry {}/{} is missing, though later entries are there: bring it back from a backup, or start a \
-                 new job with --from-checkpoint from a checkpoint that you trust",
-                self.job,
-                relative_path(position)
-            )))),
             Next::Complete => match survey.view() {
                 Ok(view) => self.claim_behind(goal, view),
-                Err(error) => done(Outcome::Refused(error)),
+                Err(error) => self.refuted(goal, error, contradictions),
             },
+        }
+    }
+
+    /// What was read makes no sense. While another incarnation is writing, that need not be damage: a listing is not
+    /// one moment, and an entry can become void, and be deleted and replaced by a stale one, between the listing and
+    /// the reading. Only if it stays so while the newest entry stays the same, it is.
+    fn refuted(&mut self, mut goal: Goal, error: Error, contradictions: u32) -> Vec<Effect> {
+        match &mut goal {
+            Goal::Claim { survey, .. } if survey.refuted < MAX_REFUTED => {
+                survey.refuted += 1;
+                survey.read.clear();
+                self.survey(goal, contradictions)
+            }
+            _ => done(Outcome::Refused(error)),
         }
     }
 

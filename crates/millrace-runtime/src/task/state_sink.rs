@@ -1,0 +1,72 @@
+//! Where a snapshot is written to: memory while it is small, a file of the checkpoint beyond that, a few parts of it in
+//! memory at a time.
+
+use std::io;
+
+use millrace_core::{Error, Result};
+use millrace_state::{StateHandle, storage::StateWriter};
+use tokio::runtime::Handle;
+
+/// A snapshot under way. Its writes block: it belongs on a thread of its own.
+pub(super) struct StateSink<F> {
+    limit: usize,
+    runtime: Handle,
+    open: F,
+    small: Vec<u8>,
+    file: Option<StateWriter>,
+    /// The store's own error: [`io::Error`] can't carry its class.
+    failed: Option<Error>,
+}
+
+impl<F: Fn() -> Result<StateWriter>> StateSink<F> {
+    /// A sink that opens a file when the snapshot grows beyond `limit` bytes.
+    pub(super) fn new(limit: usize, runtime: Handle, open: F) -> Self {
+        Self { limit, runtime, open, small: Vec::new(), file: None, failed: None }
+    }
+
+    /// The store's error, where a write failed.
+    pub(super) fn failure(&mut self) -> Option<Error> {
+        self.failed.take()
+    }
+
+    /// Completes the snapshot.
+    pub(super) fn finish(self) -> Result<StateHandle> {
+        match self.file {
+            Some(file) => self.runtime.block_on(file.finish()),
+            None => Ok(StateHandle::Inline(self.small)),
+        }
+    }
+
+    fn append(&mut self, bytes: &[u8]) -> Result<()> {
+        if self.file.is_none() && self.small.len() + bytes.len() <= self.limit {
+            self.small.extend_from_slice(bytes);
+            return Ok(());
+        }
+        let file = match &mut self.file {
+            Some(file) => file,
+            none => none.insert((self.open)()?),
+        };
+        self.runtime.block_on(async {
+            let start = std::mem::take(&mut self.small);
+            file.write(&start).await?;
+            file.write(bytes).await
+        })
+    }
+}
+
+impl<F: Fn() -> Result<StateWriter>> io::Write for StateSink<F> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        match self.append(bytes) {
+            Ok(()) => Ok(bytes.len()),
+            Err(error) => {
+                let shown = io::Error::other(error.message.clone());
+                self.failed = Some(error);
+                Err(shown)
+            }
+        }
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}

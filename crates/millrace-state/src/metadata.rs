@@ -1,0 +1,182 @@
+//! The metadata of a checkpoint: what it holds and where. The file `_metadata` of its directory.
+//!
+//! ```text
+//! magic "MLRCKPT\n" | version u32 | payload length u64 | payload (postcard) | CRC-32 u32 of all before
+//! ```
+//!
+//! Numbers are little-endian. Paths inside are relative to the checkpoint's directory, so that it can be moved.
+
+use std::collections::BTreeSet;
+
+use millrace_core::{
+    Error, Result,
+    checkpoint::CheckpointingMode,
+    codec,
+    ids::{Attempt, CheckpointId, Generation, JobId, OperatorUid},
+    key::{KeyGroupRange, check_parallelism},
+};
+use serde::{Deserialize, Serialize};
+
+use crate::{OperatorSubtaskState, StateHandle, log::entry::damaged, storage::is_file_name};
+
+/// The version of the format that this program writes, and the only one that it reads.
+pub const METADATA_FORMAT_VERSION: u32 = 1;
+
+const MAGIC: &[u8; 8] = b"MLRCKPT\n";
+const HEADER: usize = 8 + 4 + 8;
+const TRAILER: usize = 4;
+
+/// A completed checkpoint.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CheckpointMetadata {
+    /// The job that took it.
+    pub job: JobId,
+    /// Its id.
+    pub checkpoint: CheckpointId,
+    /// The jobmanager's generation.
+    pub generation: Generation,
+    /// The start of the job's tasks that it belongs to.
+    pub attempt: Attempt,
+    /// When it was triggered, milliseconds since the epoch.
+    pub created_at_ms: u64,
+    /// Exactly once or at least once.
+    pub mode: CheckpointingMode,
+    /// The number of key groups, fixed for the job's life.
+    pub max_parallelism: u32,
+    /// Whether it is the last of a job whose input has ended.
+    pub is_final: bool,
+    /// What each operator put in.
+    pub operators: Vec<OperatorStateMeta>,
+}
+
+/// What one operator put into a checkpoint.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OperatorStateMeta {
+    /// The operator.
+    pub uid: OperatorUid,
+    /// Its name, for messages.
+    pub name: String,
+    /// Its parallelism.
+    pub parallelism: u32,
+    /// The state of each of its subtasks, in order.
+    pub subtasks: Vec<OperatorSubtaskState>,
+}
+
+impl CheckpointMetadata {
+    /// The bytes of the file. Directories of state files are left out.
+    pub fn encode(&self) -> Result<Vec<u8>> {
+        let mut relative = self.clone();
+        relative.set_directory("");
+        let payload = codec::encode(&relative)?;
+        let mut bytes = Vec::with_capacity(HEADER + payload.len() + TRAILER);
+        bytes.extend_from_slice(MAGIC);
+        bytes.extend_from_slice(&METADATA_FORMAT_VERSION.to_le_bytes());
+        bytes.extend_from_slice(&(payload.len() as u64).to_le_bytes());
+        bytes.extend_from_slice(&payload);
+        bytes.extend_from_slice(&crc32fast::hash(&bytes).to_le_bytes());
+        Ok(bytes)
+    }
+
+    /// Reads the file `name`, whose checkpoint lies in `directory` (a URI). Anything that is not exactly what was
+    /// written is refused by name.
+    pub fn decode(name: &str, bytes: &[u8], directory: &str) -> Result<Self> {
+        let refuse = |why: String| damaged(format!("checkpoint {name} is {why}"));
+        let payload = unframe(bytes).map_err(refuse)?;
+        let mut metadata: Self = codec::decode(payload).map_err(|error| refuse(format!("not understood: {error}")))?;
+        metadata.check().map_err(|why| refuse(format!("not consistent: {why}")))?;
+        metadata.set_directory(directory);
+        Ok(metadata)
+    }
+
+    /// The total size of the state that it refers to or holds, in bytes.
+    pub fn state_size(&self) -> u64 {
+        let subtasks = self.operators.iter().flat_map(|operator| &operator.subtasks);
+        let size = |subtask: &OperatorSubtaskState| {
+            let lists = subtask.lists.iter().flat_map(|list| &list.items).map(|item| item.len() as u64);
+            subtask.keyed.as_ref().map_or(0, |keyed| keyed.data.size()).saturating_add(lists.sum())
+        };
+        subtasks.map(size).fold(0, u64::saturating_add)
+    }
+
+    fn set_directory(&mut self, uri: &str) {
+        let subtasks = self.operators.iter_mut().flat_map(|operator| &mut operator.subtasks);
+        for keyed in subtasks.filter_map(|subtask| subtask.keyed.as_mut()) {
+            if let StateHandle::File { directory, .. } = &mut keyed.data {
+                *directory = uri.to_string();
+            }
+        }
+    }
+
+    /// What the rest of the program relies on and a crafted file could break.
+    fn check(&self) -> Result<(), String> {
+        let mut uids = BTreeSet::new();
+        for operator in &self.operators {
+            let uid = &operator.uid;
+            check_parallelism(operator.parallelism, self.max_parallelism)
+                .map_err(|error: Error| format!("operator {uid}: {error}"))?;
+            if !uids.insert(uid) {
+                return Err(format!("operator {uid} is in it twice"));
+            }
+            if operator.subtasks.len() != operator.parallelism as usize {
+                return Err(format!(
+                    "operator {uid} has {} subtasks and parallelism {}",
+                    operator.subtasks.len(),
+                    operator.parallelism
+                ));
+            }
+            for subtask in &operator.subtasks {
+                self.check_subtask(uid, subtask)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn check_subtask(&self, uid: &OperatorUid, subtask: &OperatorSubtaskState) -> Result<(), String> {
+        if &subtask.uid != uid {
+            return Err(format!("a subtask of operator {uid} says that it is of {}", subtask.uid));
+        }
+        let Some(keyed) = &subtask.keyed else {
+            return Ok(());
+        };
+        let KeyGroupRange { start, end } = keyed.range;
+        if start > end || u32::from(end) >= self.max_parallelism {
+            return Err(format!("operator {uid} has key groups {start} to {end} of {}", self.max_parallelism));
+        }
+        match &keyed.data {
+            StateHandle::File { name, .. } if !is_file_name(name) => {
+                Err(format!("operator {uid} has a state file {name:?}"))
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+/// Takes the payload out of its frame and checks it.
+fn unframe(bytes: &[u8]) -> Result<&[u8], String> {
+    if bytes.len() < HEADER + TRAILER {
+        return Err(format!("torn: it has {} bytes", bytes.len()));
+    }
+    let (header, rest) = bytes.split_at(HEADER);
+    let (payload, crc) = rest.split_at(rest.len() - TRAILER);
+    let (magic, numbers) = header.split_at(MAGIC.len());
+    let (version, length) = numbers.split_at(4);
+    if magic != MAGIC {
+        return Err("not the metadata of a checkpoint".to_string());
+    }
+    let version = u32::from_le_bytes(version.try_into().unwrap_or_default());
+    if version != METADATA_FORMAT_VERSION {
+        return Err(format!("of format version {version}, and this program reads {METADATA_FORMAT_VERSION}"));
+    }
+    let length = u64::from_le_bytes(length.try_into().unwrap_or_default());
+    if length != payload.len() as u64 {
+        return Err(format!("torn: {length} bytes were written, {} are there", payload.len()));
+    }
+    let expected = crc32fast::hash(&bytes[..bytes.len() - TRAILER]);
+    if crc != expected.to_le_bytes() {
+        return Err("damaged: its checksum is wrong".to_string());
+    }
+    Ok(payload)
+}
+
+#[cfg(test)]
+pub(crate) mod tests;

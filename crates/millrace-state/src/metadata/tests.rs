@@ -1,0 +1,154 @@
+use millrace_core::{
+    operator_state::{OperatorListSnapshot, OperatorStateStore},
+    schema::Schema,
+};
+
+use super::*;
+use crate::{KeyedStateHandle, SOURCE_SPLITS};
+
+pub(crate) fn lists(name: &str, items: &[i64]) -> Vec<OperatorListSnapshot> {
+    let mut store = OperatorStateStore::default();
+    store.list::<i64>(name).unwrap().update(items.to_vec());
+    store.snapshot().unwrap()
+}
+
+fn subtask(uid: &str, range: (u16, u16), data: StateHandle) -> OperatorSubtaskState {
+    let range = KeyGroupRange { start: range.0, end: range.1 };
+    OperatorSubtaskState { uid: OperatorUid(uid.into()), keyed: Some(KeyedStateHandle { range, data }), lists: vec![] }
+}
+
+pub(crate) fn file(directory: &str, name: &str) -> StateHandle {
+    StateHandle::File { directory: directory.into(), name: name.into(), size: 4_000_000_000, crc32: 0xdead_beef }
+}
+
+pub(crate) fn sample(directory: &str) -> CheckpointMetadata {
+    let source = OperatorSubtaskState {
+        uid: OperatorUid("source".into()),
+        keyed: None,
+        lists: lists(SOURCE_SPLITS, &[1, 2]),
+    };
+    CheckpointMetadata {
+        job: JobId(0xbeef),
+        checkpoint: CheckpointId(7),
+        generation: Generation(2),
+        attempt: Attempt(3),
+        created_at_ms: 1_700_000_000_000,
+        mode: CheckpointingMode::ExactlyOnce,
+        max_parallelism: 128,
+        is_final: false,
+        operators: vec![
+            OperatorStateMeta { uid: source.uid.clone(), name: "Kafka".into(), parallelism: 1, subtasks: vec![source] },
+            OperatorStateMeta {
+                uid: OperatorUid("count".into()),
+                name: "Count".into(),
+                parallelism: 2,
+                subtasks: vec![
+                    subtask("count", (0, 63), file(directory, "count-0.state")),
+                    subtask("count", (64, 127), StateHandle::Inline(vec![1, 2, 3])),
+                ],
+            },
+        ],
+    }
+}
+
+fn decode(bytes: &[u8]) -> Result<CheckpointMetadata> {
+    CheckpointMetadata::decode("chk-7/_metadata", bytes, "s3://b/job/chk-7")
+}
+
+/// Frames any payload as a valid file.
+fn framed(payload: &[u8]) -> Vec<u8> {
+    let mut bytes = [MAGIC.as_slice(), &1u32.to_le_bytes(), &(payload.len() as u64).to_le_bytes(), payload].concat();
+    bytes.extend(crc32fast::hash(&bytes).to_le_bytes());
+    bytes
+}
+
+#[test]
+fn metadata_moves_with_its_directory() {
+    let bytes = sample("file:///old/place").encode().unwrap();
+    assert!(!String::from_utf8_lossy(&bytes).contains("old/place"));
+    assert_eq!(decode(&bytes).unwrap(), sample("s3://b/job/chk-7"));
+}
+
+/// These bytes are in every checkpoint: they must never change within version 1.
+#[test]
+fn the_format_is_frozen() {
+    let golden = include_bytes!("../../tests/golden/metadata-v1.bin");
+    assert_eq!(decode(golden).unwrap(), sample("s3://b/job/chk-7"));
+    assert_eq!(sample("").encode().unwrap(), golden);
+}
+
+#[test]
+fn torn_and_flipped_metadata_is_refused_by_name() {
+    let bytes = sample("").encode().unwrap();
+    for length in 0..bytes.len() {
+        let error = decode(&bytes[..length]).unwrap_err();
+        assert!(error.message.contains("chk-7/_metadata") && !error.retryable, "{error}");
+    }
+    for index in 0..bytes.len() {
+        for bit in 0..8 {
+            let mut flipped = bytes.clone();
+            flipped[index] ^= 1 << bit;
+            assert!(decode(&flipped).is_err(), "byte {index}, bit {bit}");
+        }
+    }
+    let longer = [bytes.as_slice(), b"x"].concat();
+    assert!(decode(&longer).unwrap_err().message.contains("torn"));
+}
+
+#[test]
+fn another_format_is_refused_with_its_version() {
+    let mut newer = sample("").encode().unwrap();
+    newer[8] = 2;
+    assert!(decode(&newer).unwrap_err().message.contains("format version 2"));
+    assert!(decode(&[b'x'; 100]).unwrap_err().message.contains("not the metadata"));
+}
+
+/// A checksum only keeps accidents out: crafted payloads must neither panic nor take memory.
+#[test]
+fn crafted_payloads_are_refused() {
+    let bytes = sample("").encode().unwrap();
+    let payload = &bytes[HEADER..bytes.len() - TRAILER];
+    for length in 0..payload.len() {
+        assert!(decode(&framed(&payload[..length])).is_err(), "length {length}");
+    }
+    for index in 0..payload.len() {
+        for value in [0, 0x7f, 0xff] {
+            let mut changed = payload.to_vec();
+            changed[index] = value;
+            // Either it is refused or it is consistent.
+            if let Ok(metadata) = decode(&framed(&changed)) {
+                metadata.check().unwrap();
+            }
+        }
+    }
+    // A list that claims to have 2^63 elements.
+    let huge = [&payload[..payload.len() / 2], &[0xff; 9], &[0x7f]].concat();
+    assert!(decode(&framed(&huge)).is_err());
+}
+
+#[test]
+fn contradictions_are_named() {
+    let broken = |change: fn(&mut CheckpointMetadata)| {
+        let mut metadata = sample("");
+        change(&mut metadata);
+        decode(&metadata.encode().unwrap()).unwrap_err().message
+    };
+    assert!(broken(|m| m.operators[1].parallelism = 3).contains("2 subtasks and parallelism 3"));
+    assert!(broken(|m| m.operators[1].parallelism = 1000).contains("operator count"));
+    assert!(broken(|m| m.operators[0] = m.operators[1].clone()).contains("twice"));
+    assert!(broken(|m| m.max_parallelism = 100).contains("key groups 64 to 127 of 100"));
+    assert!(broken(|m| m.operators[1].subtasks[0].uid = OperatorUid("other".into())).contains("other"));
+    let escape = |m: &mut CheckpointMetadata| m.operators[1].subtasks[0].keyed.as_mut().unwrap().data = file("", "../x");
+    assert!(broken(escape).contains("../x"));
+    let backwards = |m: &mut CheckpointMetadata| {
+        m.operators[1].subtasks[0].keyed.as_mut().unwrap().range = KeyGroupRange { start: 5, end: 4 };
+    };
+    assert!(broken(backwards).contains("5 to 4"));
+}
+
+#[test]
+fn the_size_counts_files_inline_states_and_lists() {
+    let items: u64 = sample("").operators[0].subtasks[0].lists[0].items.iter().map(|item| item.len() as u64).sum();
+    assert_eq!(sample("").state_size(), 4_000_000_000 + 3 + items);
+    assert_eq!(Schema::of::<i64>().unwrap(), sample("").operators[0].subtasks[0].lists[0].schema);
+}

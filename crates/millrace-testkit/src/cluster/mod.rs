@@ -1,0 +1,405 @@
+//! A job as processes, for tests: a jobmanager and taskmanagers that are started, killed, paused and watched.
+//!
+//! ```no_run
+//! use millrace_testkit::cluster::{ClusterSpec, JobCluster, program};
+//!
+//! # fn main() -> millrace_testkit::cluster::Result<()> {
+//! let spec = ClusterSpec::new(program("checkpoint_example")?).args(["--files", "/data/in", "--checkpoints"]);
+//! let mut cluster = JobCluster::start(spec.taskmanagers(2))?;
+//! cluster.wait_until_running()?;
+//! cluster.kill_taskmanager(0)?;
+//! cluster.wait_until("a restart", |state| state.job.restarts == 1)?;
+//! # Ok(())
+//! # }
+//! ```
+
+mod error;
+mod programs;
+mod rest;
+mod spec;
+mod state;
+
+use std::{
+    fs,
+    os::unix::process::ExitStatusExt,
+    path::{Path, PathBuf},
+    process::Command,
+    thread,
+    time::{Duration, Instant},
+};
+
+use millrace_core::{
+    ids::JobId,
+    rest::{CheckpointingStatistics, JobDetails, JobExceptions, JobStatus, TaskManagers},
+};
+use serde::{Deserialize, de::DeserializeOwned};
+
+use crate::services::{ports::free_port, process::ManagedProcess, workdir::WorkDir};
+
+pub use error::{Error, Result};
+pub use programs::program;
+pub use spec::ClusterSpec;
+pub use state::JobState;
+
+use rest::RestClient;
+
+/// How long anything may take that a test waits for: long enough for a machine that is very busy.
+pub const PATIENCE: Duration = Duration::from_secs(60);
+/// How often a condition is looked at again.
+const POLL: Duration = Duration::from_millis(20);
+/// How much of each process's output a failure shows.
+const TAIL_LINES: usize = 25;
+/// SIGKILL.
+const KILLED: i32 = 9;
+
+/// The processes of a job. All end, by their ids, when this is dropped.
+#[derive(Debug)]
+pub struct JobCluster {
+    // Dropped in this order: the processes end before their directory goes.
+    jobmanager: ManagedProcess,
+    taskmanagers: Vec<ManagedProcess>,
+    announcement: Announcement,
+    launcher: Launcher,
+    rest: RestClient,
+}
+
+/// What a jobmanager says of itself in the cluster directory.
+#[derive(Clone, Debug, Deserialize)]
+struct Announcement {
+    pid: u32,
+    rest_address: String,
+    end: Option<JobEnd>,
+}
+
+/// How a job ended.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+pub struct JobEnd {
+    /// `FINISHED`, `CANCELED`, `FAILED` or `SUSPENDED`.
+    pub state: JobStatus,
+    /// Why it failed.
+    pub error: Option<String>,
+    /// The newest checkpoint, where it was kept.
+    pub retained_checkpoint: Option<String>,
+}
+
+impl JobCluster {
+    /// Starts the processes and waits until the jobmanager has announced itself; the job may not run yet.
+    pub fn start(spec: ClusterSpec) -> Result<Self> {
+        let mut launcher = Launcher::new(spec)?;
+        let (jobmanager, announcement) = launcher.jobmanager()?;
+        let taskmanagers = Vec::new();
+        let mut cluster = Self { jobmanager, taskmanagers, announcement, launcher, rest: RestClient::new() };
+        for _ in 0..cluster.launcher.spec.taskmanagers {
+            cluster.start_taskmanager()?;
+        }
+        Ok(cluster)
+    }
+
+    /// The job.
+    pub fn job(&self) -> JobId {
+        self.launcher.job
+    }
+
+    /// A directory of this cluster's own, which goes with it.
+    pub fn directory(&self) -> &Path {
+        self.launcher.dir.path()
+    }
+
+    /// Starts one more taskmanager. Returns its index; indexes are never used again.
+    pub fn start_taskmanager(&mut self) -> Result<usize> {
+        let index = self.taskmanagers.len();
+        self.taskmanagers.push(self.launcher.taskmanager(index)?);
+        Ok(index)
+    }
+
+    /// How many taskmanagers were ever started.
+    pub fn taskmanagers_started(&self) -> usize {
+        self.taskmanagers.len()
+    }
+
+    /// Kills a running taskmanager with SIGKILL and waits until it is gone.
+    ///
+    /// # Panics
+    /// When it had ended before: then the fault that a test wants did not happen.
+    pub fn kill_taskmanager(&mut self, index: usize) -> Result<()> {
+        kill_running(&mut self.taskmanagers[index])
+    }
+
+    /// Kills the running jobmanager with SIGKILL and waits until it is gone.
+    ///
+    /// # Panics
+    /// When it had ended before.
+    pub fn kill_jobmanager(&mut self) -> Result<()> {
+        kill_running(&mut self.jobmanager)
+    }
+
+    /// Starts a jobmanager for the same job where the last one was, which is killed first if it runs, and waits until
+    /// it has announced itself.
+    pub fn restart_jobmanager(&mut self) -> Result<()> {
+        self.jobmanager.kill()?;
+        (self.jobmanager, self.announcement) = self.launcher.jobmanager()?;
+        Ok(())
+    }
+
+    /// Stops a taskmanager from running (SIGSTOP).
+    pub fn pause_taskmanager(&mut self, index: usize) -> Result<()> {
+        Ok(self.taskmanagers[index].pause()?)
+    }
+
+    /// Lets a paused taskmanager run on.
+    pub fn resume_taskmanager(&mut self, index: usize) -> Result<()> {
+        Ok(self.taskmanagers[index].resume()?)
+    }
+
+    /// Stops the jobmanager from running (SIGSTOP).
+    pub fn pause_jobmanager(&mut self) -> Result<()> {
+        Ok(self.jobmanager.pause()?)
+    }
+
+    /// Lets a paused jobmanager run on.
+    pub fn resume_jobmanager(&mut self) -> Result<()> {
+        Ok(self.jobmanager.resume()?)
+    }
+
+    /// Whether a taskmanager's process is there.
+    pub fn taskmanager_is_alive(&mut self, index: usize) -> bool {
+        self.taskmanagers[index].is_alive()
+    }
+
+    /// What a taskmanager has printed so far.
+    pub fn stdout(&self, index: usize) -> String {
+        self.taskmanagers[index].stdout()
+    }
+
+    /// The file that holds what a taskmanager prints.
+    pub fn stdout_file(&self, index: usize) -> PathBuf {
+        self.directory().join(format!("{}.out", taskmanager_name(index)))
+    }
+
+    /// What a taskmanager has logged so far.
+    pub fn log(&self, index: usize) -> String {
+        self.taskmanagers[index].stderr()
+    }
+
+    /// What the jobmanager has logged since its last start.
+    pub fn jobmanager_log(&self) -> String {
+        self.jobmanager.stderr()
+    }
+
+    /// What the jobmanager's REST server answers.
+    pub fn rest<T: DeserializeOwned>(&self, path: &str) -> Result<T> {
+        self.rest.get(&self.announcement.rest_address, path)
+    }
+
+    /// The job's failures.
+    pub fn exceptions(&self) -> Result<JobExceptions> {
+        self.rest(&format!("/jobs/{}/exceptions", self.job()))
+    }
+
+    /// What the jobmanager says of the job. Its parts are asked for one after the other.
+    pub fn state(&self) -> Result<JobState> {
+        let job = self.job();
+        Ok(JobState {
+            job: self.rest::<JobDetails>(&format!("/jobs/{job}"))?,
+            checkpoints: self.rest::<CheckpointingStatistics>(&format!("/jobs/{job}/checkpoints"))?,
+            taskmanagers: self.rest::<TaskManagers>("/taskmanagers")?.taskmanagers,
+        })
+    }
+
+    /// The taskmanagers that hold tasks: their slots are in use.
+    pub fn busy_taskmanagers(&self, state: &JobState) -> Vec<usize> {
+        let busy = state.taskmanagers.iter().filter(|taskmanager| taskmanager.free_slots < taskmanager.slots_number);
+        let index = |pid: Option<u32>| self.taskmanagers.iter().position(|process| Some(process.pid()) == pid);
+        busy.filter_map(|taskmanager| index(taskmanager.pid)).collect()
+    }
+
+    /// Waits until a condition on the job's state holds; returns that state.
+    pub fn wait_until(&mut self, awaited: &str, mut condition: impl FnMut(&JobState) -> bool) -> Result<JobState> {
+        let mut last = String::from("nothing");
+        self.wait_for(awaited, PATIENCE, |cluster| {
+            let state = cluster.state();
+            last = match &state {
+                Ok(state) => state.to_string(),
+                Err(error) => error.to_string(),
+            };
+            (state.ok().filter(&mut condition), last.clone())
+        })
+    }
+
+    /// Waits until all tasks run.
+    pub fn wait_until_running(&mut self) -> Result<JobState> {
+        self.wait_until("running job", JobState::is_running)
+    }
+
+    /// Waits for a checkpoint that was triggered from now on: whatever a task has read until now is in it.
+    pub fn wait_for_new_checkpoint(&mut self) -> Result<JobState> {
+        let newest = self.state()?.checkpoints.history.iter().map(|checkpoint| checkpoint.id).max().unwrap_or(0);
+        self.wait_until("new checkpoint", |state| state.completed().is_some_and(|completed| completed.id > newest))
+    }
+
+    /// Asks again and again until there is an answer; beside it comes what is shown when there is none for too long.
+    /// Fails at once when the jobmanager ends.
+    pub fn wait_for<T>(
+        &mut self,
+        awaited: &str,
+        limit: Duration,
+        mut ask: impl FnMut(&mut Self) -> (Option<T>, String),
+    ) -> Result<T> {
+        let end = Instant::now() + limit;
+        loop {
+            let lives = self.jobmanager.is_alive();
+            let (answer, last) = ask(self);
+            let awaited = || awaited.to_owned();
+            match answer {
+                Some(answer) => return Ok(answer),
+                None if !lives => {
+                    let name = "the jobmanager".to_owned();
+                    return Err(Error::Ended { name, awaited: awaited(), logs: self.tails() });
+                }
+                None if Instant::now() >= end => {
+                    return Err(Error::TimedOut { awaited: awaited(), limit, last, logs: self.tails() });
+                }
+                None => thread::sleep(POLL),
+            }
+        }
+    }
+
+    /// Asks the jobmanager to end the job.
+    pub fn cancel(&self) -> Result<()> {
+        let path = format!("/jobs/{}?mode=cancel", self.job());
+        self.rest.send(reqwest::Method::PATCH, &self.announcement.rest_address, &path).map(drop)
+    }
+
+    /// Asks the jobmanager to end the job with a final checkpoint.
+    pub fn stop(&self) -> Result<()> {
+        let path = format!("/jobs/{}/stop", self.job());
+        self.rest.send(reqwest::Method::POST, &self.announcement.rest_address, &path).map(drop)
+    }
+
+    /// Waits until the jobmanager and all taskmanagers have ended by themselves, as they do with the job.
+    pub fn wait_end(&mut self) -> Result<JobEnd> {
+        let until = Instant::now() + PATIENCE;
+        let left = || until.saturating_duration_since(Instant::now());
+        let mut running = Vec::new();
+        if self.jobmanager.wait_timeout(left())?.is_none() {
+            running.push("the jobmanager".to_owned());
+        }
+        for (index, taskmanager) in self.taskmanagers.iter_mut().enumerate() {
+            if taskmanager.wait_timeout(left())?.is_none() {
+                running.push(taskmanager_name(index));
+            }
+        }
+        let end = self.launcher.announcement()?.and_then(|announcement| announcement.end);
+        match end {
+            Some(end) if running.is_empty() => Ok(end),
+            end => Err(Error::TimedOut {
+                awaited: "end of all processes with the job".to_owned(),
+                limit: PATIENCE,
+                last: format!("still running: {running:?}; announced: {end:?}"),
+                logs: self.tails(),
+            }),
+        }
+    }
+
+    /// The end of what all processes have written.
+    pub fn tails(&self) -> String {
+        let mut text = tail("jobmanager", "log", &self.jobmanager.stderr());
+        for (index, process) in self.taskmanagers.iter().enumerate() {
+            text += &tail(&taskmanager_name(index), "log", &process.stderr());
+            text += &tail(&taskmanager_name(index), "output", &process.stdout());
+        }
+        text
+    }
+}
+
+/// Starts processes.
+#[derive(Debug)]
+struct Launcher {
+    spec: ClusterSpec,
+    job: JobId,
+    rpc_port: u16,
+    jobmanagers: usize,
+    dir: WorkDir,
+}
+
+impl Launcher {
+    fn new(spec: ClusterSpec) -> Result<Self> {
+        let dir = WorkDir::new("cluster")?;
+        // Not 0: taskmanagers look for a jobmanager that comes back where it was.
+        let rpc_port = free_port();
+        Ok(Self { spec, job: JobId(uuid::Uuid::new_v4().as_u128()), rpc_port, jobmanagers: 0, dir })
+    }
+
+    fn jobmanager(&mut self) -> Result<(ManagedProcess, Announcement)> {
+        self.jobmanagers += 1;
+        let name = format!("jobmanager-{}", self.jobmanagers);
+        let mut process = ManagedProcess::spawn(&name, &self.command("jobmanager"), self.dir.path())?;
+        let pid = process.pid();
+        let mut announcement = None;
+        process.wait_until("announcement", PATIENCE, |_| {
+            announcement = self.announcement().ok().flatten().filter(|announcement| announcement.pid == pid);
+            announcement.is_some()
+        })?;
+        Ok((process, announcement.expect("it was waited for")))
+    }
+
+    fn taskmanager(&self, index: usize) -> Result<ManagedProcess> {
+        Ok(ManagedProcess::spawn(&taskmanager_name(index), &self.command("taskmanager"), self.dir.path())?)
+    }
+
+    fn command(&self, role: &str) -> Command {
+        let mut command = Command::new(&self.spec.program);
+        command.args(&self.spec.args).current_dir(self.dir.path());
+        for (name, _) in std::env::vars_os() {
+            if name.to_string_lossy().starts_with("MILLRACE_") {
+                command.env_remove(name);
+            }
+        }
+        let cluster = self.cluster_directory();
+        let own = [
+            ("job.id", self.job.to_string()),
+            ("cluster.directory", cluster.display().to_string()),
+            ("jobmanager.rpc.port", self.rpc_port.to_string()),
+            ("rest.port", "0".to_owned()),
+            ("taskmanager.numberOfTaskSlots", self.spec.slots.to_string()),
+        ];
+        let own = own.iter().map(|(key, value)| (*key, value.as_str()));
+        let given = self.spec.config.iter().map(|(key, value)| (key.as_str(), value.as_str()));
+        // A later line for the same key wins.
+        let lines: String = own.chain(given).map(|(key, value)| format!("{key}={value}\n")).collect();
+        command.env("MILLRACE_ROLE", role).env("MILLRACE_OVERRIDES", lines);
+        command
+    }
+
+    fn cluster_directory(&self) -> PathBuf {
+        self.dir.path().join("cluster")
+    }
+
+    fn announcement(&self) -> Result<Option<Announcement>> {
+        let path = self.cluster_directory().join(format!("{}.json", self.job));
+        let text = match fs::read(&path) {
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+            text => text,
+        };
+        let read = text.and_then(|text| Ok(serde_json::from_slice(&text)?));
+        read.map(Some).map_err(|source| Error::File { path, source })
+    }
+}
+
+fn taskmanager_name(index: usize) -> String {
+    format!("taskmanager-{index}")
+}
+
+fn kill_running(process: &mut ManagedProcess) -> Result<()> {
+    process.kill()?;
+    let status = process.wait_timeout(Duration::ZERO)?;
+    let signal = status.and_then(|status| status.signal());
+    assert_eq!(signal, Some(KILLED), "process {} ended by itself ({status:?}) before it was killed", process.pid());
+    Ok(())
+}
+
+fn tail(name: &str, what: &str, text: &str) -> String {
+    let lines: Vec<_> = text.lines().collect();
+    let last = lines[lines.len().saturating_sub(TAIL_LINES)..].join("\n");
+    if last.is_empty() { String::new() } else { format!("--- {name}, end of its {what}:\n{last}\n") }
+}

@@ -1,0 +1,448 @@
+//! The model of a jobmanager's shell: it runs the effects of the real coordinator and the real log protocol over the
+//! simulated store and messages.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+
+use millrace_core::{
+    Error,
+    ids::{Attempt, CheckpointId, Generation},
+};
+use millrace_runtime::coordinator::{
+    AppendOutcome, CheckpointCoordinator, CoordinatorEvent, Effect, LeaderOutcome, RestorePoint, TaskAnswer,
+    TriggerReason,
+};
+use millrace_state::log::{
+    CheckpointRecord, LogProtocol, TerminalRecord, TerminalResult, WriterId,
+    protocol::{Append, Command, Effect as LogEffect, Event as LogEvent, Outcome},
+};
+
+use super::{
+    counters::Seen,
+    plan::Blow,
+    requests::{Answer, Op},
+    store::{JOB, Restored},
+    task::{Deployment, Start},
+    world::{Event, World},
+};
+
+/// What a jobmanager wants of the log.
+#[derive(Clone, Debug)]
+pub enum LogTask {
+    /// Take over.
+    Claim,
+    /// Append a checkpoint.
+    Append(CheckpointRecord),
+    /// See whether it still is the leader.
+    Check(CheckpointId),
+    /// Delete void entries.
+    Trim,
+    /// Append the job's end.
+    Terminal,
+}
+
+/// Where a jobmanager stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Phase {
+    /// It is becoming the job's only one.
+    TakingOver,
+    /// It waits for the coordinator's word from where to restart.
+    Deciding,
+    /// It reads the checkpoint to restart from.
+    Restoring(CheckpointId),
+    /// Its tasks run.
+    Running(usize),
+    /// The final checkpoint is complete.
+    Finishing,
+}
+
+/// What happens to a jobmanager.
+#[derive(Clone, Debug)]
+pub enum JobManagerEvent {
+    /// The store answers.
+    Answer(u64, Op, Answer),
+    /// The store has not answered for long.
+    Timeout(u64, Op),
+    /// A task answers a barrier: its deployment, its index and the message's number come first.
+    Task(usize, usize, u64, TaskAnswer),
+    /// The coordinator's time has come.
+    Tick,
+    /// The tasks of a deployment have died.
+    TasksLost(usize),
+    /// Effects that were left over when it was stopped between two of them.
+    Effects(Vec<Effect>),
+}
+
+/// A jobmanager.
+#[derive(Debug)]
+pub struct JobManager {
+    /// Whether it runs.
+    pub alive: bool,
+    /// Until when it stands still.
+    pub paused_until: u64,
+    /// Whether it stood still and another was started since.
+    pub replaced: bool,
+    /// It dies as soon as it has taken over.
+    pub short_lived: bool,
+    /// Its generation, once claimed.
+    pub generation: Generation,
+    /// Where it stands.
+    pub phase: Phase,
+    /// The highest generation that the log had when it last listed it.
+    pub listed: Generation,
+    /// Its metadata was created, the entry was not.
+    pub wrote_metadata: bool,
+    /// Its entry was created, nothing was announced.
+    pub created_entry: bool,
+    /// The requests that wait for an answer.
+    pub open: BTreeSet<u64>,
+    /// What it wants of the log at present.
+    pub log_task: Option<LogTask>,
+    /// Its side of the log.
+    pub protocol: LogProtocol,
+    log_queue: VecDeque<LogTask>,
+    coordinator: Option<CheckpointCoordinator>,
+    attempt: Attempt,
+    /// The checkpoints that it tried to complete.
+    pub instances: BTreeMap<CheckpointId, usize>,
+    tick_at: Option<u64>,
+    asked_for_final: bool,
+}
+
+impl World {
+    /// Starts a jobmanager.
+    pub fn start_jobmanager(&mut self) {
+        if self.jobmanagers.iter().filter(|jm| jm.alive).count() > 3 || self.store.has_ended() {
+            return;
+        }
+        for jm in &mut self.jobmanagers {
+            jm.replaced |= jm.paused_until > self.now;
+        }
+        let index = self.jobmanagers.len();
+        let short_lived = index > 0 && self.chance(self.plan.short_lived);
+        self.note(|| format!("jobmanager {index} starts"));
+        self.jobmanagers.push(JobManager {
+            alive: true,
+            paused_until: 0,
+            replaced: false,
+            short_lived,
+            generation: Generation(0),
+            phase: Phase::TakingOver,
+            listed: Generation(0),
+            wrote_metadata: false,
+            created_entry: false,
+            open: BTreeSet::new(),
+            log_task: None,
+            protocol: LogProtocol::new(JOB, self.mutation.checks()),
+            log_queue: VecDeque::new(),
+            coordinator: None,
+            attempt: Attempt(0),
+            instances: BTreeMap::new(),
+            tick_at: None,
+            asked_for_final: false,
+        });
+        self.want_of_log(index, LogTask::Claim);
+    }
+
+    /// Something happens to a jobmanager.
+    pub fn at_jobmanager(&mut self, index: usize, event: JobManagerEvent) {
+        let jm = &mut self.jobmanagers[index];
+        if !jm.alive {
+            return;
+        }
+        if jm.paused_until > self.now {
+            let at = jm.paused_until;
+            return self.queue_at(at, Event::JobManager(index, event));
+        }
+        if std::mem::take(&mut jm.replaced) {
+            self.counters.saw(Seen::ZombieWoke);
+            self.note(|| format!("jobmanager {index} wakes up and has been replaced"));
+        }
+        let point = self.point_of(index, &event);
+        if let Some(point) = point
+            && let Some(blow) = self.strike(index, point)
+        {
+            if let Blow::Pause(_) = blow {
+                self.queue_at(self.jobmanagers[index].paused_until, Event::JobManager(index, event));
+            }
+            return;
+        }
+        match event {
+            JobManagerEvent::Answer(id, op, answer) => self.answered(index, id, op, answer),
+            JobManagerEvent::Timeout(id, op) => self.timed_out(index, id, op),
+            JobManagerEvent::Task(deployment, task, number, answer) => {
+                self.task_answered(index, deployment, task, number, answer);
+            }
+            JobManagerEvent::Tick => {
+                self.jobmanagers[index].tick_at = None;
+                self.coordinate(index, CoordinatorEvent::Tick);
+            }
+            JobManagerEvent::TasksLost(deployment) => self.tasks_lost(index, deployment),
+            JobManagerEvent::Effects(effects) => self.run_effects(index, effects),
+        }
+    }
+
+    fn task_answered(&mut self, index: usize, deployment: usize, task: usize, number: u64, answer: TaskAnswer) {
+        let own = self.deployments[deployment].generation == self.jobmanagers[index].generation;
+        let latest = &mut self.deployments[deployment].latest[task].1;
+        if !own {
+            self.counters.saw(Seen::MisdirectedAnswer);
+        } else if number < *latest {
+            self.counters.saw(Seen::ReorderedMessage);
+        } else {
+            *latest = number;
+        }
+        self.coordinate(index, CoordinatorEvent::Answered(answer));
+    }
+
+    /// The tasks of a deployment have died.
+    fn tasks_lost(&mut self, index: usize, deployment: usize) {
+        if self.jobmanagers[index].phase != Phase::Running(deployment) {
+            return;
+        }
+        self.note(|| format!("jobmanager {index} notices that deployment {deployment} is dead"));
+        self.jobmanagers[index].phase = Phase::Deciding;
+        self.coordinate(index, CoordinatorEvent::TasksStopped);
+        if self.jobmanagers[index].phase == Phase::Deciding && self.jobmanagers[index].alive {
+            self.counters.saw(Seen::RestartWaitedForCommit);
+        }
+    }
+
+    /// Wants something of the log; one thing is done at a time.
+    pub fn want_of_log(&mut self, index: usize, task: LogTask) {
+        self.jobmanagers[index].log_queue.push_back(task);
+        self.go_on_with_log(index);
+    }
+
+    fn go_on_with_log(&mut self, index: usize) {
+        let unique = self.unique();
+        let now_ms = self.now;
+        let jm = &mut self.jobmanagers[index];
+        if jm.log_task.is_some() {
+            return;
+        }
+        let Some(task) = jm.log_queue.pop_front() else { return };
+        let writer = WriterId(u128::from(unique));
+        let command = match &task {
+            LogTask::Claim => Command::ClaimGeneration { writer, owner: format!("jobmanager {index}"), now_ms },
+            LogTask::Append(record) => {
+                let retain = self.plan.config.num_retained as usize;
+                Command::Append { writer, now_ms, body: Append::Checkpoint { record: record.clone(), retain } }
+            }
+            LogTask::Check(_) => Command::AnnounceCheck,
+            LogTask::Trim => Command::Trim,
+            LogTask::Terminal => {
+                let checkpoints_retained = self.plan.config.num_retained > 1;
+                let record = TerminalRecord { result: TerminalResult::Finished, checkpoints_retained };
+                Command::Append { writer, now_ms, body: Append::Terminal(record) }
+            }
+        };
+        jm.log_task = Some(task);
+        self.step_log(index, LogEvent::Command(command));
+    }
+
+    /// Advances a jobmanager's side of the log.
+    pub fn step_log(&mut self, index: usize, event: LogEvent) {
+        for effect in self.jobmanagers[index].protocol.step(event) {
+            match effect {
+                LogEffect::Store { request, op } => self.request(index, Op::Log(request, op)),
+                LogEffect::Done(outcome) => self.log_done(index, outcome),
+            }
+        }
+    }
+
+    fn log_done(&mut self, index: usize, outcome: Outcome) {
+        let Some(task) = self.jobmanagers[index].log_task.take() else { return };
+        self.note(|| format!("jobmanager {index}: {task:?} ends with {outcome:?}"));
+        if let Outcome::Refused(error) = &outcome {
+            return self.violated(format!("the log refuses jobmanager {index}: {error}"));
+        }
+        match task {
+            LogTask::Claim => self.claim_done(index, outcome),
+            LogTask::Append(record) => {
+                let outcome = match outcome {
+                    Outcome::Appended { .. } => AppendOutcome::Appended,
+                    Outcome::GaveUp(error) => AppendOutcome::Unknown(error),
+                    _ => AppendOutcome::Fenced,
+                };
+                if matches!(outcome, AppendOutcome::Appended) && self.chance(self.plan.trim) {
+                    self.jobmanagers[index].log_queue.push_back(LogTask::Trim);
+                }
+                self.coordinate(index, CoordinatorEvent::Appended { checkpoint: record.id, outcome });
+            }
+            LogTask::Check(checkpoint) => {
+                let outcome = match outcome {
+                    Outcome::StillLeader => LeaderOutcome::Yes,
+                    Outcome::GaveUp(error) => LeaderOutcome::Unknown(error),
+                    _ => LeaderOutcome::No,
+                };
+                self.coordinate(index, CoordinatorEvent::StillLeader { checkpoint, outcome });
+            }
+            LogTask::Trim => {
+                if let Outcome::Trimmed { deleted: 1.. } = outcome {
+                    self.counters.saw(Seen::Trimmed);
+                }
+            }
+            LogTask::Terminal => self.terminal_done(index, outcome),
+        }
+        if self.jobmanagers[index].alive {
+            self.go_on_with_log(index);
+        }
+    }
+
+    fn claim_done(&mut self, index: usize, outcome: Outcome) {
+        match outcome {
+            Outcome::Claimed { generation } => {
+                self.jobmanagers[index].generation = generation;
+                if self.jobmanagers[index].short_lived && !self.is_calm() {
+                    return self.crash(index);
+                }
+                if self.chance(self.plan.trim) {
+                    self.jobmanagers[index].log_queue.push_back(LogTask::Trim);
+                }
+                self.request(index, Op::HighestCheckpoint);
+            }
+            Outcome::GaveUp(_) => self.jobmanagers[index].log_queue.push_front(LogTask::Claim),
+            _ => self.retire(index),
+        }
+    }
+
+    fn terminal_done(&mut self, index: usize, outcome: Outcome) {
+        match outcome {
+            Outcome::Appended { released, .. } => {
+                self.note(|| format!("jobmanager {index} has ended the job"));
+                let kept = self.jobmanagers[index].coordinator.as_ref().map_or(&[][..], |c| c.retained()).to_vec();
+                if self.plan.config.num_retained == 1 {
+                    for checkpoint in released.iter().map(|record| record.id).chain(kept) {
+                        self.delete_checkpoint(index, checkpoint);
+                    }
+                }
+                self.retire(index);
+            }
+            Outcome::GaveUp(_) => self.jobmanagers[index].log_queue.push_front(LogTask::Terminal),
+            _ => self.retire(index),
+        }
+    }
+
+    /// The new jobmanager knows which ids were used.
+    pub fn recovered(&mut self, index: usize, highest: CheckpointId) {
+        let jm = &mut self.jobmanagers[index];
+        let history = jm.protocol.view().checkpoints().map(|record| record.id).collect();
+        let config = self.plan.config.clone();
+        jm.coordinator = Some(CheckpointCoordinator::recovered(config, jm.generation, history, highest.next()));
+        jm.phase = Phase::Deciding;
+        self.decide(index);
+    }
+
+    /// Restarts the tasks when it is known from where.
+    fn decide(&mut self, index: usize) {
+        let jm = &mut self.jobmanagers[index];
+        if jm.phase != Phase::Deciding || !jm.alive {
+            return;
+        }
+        match jm.coordinator.as_ref().map(CheckpointCoordinator::restore_point) {
+            Some(RestorePoint::Checkpoint(id)) => {
+                jm.phase = Phase::Restoring(id);
+                self.request(index, Op::ReadCheckpoint(id));
+            }
+            Some(RestorePoint::Empty) => {
+                if jm.generation == self.store.generation() {
+                    let result = self.oracle.starts_empty(self.records_were_read);
+                    self.expect(result);
+                }
+                self.deploy(index, None);
+            }
+            Some(RestorePoint::Undecided) | None => {}
+        }
+    }
+
+    /// The checkpoint to restart from was read, or something of it is missing.
+    pub fn checkpoint_read(&mut self, index: usize, id: CheckpointId, restored: Result<Restored, String>) {
+        if self.jobmanagers[index].phase != Phase::Restoring(id) {
+            return;
+        }
+        match restored {
+            Ok(restored) => self.deploy(index, Some((id, restored))),
+            // Judged when it was read: the files of an old jobmanager's checkpoint may have been deleted by a newer.
+            Err(missing) => {
+                self.note(|| format!("jobmanager {index} cannot restore: {missing}"));
+                self.retire(index);
+            }
+        }
+    }
+
+    fn deploy(&mut self, index: usize, restored: Option<(CheckpointId, Restored)>) {
+        let (spare, generation) = (self.plan.spare_old_tasks, self.jobmanagers[index].generation);
+        for other in 0..self.deployments.len() {
+            let theirs = self.deployments[other].generation;
+            if theirs == generation || (theirs < generation && !self.chance(spare)) {
+                self.kill(other);
+            }
+        }
+        let jm = &mut self.jobmanagers[index];
+        jm.attempt = jm.attempt.next();
+        jm.asked_for_final = false;
+        let deployment = self.deployments.len();
+        jm.phase = Phase::Running(deployment);
+        let checkpoint = restored.as_ref().map(|(id, _)| *id);
+        let start = Start {
+            by: (index, jm.generation, jm.attempt),
+            exact: self.plan.is_exact(),
+            mode: self.mutation.aligner_mode(&self.plan),
+            bases: (0..self.plan.sources).map(|source| self.topic_end(source)).collect(),
+            counters: self.plan.counters,
+            restored: restored.map(|(_, restored)| (restored.instance, restored.snapshots)),
+        };
+        let started = Deployment::start(start);
+        let (attempt, tasks) = (started.attempt, started.tasks().collect());
+        self.deployments.push(started);
+        self.note(|| format!("jobmanager {index} starts deployment {deployment} from checkpoint {checkpoint:?}"));
+        self.queue_in(1, Event::Step(deployment));
+        self.coordinate(index, CoordinatorEvent::TasksRunning { attempt, tasks, restored: checkpoint });
+        match checkpoint {
+            Some(_) => self.counters.saw(Seen::Restored),
+            None => self.coordinate(index, CoordinatorEvent::Trigger(TriggerReason::Initial)),
+        }
+    }
+
+    /// All input has been read: the final checkpoint is taken.
+    pub fn end_of_input(&mut self, index: usize) {
+        let jm = &mut self.jobmanagers[index];
+        if !std::mem::replace(&mut jm.asked_for_final, true) {
+            self.note(|| format!("jobmanager {index} takes the final checkpoint"));
+            self.coordinate(index, CoordinatorEvent::Trigger(TriggerReason::Final));
+        }
+    }
+
+    /// Tells the coordinator and does what it wants.
+    pub fn coordinate(&mut self, index: usize, event: CoordinatorEvent) {
+        let now = self.now;
+        let jm = &mut self.jobmanagers[index];
+        let Some(coordinator) = jm.coordinator.as_mut().filter(|_| jm.alive) else { return };
+        let effects = coordinator.on(now, event);
+        self.run_effects(index, effects);
+        let jm = &mut self.jobmanagers[index];
+        let wakeup = jm.coordinator.as_ref().and_then(CheckpointCoordinator::next_wakeup).map(|at| at.max(now));
+        if jm.alive && wakeup.is_some_and(|at| jm.tick_at.is_none_or(|earlier| at < earlier)) {
+            jm.tick_at = wakeup;
+            let at = wakeup.unwrap_or(now);
+            self.queue_at(at, Event::JobManager(index, JobManagerEvent::Tick));
+        }
+        self.decide(index);
+    }
+
+    /// The jobmanager ends by itself, and its tasks with it.
+    pub fn retire(&mut self, index: usize) {
+        self.note(|| format!("jobmanager {index} ends"));
+        self.jobmanagers[index].alive = false;
+        for deployment in 0..self.deployments.len() {
+            if self.deployments[deployment].jobmanager == index {
+                self.kill(deployment);
+            }
+        }
+    }
+}
+
+/// An error that a shell makes up.
+pub fn no_answer() -> Error {
+    Error::external("the store does not answer")
+}
