@@ -1,1 +1,1 @@
-//! placeholder
+//! Jobs written with the public SDK; see `src/bin`.

@@ -6,7 +6,7 @@
 
 use std::time::{Duration, Instant};
 
-use millrace_tests::sim::{Counters, Mutation, REQUIRED, report, run};
+use millrace_tests::sim::{Counters, Mutation, REQUIRED, Seen, report, run};
 
 /// How often each event must have happened.
 const AT_LEAST: u64 = 1000;
@@ -34,6 +34,7 @@ fn no_schedule_breaks_a_promise() {
         seed += 1;
         assert!(start.elapsed() < 10 * time + Duration::from_secs(60), "some events are too rare:\n{counters}");
     }
+    assert_eq!(counters.get(Seen::FullSchedule), seed, "a schedule without three tasks, two checkpoints and a crash");
     println!("{seed} schedules in {:?}:\n{counters}", start.elapsed());
 }
 

@@ -77,9 +77,8 @@ impl Announcement {
         create_private(directory)?;
         let path = path_of(directory, self.job_id);
         let unfinished = directory.join(format!(".{}.{}", self.job_id, std::process::id()));
-        let failed = |error: io::Error| {
-            Error::external(format!("announcement {} cannot be written: {error}", path.display()))
-        };
+        let failed =
+            |error: io::Error| Error::external(format!("announcement {} cannot be written: {error}", path.display()));
         let text = serde_json::to_vec_pretty(self).map_err(|error| failed(error.into()))?;
         let mut options = fs::OpenOptions::new();
         let options = options.write(true).create(true).truncate(true).mode(0o600);
@@ -191,7 +190,8 @@ fn arguments() -> Result<Vec<String>> {
 }
 
 fn environment() -> BTreeMap<String, String> {
-    let text = std::env::vars_os().filter_map(|(key, value)| Some((key.into_string().ok()?, value.into_string().ok()?)));
+    let text =
+        std::env::vars_os().filter_map(|(key, value)| Some((key.into_string().ok()?, value.into_string().ok()?)));
     text.filter(|(key, _)| key.starts_with("MILLRACE_")).collect()
 }
 

@@ -181,8 +181,8 @@ impl ShownTask {
             registry.register(Box::new(collector.clone()))?;
             Ok(collector)
         });
-        let collector =
-            collector.map_err(|error| Error::internal(format!("the metrics of task {task_name} {subtask}: {error}")))?;
+        let collector = collector
+            .map_err(|error| Error::internal(format!("the metrics of task {task_name} {subtask}: {error}")))?;
         Ok(Self { registry: registry.clone(), collector })
     }
 }

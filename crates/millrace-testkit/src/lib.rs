@@ -1,4 +1,5 @@
 //! What Millrace's tests share: real services to test against, and jobs as processes.
 
 pub mod cluster;
+pub mod faulty_store;
 pub mod services;

@@ -7,8 +7,10 @@ use millrace_core::{
     Error, Record, Result, checkpoint::CheckpointingMode, restart::RestartStrategy, source::Source,
 };
 use millrace_runtime::{graph::JobGraph, source::TypedSource};
-use millrace_state::{BackendRegistry, FsStateBackend, MemoryStateBackend, SnapshotTarget, StateBackend};
-use millrace_worker::config::Configuration;
+use millrace_state::{
+    BackendRegistry, FsStateBackend, MemoryStateBackend, SnapshotTarget, StateBackend, backend::DEFAULT_MAX_STATE_SIZE,
+};
+use millrace_worker::{config::Configuration, logging};
 
 use crate::{
     JobExecutionResult,
@@ -31,7 +33,14 @@ pub struct StreamExecutionEnvironment {
     plan: SharedPlan,
     /// What the program set, in order.
     settings: Vec<(String, String)>,
-    backends: BackendRegistry,
+    own_backends: Vec<OwnBackend>,
+}
+
+/// A backend that the program brought along.
+struct OwnBackend {
+    backend: Arc<dyn StateBackend>,
+    /// Whether it is to be used even if its name is taken.
+    chosen: bool,
 }
 
 impl StreamExecutionEnvironment {
@@ -64,25 +73,27 @@ impl StreamExecutionEnvironment {
     /// Chooses the state backend: [`MemoryStateBackend`], [`FsStateBackend`], or one of
     /// your own.
     pub fn set_state_backend(&mut self, backend: impl StateBackend + 'static) -> &mut Self {
+        self.configure("state.backend", backend.name());
         let own: &dyn Any = &backend;
-        if let Some(directory) = own.downcast_ref::<FsStateBackend>().and_then(FsStateBackend::checkpoint_dir) {
-            self.configure("state.checkpoints.dir", directory);
-        }
-        if own.is::<MemoryStateBackend>() && own.downcast_ref() != Some(&MemoryStateBackend::default()) {
-            if let SnapshotTarget::JobManager { max_state_size } = backend.snapshot_target() {
+        if let Some(fs) = own.downcast_ref::<FsStateBackend>() {
+            if let Some(directory) = fs.checkpoint_dir() {
+                self.configure("state.checkpoints.dir", directory);
+            }
+        } else if own.is::<MemoryStateBackend>() {
+            if let SnapshotTarget::JobManager { max_state_size } = backend.snapshot_target()
+                && max_state_size != DEFAULT_MAX_STATE_SIZE
+            {
                 self.configure("state.backend.memory.max-state-size", max_state_size);
             }
+        } else {
+            self.own_backends.push(OwnBackend { backend: Arc::new(backend), chosen: true });
         }
-        self.configure("state.backend", backend.name());
-        self.backends.replace(Arc::new(backend));
         self
     }
 
     /// Makes a backend of your own known by its name, so that the configuration can choose it (`state.backend`).
     pub fn register_state_backend(&mut self, backend: impl StateBackend + 'static) -> &mut Self {
-        if let Err(error) = self.backends.register(Arc::new(backend)) {
-            self.plan.edit().errors.push(error);
-        }
+        self.own_backends.push(OwnBackend { backend: Arc::new(backend), chosen: false });
         self
     }
 
@@ -172,12 +183,141 @@ impl StreamExecutionEnvironment {
     fn into_job(self, name: &str) -> Result<(JobGraph, Configuration, BackendRegistry)> {
         let configuration = self.configuration()?;
         let settings = configuration.settings()?;
+        // Before anything is worth a line in the log.
+        logging::init(&settings.log)?;
         let graph_settings = GraphSettings {
             parallelism: settings.parallelism,
             max_parallelism: settings.max_parallelism,
             checkpoints: settings.checkpoint.is_enabled(),
         };
+        let backends = backends(self.own_backends, settings.memory_max_state_size)?;
         let graph = job_graph(self.plan.take(), name, graph_settings)?;
-        Ok((graph, configuration, self.backends))
+        Ok((graph, configuration, backends))
+    }
+}
+
+/// The backends that the job may use: Millrace's own, as configured, and the program's.
+fn backends(own: Vec<OwnBackend>, memory_max_state_size: u64) -> Result<BackendRegistry> {
+    let mut backends = BackendRegistry::default();
+    backends.replace(Arc::new(MemoryStateBackend::with_max_state_size(memory_max_state_size)));
+    for OwnBackend { backend, chosen } in own {
+        match chosen {
+            true => backends.replace(backend),
+            false => backends.register(backend)?,
+        }
+    }
+    Ok(backends)
+}
+
+#[cfg(test)]
+mod tests {
+    use millrace_core::checkpoint::Retention;
+
+    use super::*;
+
+    #[test]
+    fn the_programs_settings_reach_the_configuration() {
+        let mut env = StreamExecutionEnvironment::new();
+        env.enable_checkpointing(Duration::from_millis(1500)).set_parallelism(3).set_max_parallelism(64);
+        env.checkpoint_config().set_timeout(Duration::from_micros(2500)).set_tolerable_failures(7);
+        env.set_state_backend(FsStateBackend::new("file:///tmp/checkpoints"));
+        env.set_restart_strategy(RestartStrategy::FixedDelay { attempts: 3, delay: Duration::from_secs(2) });
+        let settings = env.configuration().unwrap().settings().unwrap();
+        assert_eq!(settings.checkpoint.interval, Some(Duration::from_millis(1500)));
+        assert_eq!(settings.checkpoint.timeout, Duration::from_micros(2500));
+        assert_eq!(settings.checkpoint.tolerable_failed, Some(7));
+        assert_eq!((settings.parallelism, settings.max_parallelism), (3, 64));
+        assert_eq!(settings.state_backend, "filesystem");
+        assert_eq!(settings.checkpoint_dir.as_deref(), Some("file:///tmp/checkpoints"));
+        assert_eq!(settings.restart_strategy.name(), "fixed-delay");
+    }
+
+    #[test]
+    fn every_restart_strategy_is_read_as_it_was_set() {
+        let second = Duration::from_secs(1);
+        for strategy in [
+            RestartStrategy::None,
+            RestartStrategy::FixedDelay { attempts: 0, delay: Duration::ZERO },
+            RestartStrategy::ExponentialDelay { initial: second, max: 9 * second, multiplier: 2.5, reset_threshold: second },
+            RestartStrategy::FailureRate { failures: 4, interval: second, delay: second / 8 },
+        ] {
+            let mut env = StreamExecutionEnvironment::new();
+            env.set_restart_strategy(strategy.clone());
+            assert_eq!(env.configuration().unwrap().settings().unwrap().restart_strategy, strategy);
+        }
+    }
+
+    #[test]
+    fn every_checkpoint_setting_is_read_as_it_was_set() {
+        let mut env = StreamExecutionEnvironment::new();
+        env.checkpoint_config()
+            .set_interval(Duration::from_secs(7))
+            .set_mode(CheckpointingMode::AtLeastOnce)
+            .set_timeout(Duration::from_secs(6))
+            .set_min_pause(Duration::from_secs(5))
+            .set_max_concurrent(4)
+            .set_tolerable_failures(0)
+            .set_num_retained(2)
+            .set_retention(Retention::RetainOnCancellation)
+            .set_directory("file:///tmp/c");
+        let expected = millrace_core::checkpoint::CheckpointConfig {
+            interval: Some(Duration::from_secs(7)),
+            mode: CheckpointingMode::AtLeastOnce,
+            timeout: Duration::from_secs(6),
+            min_pause: Duration::from_secs(5),
+            max_concurrent: 4,
+            tolerable_failed: Some(0),
+            num_retained: 2,
+            retention: Retention::RetainOnCancellation,
+        };
+        assert_eq!(env.configuration().unwrap().settings().unwrap().checkpoint, expected);
+    }
+
+    #[test]
+    fn the_memory_backends_limit_is_the_configured_one() {
+        let limit = |backend: MemoryStateBackend| {
+            let mut env = StreamExecutionEnvironment::new();
+            env.set_state_backend(backend);
+            let settings = env.configuration().unwrap().settings().unwrap();
+            assert_eq!(settings.state_backend, "memory");
+            backends(env.own_backends, settings.memory_max_state_size).unwrap().get("memory").unwrap().snapshot_target()
+        };
+        let target = |max_state_size| SnapshotTarget::JobManager { max_state_size };
+        assert_eq!(limit(MemoryStateBackend::new()), target(5 << 20));
+        assert_eq!(limit(MemoryStateBackend::with_max_state_size(17)), target(17));
+    }
+
+    #[test]
+    fn a_backend_of_ones_own_can_be_chosen_or_registered() {
+        struct Own;
+        impl StateBackend for Own {
+            fn name(&self) -> &str {
+                "own"
+            }
+            fn snapshot_target(&self) -> SnapshotTarget {
+                SnapshotTarget::Files
+            }
+            fn open(&self, _: &millrace_state::KeyedBackendContext) -> Result<millrace_state::KeyedBackend> {
+                Ok(millrace_state::KeyedBackend::Heap)
+            }
+        }
+        let mut env = StreamExecutionEnvironment::new();
+        env.set_state_backend(Own);
+        assert_eq!(env.configuration().unwrap().settings().unwrap().state_backend, "own");
+        assert!(backends(env.own_backends, 1).unwrap().get("own").is_ok());
+
+        let mut env = StreamExecutionEnvironment::new();
+        env.register_state_backend(Own).register_state_backend(Own);
+        let error = backends(env.own_backends, 1).err().unwrap();
+        assert!(error.message.contains("\"own\""), "{error}");
+    }
+
+    #[test]
+    fn a_wrong_setting_is_told_by_execute() {
+        let mut env = StreamExecutionEnvironment::new();
+        env.enable_checkpointing(Duration::ZERO);
+        let _ = env.from_collection([1i64]).print();
+        let error = env.execute("wrong").unwrap_err();
+        assert!(error.message.contains("execution.checkpointing.interval"), "{error}");
     }
 }

@@ -36,6 +36,13 @@ pub enum Op {
     DeleteCheckpoint(CheckpointId),
 }
 
+impl Op {
+    /// Whether the sender waits for the answer, and asks again if it does not come.
+    fn is_awaited(&self) -> bool {
+        !matches!(self, Self::DeleteFiles(_) | Self::DeleteCheckpoint(_))
+    }
+}
+
 /// What the store answers.
 #[derive(Clone, Debug)]
 pub enum Answer {
@@ -68,7 +75,7 @@ impl World {
         };
         let after = late.unwrap_or_else(|| self.rng.random_range(1..4));
         self.queue_in(after, Event::Request(index, id, op.clone()));
-        if !matches!(op, Op::DeleteFiles(_) | Op::DeleteCheckpoint(_)) {
+        if op.is_awaited() {
             self.jobmanagers[index].open.insert(id);
             self.queue_in(PATIENCE_MS, Event::JobManager(index, JobManagerEvent::Timeout(id, op)));
         }
@@ -76,7 +83,8 @@ impl World {
 
     /// A request reaches the store.
     pub fn at_store(&mut self, index: usize, id: u64, op: Op) {
-        if self.jobmanagers[index].alive && !self.jobmanagers[index].open.contains(&id) {
+        let jm = &self.jobmanagers[index];
+        if jm.alive && op.is_awaited() && !jm.open.contains(&id) {
             self.counters.saw(Seen::LateRequest);
         }
         let answer = match &op {

@@ -20,7 +20,8 @@ const RESERVED_PREFIX: &str = "MILLRACE_TEST_";
 
 /// The variable that sets a key: upper case, `.` and `-` as `_`, behind `MILLRACE_`.
 pub fn variable_name(key: &str) -> String {
-    let plain: String = key.chars().map(|c| if matches!(c, '.' | '-') { '_' } else { c.to_ascii_uppercase() }).collect();
+    let plain: String =
+        key.chars().map(|c| if matches!(c, '.' | '-') { '_' } else { c.to_ascii_uppercase() }).collect();
     format!("{PREFIX}{plain}")
 }
 

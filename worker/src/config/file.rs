@@ -26,7 +26,9 @@ impl<'de> Deserialize<'de> for Scalar {
         impl<'de> Visitor<'de> for Text {
             type Value = Scalar;
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("one value on the key's line (nested settings are written flat, as `state.backend: memory`)")
+                f.write_str(
+                    "one value on the key's line (nested settings are written flat, as `state.backend: memory`)",
+                )
             }
             fn visit_str<E: serde::de::Error>(self, text: &str) -> Result<Scalar, E> {
                 Ok(Scalar(text.to_string()))
@@ -99,7 +101,8 @@ mod tests {
 
     #[test]
     fn values_stay_as_they_are_written() {
-        let text = "# ours\nrest.port: 8081\n\ns3.secret-key: 0123\n'job.id': 1e3 # not a number\nlog.level: \"a: b\"\n";
+        let text =
+            "# ours\nrest.port: 8081\n\ns3.secret-key: 0123\n'job.id': 1e3 # not a number\nlog.level: \"a: b\"\n";
         let entries = read(text).unwrap();
         let told: Vec<_> = entries.iter().map(|e| (e.line, e.key.as_str(), e.value.as_str())).collect();
         let meant =

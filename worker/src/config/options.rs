@@ -174,7 +174,7 @@ options! {
     }
     "State" {
         STATE_BACKEND = "state.backend", Text,
-            "Where state lives: `memory` (also `jobmanager`), `filesystem`, `rocksdb`, or the name of a backend that \
+            "Where state lives: `memory` (also `jobmanager`), `filesystem`, or the name of a backend that \
              the program registers. `hashmap` is whichever of the first two suits `state.checkpoints.dir`, as if \
              nothing were set: `memory` without a checkpoint directory, `filesystem` with one.",
             aliases(&["state.backend.type"]);

@@ -9,7 +9,7 @@ use millrace_core::{
     restart::RestartStrategy,
 };
 
-use super::{Configuration, ConfigOption, Role, options as o, value};
+use super::{ConfigOption, Configuration, Role, options as o, value};
 
 /// A text that must not be shown.
 #[derive(Clone, PartialEq, Eq)]

@@ -241,7 +241,8 @@ fn durations_and_sizes_are_read_as_flink_reads_them() {
     ] {
         assert_eq!(value::duration(text), Ok(Duration::from_millis(millis)), "{text}");
     }
-    for (text, bytes) in [("5mb", 5 << 20), ("20kb", 20 << 10), ("5 MiB", 5 << 20), ("7", 7), ("1g", 1 << 30), ("0", 0)] {
+    for (text, bytes) in [("5mb", 5 << 20), ("20kb", 20 << 10), ("5 MiB", 5 << 20), ("7", 7), ("1g", 1 << 30), ("0", 0)]
+    {
         assert_eq!(value::size(text), Ok(bytes), "{text}");
     }
     for wrong in ["", "s", "1.5 s", "-1 s", "+1 s", "1 s 2", "99999999999999999999 ms"] {
@@ -342,7 +343,8 @@ fn s3_is_addressed_by_path_where_there_is_an_endpoint() {
 
 #[test]
 fn secrets_are_shown_nowhere() {
-    let config = explicit(&[("s3.access-key", "AKIA1"), ("s3.secret-key", "hush"), ("security.token", "hush")]).unwrap();
+    let config =
+        explicit(&[("s3.access-key", "AKIA1"), ("s3.secret-key", "hush"), ("security.token", "hush")]).unwrap();
     let settings = config.settings().unwrap();
     assert_eq!(settings.s3.secret_key, Some(Secret("hush".to_string())));
     let shown = format!("{config:?} {settings:?} {:?}", config.entries());

@@ -238,7 +238,8 @@ pub fn flag(text: &str) -> Result<bool, String> {
 /// The name of the group that a word belongs to; case and `_` for `-` don't matter.
 pub fn choice(text: &str, groups: &[&[&'static str]]) -> Result<&'static str, String> {
     let word = text.to_ascii_lowercase().replace('_', "-");
-    let group = groups.iter().find(|group| group.iter().any(|name| name.to_ascii_lowercase().replace('_', "-") == word));
+    let group =
+        groups.iter().find(|group| group.iter().any(|name| name.to_ascii_lowercase().replace('_', "-") == word));
     group.map(|group| group[0]).ok_or_else(|| {
         let names: Vec<_> = groups.iter().map(|group| group[0]).collect();
         format!("is unknown: choose {}", names.join(" or "))

@@ -178,9 +178,9 @@ fn check_stop_body(body: &[u8]) -> std::result::Result<(), String> {
         serde_json::from_slice(body).map_err(|error| format!("the body is not a JSON object: {error}"))?;
     match fields.into_iter().find(|(_, value)| !value.is_null()) {
         Some((name, value)) if name == "drain" && value.is_boolean() => Ok(()),
-        Some((name, _)) => Err(format!(
-            "field {name:?} is not supported: the final checkpoint goes to state.checkpoints.dir"
-        )),
+        Some((name, _)) => {
+            Err(format!("field {name:?} is not supported: the final checkpoint goes to state.checkpoints.dir"))
+        }
         None => Ok(()),
     }
 }

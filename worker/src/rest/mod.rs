@@ -100,12 +100,7 @@ pub async fn bind(settings: &RestSettings) -> Result<(TcpListener, SocketAddr)> 
 }
 
 /// Listens on a host and port, with an error that names the settings that they come from.
-pub(crate) async fn listen(
-    host_key: &str,
-    host: &str,
-    port_key: &str,
-    port: u16,
-) -> Result<(TcpListener, SocketAddr)> {
+pub(crate) async fn listen(host_key: &str, host: &str, port_key: &str, port: u16) -> Result<(TcpListener, SocketAddr)> {
     let refused = |error: std::io::Error| match error.kind() {
         std::io::ErrorKind::AddrInUse => Error::invalid(format!(
             "{port_key} {port} on {host} is in use: end the process that has it, or choose another port (0: any)"

@@ -103,8 +103,7 @@ fn state(view: JobView) -> (RestState, watch::Sender<Arc<JobView>>, mpsc::Receiv
     let settings = vec![setting("rest.port", "0", "-D"), setting("security.token", "******", "program")];
     let registry = prometheus::Registry::new();
     job_metrics(&registry, view.clone()).unwrap();
-    let state =
-        RestState { view, commands, settings: Arc::new(settings), program: Arc::new(program), registry };
+    let state = RestState { view, commands, settings: Arc::new(settings), program: Arc::new(program), registry };
     (state, publish, asked)
 }
 

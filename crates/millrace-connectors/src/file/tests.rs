@@ -301,7 +301,8 @@ fn the_sink_has_written_what_was_flushed() {
     restarted.write(vec!["b".into()]).unwrap();
     restarted.flush().unwrap();
     assert_eq!(written(&directory), ["a", "b", "b", "c"]);
-    let names: Vec<_> = fs::read_dir(&directory).unwrap().map(|e| e.unwrap().file_name().into_string().unwrap()).collect();
+    let names: Vec<_> =
+        fs::read_dir(&directory).unwrap().map(|e| e.unwrap().file_name().into_string().unwrap()).collect();
     assert_eq!(names.iter().filter(|name| name.starts_with("part-0-")).count(), 2);
     assert_eq!(names.iter().filter(|name| name.starts_with("part-1-")).count(), 1);
 }

@@ -8,11 +8,7 @@ use std::{
 
 use millrace_core::{Error, Result};
 
-use super::{
-    Deserializer, KafkaSource, StartingOffsets,
-    properties::Properties,
-    source::Settings,
-};
+use super::{Deserializer, KafkaSource, StartingOffsets, properties::Properties, source::Settings};
 use crate::Undecodable;
 
 const DISCOVERY_INTERVAL: Duration = Duration::from_secs(10);

@@ -69,9 +69,9 @@ fn judge_code(code: Code) -> Verdict {
 
 /// The error of a call that did not succeed in time, with what librdkafka reported meanwhile.
 pub(super) fn call_failed(what: &str, servers: &str, error: &KafkaError, reported: Option<Reported>) -> Error {
-    let refused = reported.as_ref().is_some_and(|reported| {
-        matches!(reported.code, Some(Code::Authentication | Code::SaslAuthenticationFailed))
-    });
+    let refused = reported
+        .as_ref()
+        .is_some_and(|reported| matches!(reported.code, Some(Code::Authentication | Code::SaslAuthenticationFailed)));
     let why = reported.map(|reported| format!(" ({})", reported.reason)).unwrap_or_default();
     let failed = Error::external(format!("{what} failed on Kafka at {servers}: {error}{why}"));
     match error.rdkafka_error_code().map(judge_code) {

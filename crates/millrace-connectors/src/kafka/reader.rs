@@ -122,7 +122,8 @@ impl<T: 'static> KafkaReader<T> {
                 return Ok(());
             };
             let found = metadata.topics().iter().find(|found| found.name() == topic && found.error().is_none());
-            let is_there = |partition| found.is_some_and(|found| found.partitions().iter().any(|p| p.id() == partition));
+            let is_there =
+                |partition| found.is_some_and(|found| found.partitions().iter().any(|p| p.id() == partition));
             let mut of_topic = self.intake.open().filter(|split| split.topic == topic);
             if let Some(KafkaSplit { partition, offset, .. }) = of_topic.find(|split| !is_there(split.partition)) {
                 let servers = self.settings.properties.servers();

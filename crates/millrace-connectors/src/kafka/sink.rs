@@ -31,12 +31,7 @@ pub struct KafkaSink<T> {
 impl<T> KafkaSink<T> {
     /// Begins a sink; [`KafkaSinkBuilder::serializer`] says what its messages are.
     pub fn builder() -> KafkaSinkBuilder<T> {
-        KafkaSinkBuilder {
-            servers: String::new(),
-            topic: String::new(),
-            properties: BTreeMap::new(),
-            serializer: None,
-        }
+        KafkaSinkBuilder { servers: String::new(), topic: String::new(), properties: BTreeMap::new(), serializer: None }
     }
 }
 

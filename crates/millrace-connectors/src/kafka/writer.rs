@@ -2,10 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use millrace_core::{
-    Error, Record, Result,
-    sink::SinkWriter,
-};
+use millrace_core::{Error, Record, Result, sink::SinkWriter};
 use rdkafka::{
     error::KafkaError,
     producer::{BaseProducer, BaseRecord, Producer},
@@ -20,7 +17,10 @@ use super::{
 };
 
 const ANSWER_LIMIT: Duration = Duration::from_secs(8);
-const POLL: Duration = Duration::from_millis(50);
+/// A poll lasts its whole time, also when what it was for has happened: so it is short.
+const POLL: Duration = Duration::from_millis(1);
+/// For what librdkafka reports of a failed connection.
+const REPORT: Duration = Duration::from_millis(100);
 /// While records are handed over, acknowledgements are taken after so many.
 const POLL_EVERY: usize = 256;
 
@@ -40,7 +40,7 @@ impl<T> KafkaWriter<T> {
             .map_err(|error| Error::invalid(format!("Kafka client refused: {error}")))?;
         let writer = Self { producer, servers: properties.servers().to_owned(), topic, serializer };
         let metadata = writer.producer.client().fetch_metadata(Some(&writer.topic), ANSWER_LIMIT).map_err(|error| {
-            writer.producer.poll(POLL);
+            writer.producer.poll(REPORT);
             let reported = writer.producer.context().take_last_error();
             call_failed(&format!("looking up topic {}", writer.topic), &writer.servers, &error, reported)
         })?;

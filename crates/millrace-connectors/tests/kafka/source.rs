@@ -75,7 +75,11 @@ fn positions_name_partition_and_offsets() {
     let source = builder(kafka, "position").starting_offsets(StartingOffsets::Earliest).build().unwrap();
     let mut reader = reader(&source, initial(&source));
     read(&mut reader, 10);
-    assert!(reader.position().starts_with("position-0@") && reader.position().ends_with("..10"), "{}", reader.position());
+    assert!(
+        reader.position().starts_with("position-0@") && reader.position().ends_with("..10"),
+        "{}",
+        reader.position()
+    );
 }
 
 #[test]
@@ -246,26 +250,7 @@ fn several_topics_are_read() {
         kafka.create_topic(topic, 2).unwrap();
         kafka.produce(topic, values(range)).unwrap();
     }
-    let source = builder(kafka, "several-a").topics(["several-b"]).starting_offsets(StartingOffsets::Earliest).bounded();
+    let source =
+        builder(kafka, "several-a").topics(["several-b"]).starting_offsets(StartingOffsets::Earliest).bounded();
     assert_eq!(read_all(&source.build().unwrap()), texts(0..20));
-}
-
-#[test]
-fn tmp_rate() {
-    let kafka = KafkaBroker::shared();
-    kafka.create_topic("rate", 4).unwrap();
-    kafka.produce("rate", values(0..1_000_000)).unwrap();
-    let source = builder(kafka, "rate").starting_offsets(StartingOffsets::Earliest).bounded().build().unwrap();
-    let t = Instant::now();
-    let splits = initial(&source);
-    println!("enumerate {:?}", t.elapsed());
-    let mut reader = reader(&source, splits);
-    reader.no_more_splits();
-    let mut n = 0; let t = Instant::now(); let mut first = None; let mut slow = 0;
-    loop { let mut out = Vec::new(); let c = Instant::now(); let s = reader.read(1000, WAIT, &mut out).unwrap(); n += out.len();
-        if c.elapsed() > Duration::from_millis(5) { slow += 1; }
-        if first.is_none() && n > 0 { first = Some(t.elapsed()); } if s == ReadStatus::Finished { break; } }
-    println!("{n} in {:?} = {:.0}/s, first after {first:?}, slow {slow}", t.elapsed(), n as f64 / t.elapsed().as_secs_f64());
-    snapshot(&mut reader, 1);
-    let t = Instant::now(); drop(reader); println!("drop {:?}", t.elapsed());
 }

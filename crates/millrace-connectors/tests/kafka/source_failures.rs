@@ -1,5 +1,6 @@
 //! What goes wrong, and how the source says so.
 
+use futures::executor::block_on;
 use millrace_connectors::{Undecodable, kafka::StartingOffsets};
 use millrace_testkit::services::ports::ReservedPort;
 use rdkafka::{
@@ -7,7 +8,6 @@ use rdkafka::{
     client::DefaultClientContext,
     config::ClientConfig,
 };
-use futures::executor::block_on;
 
 use super::*;
 

@@ -101,7 +101,8 @@ fn decode_records<T: Record>(count: usize, mut section: &[u8]) -> Result<Vec<T>>
         records.push(record);
         section = rest;
     }
-    if !section.is_empty() && !(padded && section.iter().all(|&byte| byte == 0)) {
+    let padding = padded && section.iter().all(|&byte| byte == 0);
+    if !padding && !section.is_empty() {
         return Err(damaged(format_args!("{} bytes follow its records", section.len())));
     }
     Ok(records)

@@ -22,7 +22,10 @@ use super::{
 };
 use crate::{
     exchange::Exchange,
-    task::{TaskManagerLocation, gate::{Gate, Pushed}},
+    task::{
+        TaskManagerLocation,
+        gate::{Gate, Pushed},
+    },
 };
 
 /// A connection to a consuming taskmanager, shared by all channels of an attempt that lead there. It ends when the last
@@ -92,7 +95,11 @@ impl Channels {
     }
 
     fn get(&self, number: u32) -> Result<Arc<Channel>> {
-        self.lock().channels.get(number as usize).cloned().ok_or_else(|| garbage(format!("channel {number} is unknown")))
+        self.lock()
+            .channels
+            .get(number as usize)
+            .cloned()
+            .ok_or_else(|| garbage(format!("channel {number} is unknown")))
     }
 
     fn fail_all(&self, error: &Error) {
@@ -132,11 +139,7 @@ pub(super) fn connect(
 
 /// Opens a channel on a connection.
 pub(super) fn open(connection: Arc<Connection>, key: &ChannelKey, owner: &Arc<Gate>) -> Result<RemoteChannel> {
-    let channel = Arc::new(Channel {
-        state: Mutex::default(),
-        changed: Condvar::new(),
-        owner: Arc::clone(owner),
-    });
+    let channel = Arc::new(Channel { state: Mutex::default(), changed: Condvar::new(), owner: Arc::clone(owner) });
     let mut all = connection.channels.lock();
     if let Some(error) = &all.failed {
         return Err(error.clone());

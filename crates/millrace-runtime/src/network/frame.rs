@@ -69,7 +69,9 @@ impl Frame {
                 out.put_u8(REFUSED);
                 out.put_slice(reason.as_bytes());
             }
-            Self::Open { channel, edge, producer, consumer } => put(&mut out, OPEN, &[*channel, *edge, *producer, *consumer]),
+            Self::Open { channel, edge, producer, consumer } => {
+                put(&mut out, OPEN, &[*channel, *edge, *producer, *consumer])
+            }
             Self::Opened { channel, credits } => put(&mut out, OPENED, &[*channel, *credits]),
             Self::NotOpened { channel, reason } => {
                 put(&mut out, NOT_OPENED, &[*channel]);
@@ -108,10 +110,7 @@ impl Frame {
             DATA => return Ok(Self::Data { channel: number(&mut frame)?, payload: frame }),
             BARRIER => Self::Barrier {
                 channel: number(&mut frame)?,
-                barrier: CheckpointBarrier {
-                    id: CheckpointId(long(&mut frame)?),
-                    triggered_at_ms: long(&mut frame)?,
-                },
+                barrier: CheckpointBarrier { id: CheckpointId(long(&mut frame)?), triggered_at_ms: long(&mut frame)? },
             },
             END => Self::End { channel: number(&mut frame)? },
             RELEASE => Self::Release { channel: number(&mut frame)? },
@@ -204,9 +203,7 @@ mod tests {
 
     #[test]
     fn a_frame_with_a_byte_too_many_or_too_few_is_refused() {
-        let fixed = |frame: &Frame| {
-            !matches!(frame, Frame::Refused(_) | Frame::NotOpened { .. } | Frame::Data { .. })
-        };
+        let fixed = |frame: &Frame| !matches!(frame, Frame::Refused(_) | Frame::NotOpened { .. } | Frame::Data { .. });
         for frame in frames().iter().filter(|frame| fixed(frame)) {
             let bytes = frame.encode().unwrap();
             assert!(Frame::decode(bytes.slice(..bytes.len() - 1)).is_err(), "{frame:?}");

@@ -81,10 +81,8 @@ mod tests {
 
     #[test]
     fn each_mismatch_is_refused_with_its_reason() {
-        let settings = NetworkSettings {
-            auth: b"secret".to_vec(),
-            ..NetworkSettings::new(JobId(1), TaskManagerId("to".into()))
-        };
+        let settings =
+            NetworkSettings { auth: b"secret".to_vec(), ..NetworkSettings::new(JobId(1), TaskManagerId("to".into())) };
         assert_eq!(hello().check(&settings, true), Ok(()));
         let refused = |hello: Hello, known, part: &str| {
             let reason = hello.check(&settings, known).unwrap_err();

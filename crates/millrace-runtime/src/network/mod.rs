@@ -50,13 +50,7 @@ pub struct NetworkSettings {
 impl NetworkSettings {
     /// The defaults: frames up to 32 MiB, 10 s to connect, no authentication.
     pub fn new(job: JobId, taskmanager: TaskManagerId) -> Self {
-        Self {
-            job,
-            taskmanager,
-            auth: Vec::new(),
-            max_frame_size: 32 << 20,
-            connect_timeout: Duration::from_secs(10),
-        }
+        Self { job, taskmanager, auth: Vec::new(), max_frame_size: 32 << 20, connect_timeout: Duration::from_secs(10) }
     }
 
     fn codec(&self) -> LengthDelimitedCodec {
@@ -120,13 +114,7 @@ impl NetworkEnvironment {
     }
 
     /// Makes all channels of a gate reachable for producers, in this process and in others.
-    pub fn register(
-        &self,
-        gate: &Arc<Gate>,
-        generation: Generation,
-        attempt: Attempt,
-        consumer: u32,
-    ) -> Registration {
+    pub fn register(&self, gate: &Arc<Gate>, generation: Generation, attempt: Attempt, consumer: u32) -> Registration {
         let key = |id: &crate::task::gate::ChannelId| ChannelKey {
             generation,
             attempt,

@@ -154,7 +154,9 @@ fn open(
     let credits = Credits { channel: number, outgoing: outgoing.clone() };
     if !channel.gate.bind_remote(channel.index, Arc::new(credits)) {
         let (edge, producer, consumer) = (key.edge, key.producer, key.consumer);
-        return Err(format!("the channel of edge {edge} from subtask {producer} to {consumer} has its producer already"));
+        return Err(format!(
+            "the channel of edge {edge} from subtask {producer} to {consumer} has its producer already"
+        ));
     }
     let credits = channel.gate.capacity() as u32;
     bound.channels.insert(number, channel);

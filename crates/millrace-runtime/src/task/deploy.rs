@@ -3,11 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use millrace_core::{
-    Error, Result,
-    ids::OperatorUid,
-    key::KeyGroupRange,
-    operator_state::OperatorStateStore,
-    source::ReaderContext,
+    Error, Result, ids::OperatorUid, key::KeyGroupRange, operator_state::OperatorStateStore, source::ReaderContext,
 };
 use millrace_state::{KeyedBackendContext, KeyedStateStore, SOURCE_SPLITS, SnapshotTarget, StateHandle};
 
@@ -111,11 +107,7 @@ fn origin(handle: &StateHandle) -> String {
 }
 
 /// Refuses state that no operator has asked for while it was opened.
-fn check_unclaimed(
-    setup: &TaskSetup,
-    parts: &Parts,
-    mut unknown: impl Iterator<Item = OperatorUid>,
-) -> Result<()> {
+fn check_unclaimed(setup: &TaskSetup, parts: &Parts, mut unknown: impl Iterator<Item = OperatorUid>) -> Result<()> {
     if setup.spec.allow_non_restored {
         return Ok(());
     }

@@ -2,11 +2,7 @@
 
 use std::{rc::Rc, sync::Arc, sync::atomic::AtomicBool};
 
-use millrace_core::{
-    Batch, Error, Result,
-    checkpoint::CheckpointBarrier,
-    ids::OutputId,
-};
+use millrace_core::{Batch, Error, Result, checkpoint::CheckpointBarrier, ids::OutputId};
 
 use super::{
     TaskSpec,
@@ -66,7 +62,10 @@ impl Outputs {
             let targets = graph.vertex(edge.to).parallelism;
             let locations = spec.consumers.get(position).filter(|all| all.len() == targets as usize);
             let locations = locations.ok_or_else(|| {
-                Error::internal(format!("task {} was not told where the {targets} consumers behind edge {index} run", spec.task))
+                Error::internal(format!(
+                    "task {} was not told where the {targets} consumers behind edge {index} run",
+                    spec.task
+                ))
             })?;
             let mut endpoints = Vec::new();
             for (consumer, location) in (0..targets).zip(locations) {
@@ -92,7 +91,14 @@ impl Outputs {
         Ok(())
     }
 
-    fn add(&mut self, edge: &JobEdge, subtask: u32, targets: u32, max_parallelism: u32, endpoints: Vec<Option<Endpoint>>) {
+    fn add(
+        &mut self,
+        edge: &JobEdge,
+        subtask: u32,
+        targets: u32,
+        max_parallelism: u32,
+        endpoints: Vec<Option<Endpoint>>,
+    ) {
         for endpoint in endpoints.iter().flatten() {
             match endpoint {
                 Endpoint::Local(GateChannel { gate, index }) => {
@@ -126,19 +132,20 @@ impl Outputs {
     }
 
     /// Sends a barrier through all channels.
-    pub(super) fn barrier(&mut self, barrier: CheckpointBarrier) -> Result<()> {
-        self.to_all(|| StreamElement::Barrier(barrier), |channel, cancelled, waiting| {
-            channel.send_barrier(barrier, cancelled, waiting)
-        })
+    pub(super) fn barrier(&self, barrier: CheckpointBarrier) -> Result<()> {
+        self.send_to_all(
+            || StreamElement::Barrier(barrier),
+            |channel, cancelled, waiting| channel.send_barrier(barrier, cancelled, waiting),
+        )
     }
 
     /// Sends the end of the input through all channels.
-    pub(super) fn end(&mut self) -> Result<()> {
-        self.to_all(|| StreamElement::EndOfInput, RemoteChannel::send_end)
+    pub(super) fn end(&self) -> Result<()> {
+        self.send_to_all(|| StreamElement::EndOfInput, RemoteChannel::send_end)
     }
 
-    fn to_all(
-        &mut self,
+    fn send_to_all(
+        &self,
         element: impl Fn() -> StreamElement,
         send: impl Fn(&RemoteChannel, &AtomicBool, &mut dyn FnMut()) -> Result<Pushed>,
     ) -> Result<()> {
@@ -169,7 +176,9 @@ impl Lane {
         for (target, part) in parts.drain(..) {
             let pushed = self.blame.engine(|| {
                 let endpoint = edge.endpoints.get(target as usize).and_then(Option::as_ref).ok_or_else(|| {
-                    Error::internal(format!("a record was dealt out to subtask {target}, which the edge does not reach"))
+                    Error::internal(format!(
+                        "a record was dealt out to subtask {target}, which the edge does not reach"
+                    ))
                 })?;
                 let pushed = self.push(endpoint, edge.exchange.as_ref(), part)?;
                 if pushed == Pushed::Closed {
@@ -188,7 +197,8 @@ impl Lane {
         match endpoint {
             Endpoint::Local(channel) => Ok(self.push_local(channel, StreamElement::Batch(batch))),
             Endpoint::Remote(channel) => {
-                let send = |waiting: &mut dyn FnMut()| channel.send_batch(batch, exchange, self.control.cancelled(), waiting);
+                let send =
+                    |waiting: &mut dyn FnMut()| channel.send_batch(batch, exchange, self.control.cancelled(), waiting);
                 let (pushed, bytes) = self.waiting(send)?;
                 self.metrics.add_bytes_out(bytes);
                 Ok(pushed)

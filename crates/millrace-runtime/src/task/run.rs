@@ -21,7 +21,7 @@ use super::{
     source_head::SourceHead,
     work::Work,
 };
-use crate::metrics::TaskMetrics;
+use crate::metrics::{Activity, TaskMetrics};
 
 /// How a task's loop ended in order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -55,7 +55,9 @@ pub(super) fn run(setup: TaskSetup, gate: Arc<Gate>, control: Arc<TaskControl>, 
         let task = setup.spec.task;
         registration = Some(setup.network.register(&gate, setup.spec.generation, setup.spec.attempt, task.subtask));
         setup.tell(TaskEvent::Deployed);
+        metrics.enter(Activity::Idle);
         let Some(early) = wait_for_start(&gate)? else { return Ok(Ended::Canceled) };
+        metrics.enter(Activity::Busy);
         parts.outputs.connect(&setup.graph, &setup.spec, &setup.network, &gate)?;
         Work::new(&setup, &gate, &metrics, &blame, &mut parts).run(early)
     });
@@ -72,7 +74,11 @@ pub(super) fn run(setup: TaskSetup, gate: Arc<Gate>, control: Arc<TaskControl>, 
     gate.close();
     control.clear();
     drop(registration);
-    if let Err(error) = guarded(&blame, || Ok(drop(parts))) {
+    let dropped = guarded(&blame, || {
+        drop(parts);
+        Ok(())
+    });
+    if let Err(error) = dropped {
         tracing::warn!(task = %setup.spec.task, "dropping the task's operators failed: {error}");
     }
 }

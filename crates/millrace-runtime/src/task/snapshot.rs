@@ -135,7 +135,7 @@ impl SnapshotWriter {
         // in a checkpoint once.
         let (generation, attempt, task) = (spec.generation, spec.attempt, spec.task);
         let name = format!("{generation}-{attempt}-{}-{}-{index}.state", task.vertex, task.subtask);
-        let mut sink = StateSink::new(deploy::inline_limit(setup), setup.runtime.clone(), || {
+        let mut sink = StateSink::new(deploy::inline_limit(setup), &self.aborted, setup.runtime.clone(), || {
             setup.storage.state_writer(setup.job, self.checkpoint, &name)
         });
         snapshot.write(&mut sink).map_err(|error| sink.failure().unwrap_or(error))?;

@@ -4,9 +4,9 @@ use std::time::Duration;
 
 use millrace_core::{
     Batch, Result,
+    ids::{CheckpointId, OperatorUid},
     operator_state::OperatorListSnapshot,
     schema::Schema,
-    ids::{CheckpointId, OperatorUid},
     source::{ReadStatus, ReaderContext},
 };
 

@@ -1,15 +1,20 @@
 //! Where a snapshot is written to: memory while it is small, a file of the checkpoint beyond that, a few parts of it in
 //! memory at a time.
 
-use std::io;
+use std::{
+    io,
+    sync::atomic::{AtomicBool, Ordering},
+};
 
 use millrace_core::{Error, Result};
 use millrace_state::{StateHandle, storage::StateWriter};
 use tokio::runtime::Handle;
 
 /// A snapshot under way. Its writes block: it belongs on a thread of its own.
-pub(super) struct StateSink<F> {
+pub(super) struct StateSink<'a, F> {
     limit: usize,
+    /// Nobody waits for the snapshot any more.
+    aborted: &'a AtomicBool,
     runtime: Handle,
     open: F,
     small: Vec<u8>,
@@ -18,10 +23,10 @@ pub(super) struct StateSink<F> {
     failed: Option<Error>,
 }
 
-impl<F: Fn() -> Result<StateWriter>> StateSink<F> {
+impl<'a, F: Fn() -> Result<StateWriter>> StateSink<'a, F> {
     /// A sink that opens a file when the snapshot grows beyond `limit` bytes.
-    pub(super) fn new(limit: usize, runtime: Handle, open: F) -> Self {
-        Self { limit, runtime, open, small: Vec::new(), file: None, failed: None }
+    pub(super) fn new(limit: usize, aborted: &'a AtomicBool, runtime: Handle, open: F) -> Self {
+        Self { limit, aborted, runtime, open, small: Vec::new(), file: None, failed: None }
     }
 
     /// The store's error, where a write failed.
@@ -38,6 +43,9 @@ impl<F: Fn() -> Result<StateWriter>> StateSink<F> {
     }
 
     fn append(&mut self, bytes: &[u8]) -> Result<()> {
+        if self.aborted.load(Ordering::Relaxed) {
+            return Err(Error::external("the checkpoint was aborted"));
+        }
         if self.file.is_none() && self.small.len() + bytes.len() <= self.limit {
             self.small.extend_from_slice(bytes);
             return Ok(());
@@ -54,7 +62,7 @@ impl<F: Fn() -> Result<StateWriter>> StateSink<F> {
     }
 }
 
-impl<F: Fn() -> Result<StateWriter>> io::Write for StateSink<F> {
+impl<F: Fn() -> Result<StateWriter>> io::Write for StateSink<'_, F> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         match self.append(bytes) {
             Ok(()) => Ok(bytes.len()),

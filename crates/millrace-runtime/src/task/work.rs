@@ -50,6 +50,13 @@ pub(super) struct Work<'a> {
     ended: bool,
 }
 
+impl Drop for Work<'_> {
+    fn drop(&mut self) {
+        // The final checkpoint is complete, or the attempt is over: nobody waits for what is still being written.
+        self.writing.values().for_each(|aborted| aborted.store(true, Ordering::Relaxed));
+    }
+}
+
 impl<'a> Work<'a> {
     pub(super) fn new(
         setup: &'a Arc<TaskSetup>,

@@ -2,7 +2,11 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use millrace_core::{checkpoint::CheckpointingMode, codec, ids::{CheckpointId, TaskId}};
+use millrace_core::{
+    checkpoint::CheckpointingMode,
+    codec,
+    ids::{CheckpointId, TaskId},
+};
 use millrace_runtime::{
     graph::{JobGraph, Partitioning},
     source::EncodedSplit,
@@ -151,8 +155,7 @@ fn an_overtaken_checkpoint_is_declined() {
 #[test]
 fn tasks_answer_barriers_after_the_end_of_their_input() {
     let (numbers, seen) = (Numbers::new(2), Arc::<Seen>::default());
-    let graph =
-        Builder::source(&numbers, 2).then(Partitioning::Hash, "sink", 2, Sink::factory(&seen, None)).build();
+    let graph = Builder::source(&numbers, 2).then(Partitioning::Hash, "sink", 2, Sink::factory(&seen, None)).build();
     // One source ends long before the other.
     numbers.0.allow(1, 50);
     let mut cluster = Cluster::new(2);
@@ -169,9 +172,8 @@ fn tasks_answer_barriers_after_the_end_of_their_input() {
     assert_eq!(totals(&cluster.checkpoint(id), 1), (150, 150));
     numbers.0.allow(1, 100);
     for ended in [task(0, 1), task(1, 0), task(1, 1)] {
-        cluster.expect("that all end", |of, event| {
-            (of == ended && matches!(event, TaskEvent::EndOfInput)).then_some(())
-        });
+        cluster
+            .expect("that all end", |of, event| (of == ended && matches!(event, TaskEvent::EndOfInput)).then_some(()));
     }
     let last = cluster.trigger(&[task(0, 0), task(0, 1)]);
     assert_eq!(totals(&cluster.checkpoint(last), 1), (200, 200));

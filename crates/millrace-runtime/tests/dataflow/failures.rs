@@ -26,10 +26,9 @@ fn numbered(spec: &mut millrace_runtime::task::TaskSpec) {
 
 #[test]
 fn an_error_and_a_panic_name_the_operator_and_the_records() {
-    for (error, said) in [
-        (Some(Error::invalid("a bad record")), "a bad record"),
-        (None, "panicked: number 700 is cursed"),
-    ] {
+    for (error, said) in
+        [(Some(Error::invalid("a bad record")), "a bad record"), (None, "panicked: number 700 is cursed")]
+    {
         let (numbers, seen) = (Numbers::new(1), Arc::<Seen>::default());
         numbers.0.allow(0, 1000);
         let graph = Builder::source(&numbers, 1)

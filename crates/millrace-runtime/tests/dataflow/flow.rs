@@ -1,6 +1,6 @@
 //! Every record arrives once, in order.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use millrace_runtime::graph::Partitioning;
 
@@ -8,7 +8,7 @@ use crate::{
     cluster::{Cluster, split, task},
     graphs::Builder,
     numbers::Numbers,
-    operators::{Map, Seen, Sink},
+    operators::{Map, Seen, Sink, Slow},
 };
 
 const RECORDS: u64 = 20_000;
@@ -106,6 +106,24 @@ fn broadcast_reaches_all() {
             assert!(numbers.eq(0..RECORDS));
         }
     }
+}
+
+#[test]
+fn a_slow_function_gets_small_batches() {
+    let seen = Arc::<Seen>::default();
+    let graph = Builder::source(&Numbers::new(1), 1)
+        .then(Partitioning::Forward, "slow", 1, Slow::factory(Duration::from_millis(2)))
+        .chain("sink", Sink::factory(&seen, None))
+        .build();
+    let mut cluster = Cluster::new(1);
+    cluster.run(&graph, |spec| {
+        if spec.task.vertex.0 == 0 {
+            spec.splits = vec![split(0, 0..300)];
+        }
+    });
+    cluster.finish();
+    assert!(seen.events.lock().unwrap().iter().map(|(_, event)| event.number).eq(0..300));
+    assert!(*seen.batches.lock().unwrap().iter().max().unwrap() <= 4, "4 records take 8 ms");
 }
 
 #[test]

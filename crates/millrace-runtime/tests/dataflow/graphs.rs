@@ -49,7 +49,13 @@ impl Builder {
     }
 
     /// Puts an operator behind an edge.
-    pub fn then(mut self, partitioning: Partitioning, name: &str, parallelism: u32, factory: Arc<dyn OperatorFactory>) -> Self {
+    pub fn then(
+        mut self,
+        partitioning: Partitioning,
+        name: &str,
+        parallelism: u32,
+        factory: Arc<dyn OperatorFactory>,
+    ) -> Self {
         let id = VertexId(self.0.vertices.len() as u32);
         let exchange: Arc<dyn Exchange> = match partitioning {
             Partitioning::Forward => Arc::new(ForwardExchange::<Event>::new()),

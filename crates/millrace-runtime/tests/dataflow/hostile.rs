@@ -7,12 +7,13 @@ use std::{
     time::Duration,
 };
 
+use millrace_core::ids::Generation;
 use millrace_runtime::graph::Partitioning;
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
 use crate::{
-    cluster::{Cluster, split, until},
+    cluster::{Cluster, split, task, until},
     graphs::Builder,
     numbers::Numbers,
     operators::{Seen, Sink},
@@ -87,4 +88,20 @@ fn a_stranger_is_told_why_it_is_refused() {
     let answer = attack(&cluster, 0, &frame(b"\x01MRDP\x09\x00"));
     let text = String::from_utf8_lossy(&answer);
     assert!(text.contains("version 9"), "{text}");
+}
+
+#[test]
+fn a_producer_of_a_stale_attempt_is_refused() {
+    let graph = Builder::source(&Numbers::new(1), 1)
+        .then(Partitioning::Forward, "sink", 1, Sink::factory(&Arc::default(), None))
+        .build();
+    let mut cluster = Cluster::new(2);
+    cluster.run(&graph, |spec| {
+        if spec.task.vertex.0 == 0 {
+            spec.generation = Generation(7);
+        }
+    });
+    let failure = cluster.failure(task(0, 0));
+    assert!(failure.error.message.contains("generation 7 is not deployed here"), "{}", failure.error);
+    cluster.cancel();
 }

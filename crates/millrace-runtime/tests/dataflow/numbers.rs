@@ -110,7 +110,12 @@ impl Source for Numbers {
     }
 
     fn create_reader(&self, _: &mut ReaderContext) -> Result<Box<dyn SourceReader<Event, NumberSplit>>> {
-        Ok(Box::new(Reader { control: Arc::clone(&self.0), splits: Vec::new(), complete: false, position: String::new() }))
+        Ok(Box::new(Reader {
+            control: Arc::clone(&self.0),
+            splits: Vec::new(),
+            complete: false,
+            position: String::new(),
+        }))
     }
 
     fn fingerprint(&self) -> Vec<u8> {

@@ -1,8 +1,11 @@
 //! Operators for the tests.
 
-use std::sync::{
-    Arc, Condvar, Mutex,
-    atomic::{AtomicUsize, Ordering},
+use std::{
+    sync::{
+        Arc, Condvar, Mutex,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::{Duration, Instant},
 };
 
 use millrace_core::{
@@ -91,6 +94,29 @@ impl Operator for Map {
         let mut batch = batch.into_typed::<Event>()?;
         batch.records.iter_mut().for_each(|event| event.via = self.0);
         out.emit(OutputId(0), Batch::new(RecordBatch::new(batch.records, None)))
+    }
+}
+
+/// Takes its time for each event.
+pub struct Slow(Duration);
+
+impl Slow {
+    pub fn factory(per_event: Duration) -> Arc<dyn OperatorFactory> {
+        Arc::new(Factory(move || Box::new(Self(per_event)) as _))
+    }
+}
+
+impl Operator for Slow {
+    fn open(&mut self, _: &mut OperatorContext) -> Result<()> {
+        Ok(())
+    }
+
+    fn process(&mut self, _: InputId, batch: Batch, out: &mut dyn Output) -> Result<()> {
+        let (started, time) = (Instant::now(), self.0 * batch.len() as u32);
+        while started.elapsed() < time {
+            std::hint::spin_loop();
+        }
+        out.emit(OutputId(0), batch)
     }
 }
 

@@ -139,7 +139,11 @@ fn state_that_nothing_uses_is_refused_unless_that_is_allowed() {
             } else {
                 let failure = cluster.failure(task(1, 0));
                 assert!(!failure.error.retryable);
-                assert!(failure.error.message.contains("uid sink") && failure.error.message.contains(said), "{}", failure.error);
+                assert!(
+                    failure.error.message.contains("uid sink") && failure.error.message.contains(said),
+                    "{}",
+                    failure.error
+                );
             }
             cluster.cancel();
         }

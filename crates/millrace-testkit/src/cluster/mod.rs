@@ -161,6 +161,11 @@ impl JobCluster {
         Ok(self.jobmanager.resume()?)
     }
 
+    /// A taskmanager's process.
+    pub fn taskmanager_pid(&self, index: usize) -> u32 {
+        self.taskmanagers[index].pid()
+    }
+
     /// Whether a taskmanager's process is there.
     pub fn taskmanager_is_alive(&mut self, index: usize) -> bool {
         self.taskmanagers[index].is_alive()

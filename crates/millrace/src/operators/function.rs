@@ -68,7 +68,6 @@ impl<F: RecordFunction<In, Out>, In: Record, Out: Record> OperatorFactory for Fu
         let function = self.prototype.lock().unwrap_or_else(PoisonError::into_inner).clone();
         Box::new(FunctionOperator::<F, In, Out> {
             function,
-            name: String::new(),
             keyed_state: None,
             metrics: None,
             results: 0,
@@ -81,7 +80,6 @@ impl<F: RecordFunction<In, Out>, In: Record, Out: Record> OperatorFactory for Fu
 /// Calls a function for each record of a batch.
 struct FunctionOperator<F, In, Out> {
     function: F,
-    name: String,
     keyed_state: Option<KeyedStateStore>,
     /// Kept so that the metrics stay registered as long as the operator lives.
     metrics: Option<MetricGroup>,
@@ -92,9 +90,9 @@ struct FunctionOperator<F, In, Out> {
 }
 
 impl<F: RecordFunction<In, Out>, In: Record, Out: Record> FunctionOperator<F, In, Out> {
-    /// Calls the function for each record. An error or a panic is told with the record's place in the batch.
-    fn call_all(&mut self, batch: RecordBatch<In>, out: &mut Collector<Out>) -> Result<()> {
-        let RecordBatch { records, keys, origin } = batch;
+    /// Calls the function for each record. An error or a panic is told with the record's place in the batch; the task
+    /// adds the operator and where the batch was read.
+    fn call_all(&mut self, records: Vec<In>, keys: Option<KeyColumn>, out: &mut Collector<Out>) -> Result<()> {
         let count = records.len();
         let mut index = 0;
         // Nothing is used after a panic: the task fails.
@@ -107,8 +105,7 @@ impl<F: RecordFunction<In, Out>, In: Record, Out: Record> FunctionOperator<F, In
             Ok(Err(error)) => Error::from_function(error),
             Err(panic) => Error::from_panic(&*panic),
         };
-        let of = origin.map(|origin| format!(" ({origin})")).unwrap_or_default();
-        Err(error.context(format!("operator {:?}, record {} of {count} in its batch{of}", self.name, index + 1)))
+        Err(error.context(format_args!("record {} of {count}", index + 1)))
     }
 }
 
@@ -146,7 +143,6 @@ fn call_keyed<F: RecordFunction<In, Out>, In, Out>(
 
 impl<F: RecordFunction<In, Out>, In: Record, Out: Record> Operator for FunctionOperator<F, In, Out> {
     fn open(&mut self, context: &mut OperatorContext) -> Result<()> {
-        self.name.clone_from(&context.name);
         self.keyed_state.clone_from(&context.keyed_state);
         let metrics = self.metrics.insert(MetricGroup::new(context));
         let open = OpenContext {
@@ -154,16 +150,13 @@ impl<F: RecordFunction<In, Out>, In: Record, Out: Record> Operator for FunctionO
             runtime: RuntimeContext::new(context, metrics),
         };
         self.opened = true;
-        self.function
-            .open(open)
-            .map_err(|error| Error::from_function(error).context(format!("operator {:?} can't be opened", self.name)))
+        self.function.open(open).map_err(|error| Error::from_function(error).context("open"))
     }
 
     fn process(&mut self, _input: InputId, batch: Batch, out: &mut dyn Output) -> Result<()> {
-        let batch = batch.into_typed::<In>()?;
-        let origin = batch.origin.clone();
+        let RecordBatch { records, keys, origin } = batch.into_typed::<In>()?;
         let mut collector = Collector::with_capacity(self.results);
-        self.call_all(batch, &mut collector)?;
+        self.call_all(records, keys, &mut collector)?;
         let records = collector.into_records();
         self.results = records.len();
         if records.is_empty() {
@@ -176,8 +169,6 @@ impl<F: RecordFunction<In, Out>, In: Record, Out: Record> Operator for FunctionO
         if !std::mem::take(&mut self.opened) {
             return Ok(());
         }
-        self.function
-            .close()
-            .map_err(|error| Error::from_function(error).context(format!("operator {:?} can't be closed", self.name)))
+        self.function.close().map_err(|error| Error::from_function(error).context("close"))
     }
 }

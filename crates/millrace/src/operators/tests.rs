@@ -3,12 +3,14 @@ use std::sync::{Arc, Mutex};
 use millrace_core::{
     Batch, Error, ErrorDomain, FunctionResult, RecordBatch, Result,
     ids::{InputId, OperatorUid, OutputId},
+    key::{KeyColumn, KeyGroupRange},
     operator_state::OperatorStateStore,
     sink::{Sink, SinkWriter, WriterContext},
 };
 use millrace_runtime::operator::{Operator, OperatorContext, OperatorFactory, Output};
+use millrace_state::{KeyedBackendContext, KeyedStateStore, MemoryStateBackend};
 
-use super::{Filter, FlatMap, FunctionFactory, Map, SinkFactory, TryMap, function::RecordFunction};
+use super::{Filter, FlatMap, FunctionFactory, Map, Reduce, SinkFactory, TryMap, function::RecordFunction};
 use crate::functions::{Collector, Counter, FlatMapFunction, RuntimeContext};
 
 #[derive(Default)]
@@ -66,9 +68,9 @@ fn a_batch_of_which_nothing_is_left_is_not_emitted() {
 }
 
 #[test]
-fn an_error_names_operator_record_and_origin() {
+fn an_error_names_the_record() {
     let error = run(TryMap(|n: i64| if n == 0 { Err("division by zero") } else { Ok(6 / n) }), &[1, 2, 0]).err().unwrap();
-    assert_eq!(error.message, "operator \"Double\", record 3 of 3 in its batch (topic-0@7..9): division by zero");
+    assert_eq!(error.message, "record 3 of 3: division by zero");
     assert_eq!((error.domain, error.retryable), (ErrorDomain::User, true));
 }
 
@@ -81,8 +83,7 @@ fn an_error_that_has_a_class_keeps_it() {
 #[test]
 fn a_panic_is_an_error_with_the_record_too() {
     let error = run(Map(|n: i64| 6 / n), &[1, 0, 3]).err().unwrap();
-    assert!(error.message.starts_with("operator \"Double\", record 2 of 3 in its batch"), "{error}");
-    assert!(error.message.contains("panicked: attempt to divide by zero"), "{error}");
+    assert_eq!(error.message, "record 2 of 3: panicked: attempt to divide by zero");
 }
 
 #[test]
@@ -141,7 +142,50 @@ fn a_type_is_opened_called_and_closed_once_and_every_subtask_has_its_own() {
     assert_eq!(recorder.seen.get(), 0, "the prototype is not touched");
 }
 
-/// A sink that counts its flushes, and keeps them in operator state.
+fn keyed_context() -> OperatorContext {
+    let store = KeyedBackendContext {
+        uid: OperatorUid("uid".into()),
+        operator: "Sum".into(),
+        subtask: 0,
+        max_parallelism: 128,
+        range: KeyGroupRange::all(128),
+        key_schema: None,
+    };
+    let store = KeyedStateStore::open(&MemoryStateBackend::new(), store).unwrap();
+    OperatorContext { keyed_state: Some(store), ..context() }
+}
+
+fn keyed_batch(records: &[i64], key: impl Fn(i64) -> i64) -> Batch {
+    let mut keys = KeyColumn::default();
+    for record in records {
+        keys.push(&key(*record)).unwrap();
+    }
+    Batch::new(RecordBatch { keys: Some(keys), ..RecordBatch::new(records.to_vec(), None) })
+}
+
+#[test]
+fn reduce_goes_on_from_batch_to_batch_for_each_key() {
+    let mut operator = FunctionFactory::new(Reduce::new(|sum: i64, n: i64| sum + n)).create();
+    operator.open(&mut keyed_context()).unwrap();
+    let mut emitted = Emitted::default();
+    operator.process(InputId(0), keyed_batch(&[1, 10, 2], |n| n % 2), &mut emitted).unwrap();
+    operator.process(InputId(0), keyed_batch(&[5, 20], |n| n % 2), &mut emitted).unwrap();
+    let batches: Vec<_> = emitted.0.into_iter().map(|(records, _)| records).collect();
+    assert_eq!(batches, [vec![1, 10, 12], vec![6, 32]]);
+}
+
+#[test]
+fn a_keyed_operator_without_keys_or_state_is_an_internal_error() {
+    let factory = FunctionFactory::new(Reduce::new(|sum: i64, n: i64| sum + n));
+    let error = factory.create().open(&mut context()).unwrap_err();
+    assert_eq!((error.domain, error.retryable), (ErrorDomain::Internal, false));
+    let mut operator = factory.create();
+    operator.open(&mut keyed_context()).unwrap();
+    let error = operator.process(InputId(0), batch(&[1]), &mut Emitted::default()).unwrap_err();
+    assert!(error.message.contains("without keys"), "{error}");
+}
+
+/// A sink that buffers until it is flushed, and has operator state.
 #[derive(Clone, Default)]
 struct ListSink(Arc<Mutex<Vec<i64>>>);
 
@@ -186,5 +230,5 @@ fn a_sink_writes_flushes_and_has_operator_state() {
     operator.flush().unwrap();
     assert_eq!(*sink.0.lock().unwrap(), [1, 2]);
     let error = operator.process(InputId(0), batch(&[13]), &mut Emitted::default()).unwrap_err();
-    assert_eq!(error.message, "sink \"Double\": the disk is full");
+    assert_eq!(error.message, "the disk is full");
 }

@@ -1,5 +1,3 @@
-use std::time::Duration;
-
 use millrace_connectors::{CollectionSource, DiscardingSink};
 use millrace_core::Result;
 use millrace_runtime::graph::{JobGraph, Partitioning};
@@ -206,28 +204,4 @@ fn streams_of_two_environments_do_not_mix() {
     let other = StreamExecutionEnvironment::new();
     let message = message(graph_of(|env| discard(&numbers(env, "a").union(&numbers(&other, "b")))));
     assert!(message.contains("two different environments"), "{message}");
-}
-
-#[test]
-fn settings_of_the_program_reach_the_configuration() {
-    let mut env = StreamExecutionEnvironment::new();
-    env.enable_checkpointing(Duration::from_millis(1500)).set_parallelism(3).set_max_parallelism(64);
-    env.checkpoint_config().set_timeout(Duration::from_micros(2500)).set_tolerable_failures(7);
-    env.set_state_backend(crate::FsStateBackend::new("file:///tmp/checkpoints"));
-    let settings = env.configuration().unwrap().settings().unwrap();
-    assert_eq!(settings.checkpoint.interval, Some(Duration::from_millis(1500)));
-    assert_eq!(settings.checkpoint.timeout, Duration::from_micros(2500));
-    assert_eq!(settings.checkpoint.tolerable_failed, Some(7));
-    assert_eq!((settings.parallelism, settings.max_parallelism), (3, 64));
-    assert_eq!(settings.state_backend, "filesystem");
-    assert_eq!(settings.checkpoint_dir.as_deref(), Some("file:///tmp/checkpoints"));
-}
-
-#[test]
-fn a_wrong_setting_is_told_by_execute() {
-    let mut env = StreamExecutionEnvironment::new();
-    env.enable_checkpointing(Duration::ZERO);
-    discard(&numbers(&env, "a"));
-    let error = env.execute("wrong").unwrap_err();
-    assert!(error.message.contains("execution.checkpointing.interval"), "{error}");
 }

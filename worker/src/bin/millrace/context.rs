@@ -96,7 +96,8 @@ impl Context {
     pub fn sweep(&self) -> Result<()> {
         for gone in Announcement::list(&self.directory)?.into_iter().filter(|job| !job.is_alive()) {
             let path = self.directory.join(format!("{}.json", gone.job_id));
-            let age = fs::metadata(path).and_then(|found| found.modified()).map(|at| SystemTime::now().duration_since(at));
+            let age =
+                fs::metadata(path).and_then(|found| found.modified()).map(|at| SystemTime::now().duration_since(at));
             if matches!(age, Ok(Ok(age)) if age > REMEMBERED) {
                 Announcement::remove(&self.directory, gone.job_id)?;
                 let _ = fs::remove_file(self.notes(gone.job_id));

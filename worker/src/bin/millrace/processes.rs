@@ -62,7 +62,8 @@ impl Launch {
         }
         command.args(&self.args).current_dir(&self.working_directory).envs(&self.variables).env(ROLE, role.name());
         command.stdin(Stdio::null()).stdout(files.out).stderr(files.log).process_group(0);
-        let named = |why: String| Error::invalid(format!("program {} cannot be started: {why}", self.program.display()));
+        let named =
+            |why: String| Error::invalid(format!("program {} cannot be started: {why}", self.program.display()));
         let child = command.spawn().map_err(|error| named(error.to_string()))?;
         let pid = child.id().ok_or_else(|| named("it ended at once".to_string()))?;
         Ok(Started { index: files.index, pid, log: files.path, child })

@@ -126,8 +126,7 @@ fn log_directory(config: &Configuration, chosen: Option<&Path>) -> Result<PathBu
 
 fn start(context: &Context, job: JobId, launch: &Launch, role: Role) -> Result<Started> {
     let started = launch.start(role)?;
-    let note =
-        ProcessNote { role: role.to_string(), index: started.index, pid: started.pid, log: started.log.clone() };
+    let note = ProcessNote { role: role.to_string(), index: started.index, pid: started.pid, log: started.log.clone() };
     context.note(job, &note)?;
     Ok(started)
 }
@@ -152,7 +151,10 @@ async fn announced(context: &Context, job: JobId, jobmanager: &mut Started) -> R
             format!("before its job began ({status})")
         };
         let log = jobmanager.log.display();
-        return Err(Error::invalid(format!("the program ended {why}; its log {log}:{}", tail(&jobmanager.log, LOG_LINES))));
+        return Err(Error::invalid(format!(
+            "the program ended {why}; its log {log}:{}",
+            tail(&jobmanager.log, LOG_LINES)
+        )));
     }
 }
 
@@ -205,7 +207,9 @@ fn result(noted: Option<&JobEnd>, end: &End) -> (String, u8) {
     let kept = noted.and_then(|end| end.retained_checkpoint.as_deref());
     let kept = kept.map(|path| format!("; checkpoint kept at {path}")).unwrap_or_default();
     let (text, code) = match (noted.map(|noted| noted.state), end) {
-        (Some(JobStatus::Canceled), End::Exited { interrupted: true, .. }) => ("job cancelled".to_string(), INTERRUPTED),
+        (Some(JobStatus::Canceled), End::Exited { interrupted: true, .. }) => {
+            ("job cancelled".to_string(), INTERRUPTED)
+        }
         (Some(JobStatus::Canceled), _) => ("job cancelled".to_string(), CANCELED),
         (Some(JobStatus::Finished), _) => ("job finished".to_string(), 0),
         (Some(JobStatus::Failed), _) => {

@@ -55,5 +55,9 @@ fn put(text: &str) {
 }
 
 fn width() -> usize {
-    rustix::termios::tcgetwinsize(stderr()).map(|size| usize::from(size.ws_col)).ok().filter(|w| *w > 0).unwrap_or(WIDTH)
+    rustix::termios::tcgetwinsize(stderr())
+        .map(|size| usize::from(size.ws_col))
+        .ok()
+        .filter(|w| *w > 0)
+        .unwrap_or(WIDTH)
 }

@@ -74,11 +74,28 @@ impl KafkaBroker {
         })
     }
 
-    /// Writes records and returns when the broker has acknowledged them all.
+    /// Writes records and returns when the broker has acknowledged them all. Records are sent while the iterator is
+    /// still being asked for more, so that it can set a pace.
     ///
     /// Records with a key go to the partition that the key decides, those
     /// without to any.
     pub fn produce<K, V>(&self, topic: &str, records: impl IntoIterator<Item = (Option<K>, V)>) -> Result<()>
+    where
+        K: AsRef<[u8]>,
+        V: AsRef<[u8]>,
+    {
+        self.send(topic, records.into_iter().map(|(key, value)| (None, key, value)))
+    }
+
+    /// Writes records without keys to one partition, as [`produce`](Self::produce) does.
+    pub fn produce_to<V>(&self, topic: &str, partition: i32, values: impl IntoIterator<Item = V>) -> Result<()>
+    where
+        V: AsRef<[u8]>,
+    {
+        self.send(topic, values.into_iter().map(|value| (Some(partition), None::<&[u8]>, value)))
+    }
+
+    fn send<K, V>(&self, topic: &str, records: impl Iterator<Item = (Option<i32>, Option<K>, V)>) -> Result<()>
     where
         K: AsRef<[u8]>,
         V: AsRef<[u8]>,
@@ -91,8 +108,9 @@ impl KafkaBroker {
                 // A topic was waited for when it was created.
                 .set("topic.metadata.propagation.max.ms", "1000")
                 .create_with_context(Deliveries::default())?;
-            for (key, value) in records {
+            for (partition, key, value) in records {
                 let mut record = BaseRecord::to(topic).payload(value.as_ref());
+                record.partition = partition;
                 record.key = key.as_ref().map(AsRef::as_ref);
                 while let Err((error, returned)) = producer.send(record) {
                     if error.rdkafka_error_code() != Some(RDKafkaErrorCode::QueueFull) {

@@ -1,0 +1,183 @@
+//! The checkpoint store and the log against a real S3 server.
+
+use bytes::Bytes;
+use millrace_core::{
+    checkpoint::CheckpointingMode,
+    ids::{Attempt, CheckpointId, Generation, JobId},
+};
+use millrace_state::{
+    log::{CheckpointRecord, Claim, JobLog, LogBody, LogError},
+    metadata::CheckpointMetadata,
+    storage::{CheckpointStorage, MetadataWrite, RetryPolicy, StorageOptions, open_checkpoint, unique_state_name},
+};
+use millrace_testkit::services::minio::Minio;
+
+const JOB: JobId = JobId(0xbeef);
+
+fn options(minio: &Minio) -> StorageOptions {
+    StorageOptions {
+        s3_endpoint: Some(minio.endpoint()),
+        s3_access_key: Some(minio.access_key().to_string()),
+        s3_secret_key: Some(minio.secret_key().into()),
+        ..StorageOptions::default()
+    }
+}
+
+fn bucket(name: &str) -> CheckpointStorage {
+    let minio = Minio::shared();
+    minio.create_bucket(name).unwrap();
+    CheckpointStorage::open(&format!("s3://{name}/some/prefix"), &options(minio)).unwrap()
+}
+
+fn metadata(checkpoint: u64, generation: u64) -> CheckpointMetadata {
+    CheckpointMetadata {
+        job: JOB,
+        checkpoint: CheckpointId(checkpoint),
+        generation: Generation(generation),
+        attempt: Attempt(0),
+        created_at_ms: 1,
+        mode: CheckpointingMode::ExactlyOnce,
+        max_parallelism: 128,
+        is_final: false,
+        operators: Vec::new(),
+    }
+}
+
+async fn record(storage: &CheckpointStorage, checkpoint: u64) -> CheckpointRecord {
+    match storage.write_metadata(&metadata(checkpoint, 1), false).await.unwrap() {
+        MetadataWrite::Written(record) => record,
+        MetadataWrite::Conflict => panic!("conflict"),
+    }
+}
+
+#[tokio::test]
+async fn the_probe_passes() {
+    bucket("probe").probe().await.unwrap();
+}
+
+#[tokio::test]
+async fn wrong_credentials_and_a_missing_bucket_are_told_apart() {
+    let minio = Minio::shared();
+    minio.create_bucket("guarded").unwrap();
+    let probe = async |uri: &str, options: StorageOptions| {
+        let error = CheckpointStorage::open(uri, &options).unwrap().probe().await.unwrap_err();
+        assert!(!error.retryable && error.message.contains(uri), "{error}");
+        assert!(!error.message.contains(minio.secret_key()) && !error.message.contains('<'), "{error}");
+        error.message
+    };
+    let right = || options(minio);
+    assert!(probe("s3://absent/x", right()).await.contains("the bucket does not exist"));
+    let wrong_secret = StorageOptions { s3_secret_key: Some("wrong-secret".into()), ..right() };
+    assert!(probe("s3://guarded/x", wrong_secret).await.contains("the secret key does not belong to the access key"));
+    let wrong_key = StorageOptions { s3_access_key: Some("nobody".to_string()), ..right() };
+    assert!(probe("s3://guarded/x", wrong_key).await.contains("does not know the access key"));
+}
+
+#[tokio::test]
+async fn nobody_listening_is_an_error_that_may_pass() {
+    let endpoint = format!("http://127.0.0.1:{}", millrace_testkit::services::ports::free_port());
+    let options = StorageOptions { s3_endpoint: Some(endpoint), request_retries: 0, ..options(Minio::shared()) };
+    let error = CheckpointStorage::open("s3://bucket", &options).unwrap().probe().await.unwrap_err();
+    assert!(error.retryable, "{error}");
+}
+
+/// Two jobmanagers claim the same job again and again, and append what they can: each number of the log has one
+/// writer, and all that was confirmed is in the log.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn of_two_contenders_exactly_one_writes_each_entry() {
+    let storage = bucket("contended");
+    let contenders = (0..2u64).map(|contender| {
+        let storage = storage.clone();
+        tokio::spawn(async move {
+            let (mut confirmed, mut fenced) = (Vec::new(), 0);
+            for round in 0..6 {
+                let mut log = JobLog::open(&storage, JOB, RetryPolicy::default());
+                match log.claim(&format!("contender {contender}")).await {
+                    Ok(Claim::Leader(generation)) => confirmed.push((log.view().last(), generation)),
+                    Ok(Claim::Ended(record)) => panic!("{record:?}"),
+                    Err(LogError::Fenced { .. }) => {
+                        fenced += 1;
+                        continue;
+                    }
+                    Err(error) => panic!("{error}"),
+                }
+                for checkpoint in 0..3 {
+                    let id = contender * 1000 + round * 10 + checkpoint;
+                    match log.append_checkpoint(record(&storage, id).await, 100).await {
+                        Ok(appended) => confirmed.push((appended.position, log.view().generation())),
+                        Err(LogError::Fenced { .. }) => {
+                            fenced += 1;
+                            break;
+                        }
+                        Err(error) => panic!("{error}"),
+                    }
+                }
+            }
+            (confirmed, fenced)
+        })
+    });
+    let results = futures::future::join_all(contenders).await;
+    let (confirmed, fenced): (Vec<_>, Vec<_>) = results.into_iter().map(Result::unwrap).unzip();
+    assert!(fenced.iter().sum::<i32>() > 0, "they never met");
+
+    let mut last = JobLog::open(&storage, JOB, RetryPolicy::default());
+    let Claim::Leader(generation) = last.claim("last").await.unwrap() else { panic!("ended") };
+    let mut generations = last.view().entries().filter(|entry| matches!(entry.body, LogBody::Generation(_)));
+    assert!(generations.all(|entry| entry.generation <= generation));
+    let mut positions = Vec::new();
+    for (position, generation) in confirmed.into_iter().flatten() {
+        positions.push(position);
+        // What lies below the floor was claimed before the first checkpoint.
+        if position >= last.view().floor() {
+            assert_eq!(last.view().entry(position).map(|entry| entry.generation), Some(generation));
+        }
+    }
+    positions.sort_unstable();
+    assert!(positions.windows(2).all(|pair| pair[0] < pair[1]), "{positions:?}");
+}
+
+#[tokio::test]
+async fn metadata_is_created_once_and_read_back() {
+    let storage = bucket("metadata");
+    let written = storage.write_metadata(&metadata(1, 1), true).await.unwrap();
+    let MetadataWrite::Written(record) = &written else { panic!("{written:?}") };
+    assert_eq!(storage.write_metadata(&metadata(1, 1), true).await.unwrap(), written);
+    assert_eq!(storage.write_metadata(&metadata(1, 2), true).await.unwrap(), MetadataWrite::Conflict);
+    assert_eq!(storage.read_metadata(JOB, record).await.unwrap(), metadata(1, 1));
+    let uri = storage.checkpoint_uri(JOB, CheckpointId(1));
+    assert_eq!(open_checkpoint(&uri, &options(Minio::shared())).await.unwrap(), metadata(1, 1));
+}
+
+#[tokio::test]
+async fn states_small_and_in_parts_are_written_read_and_deleted() {
+    let storage = bucket("states");
+    for size in [0usize, 5, 40 << 20] {
+        let bytes: Bytes = (0..size).map(|i| (i % 251) as u8).collect::<Vec<_>>().into();
+        let handle =
+            storage.write_state(JOB, CheckpointId(1), &unique_state_name("s"), bytes.clone()).await.unwrap();
+        assert!(storage.read_state(&handle).await.unwrap() == bytes, "{size}");
+        if size > 0 {
+            assert!(storage.read_state_range(&handle, 1..size as u64 / 2 + 1).await.unwrap() == bytes[1..=size / 2]);
+        }
+    }
+    assert_eq!(storage.list_checkpoints(JOB).await.unwrap().len(), 1);
+    storage.delete_checkpoint(JOB, CheckpointId(1)).await.unwrap();
+    assert!(storage.list_checkpoints(JOB).await.unwrap().is_empty());
+}
+
+/// Deleting many files takes S3's bulk request.
+#[tokio::test]
+async fn a_job_is_deleted_whole() {
+    let storage = bucket("deleted");
+    let mut log = JobLog::open(&storage, JOB, RetryPolicy::default());
+    log.claim("test").await.unwrap();
+    for id in 1..=5 {
+        log.append_checkpoint(record(&storage, id).await, 2).await.unwrap();
+    }
+    assert_eq!(log.trim().await.unwrap(), 3);
+    assert_eq!(storage.sweep(JOB, log.view(), &Default::default()).await.unwrap().len(), 3);
+    storage.delete_job(JOB).await.unwrap();
+    assert!(storage.list_checkpoints(JOB).await.unwrap().is_empty());
+    let mut next = JobLog::open(&storage, JOB, RetryPolicy::default());
+    assert_eq!(next.claim("next").await.unwrap(), Claim::Leader(Generation(1)));
+}
