@@ -69,9 +69,11 @@ async fn every_request_of_the_log_may_fail_or_lose_its_answer() {
             let mut log = leader(&storage, 2).await;
             for id in 1..=3 {
                 let record = record(&storage, id).await;
+                store.heal();
                 store.inject(fault(operation).on("log").times(2));
                 assert_eq!(log.append_checkpoint(record, 1).await.unwrap().position, id + 2);
             }
+            store.heal();
             store.inject(fault(operation).on("log").times(2));
             assert_eq!(log.trim().await.unwrap(), 3, "{operation:?}");
             log.assert_still_leader().await.unwrap();
@@ -218,18 +220,24 @@ async fn a_store_that_ignores_conditions_fails_the_probe() {
     assert!(storage.probe().await.unwrap_err().retryable);
 }
 
-#[tokio::test(start_paused = true)]
+#[tokio::test]
 async fn a_store_that_does_not_answer_is_an_error_after_a_while() {
-    let (store, storage) = faulty();
+    let store = FaultyStore::new(Arc::new(InMemory::new()));
+    let options = StorageOptions {
+        connect_timeout: Duration::from_millis(200),
+        request_timeout: Duration::from_millis(400),
+        ..StorageOptions::default()
+    };
+    let storage = CheckpointStorage::over(store.clone(), "memory:", &options).unwrap();
     let mut log = leader(&storage, 0).await;
+    let record = record(&storage, 1).await;
     for operation in [Operation::List, Operation::Put] {
-        store.inject(Fault::delay(operation, Duration::from_secs(3600)));
-        let append = log.append_checkpoint(record(&storage, 1).await, 1).await;
-        match append.unwrap_err() {
-            LogError::Failed(error) => assert!(error.retryable && error.message.contains("no answer within")),
+        store.inject(Fault::hold(operation, &Gate::closed()).on("log"));
+        match log.append_checkpoint(record.clone(), 1).await.unwrap_err() {
+            LogError::Failed(error) => assert!(error.retryable && error.message.contains("no answer within 1s")),
             other => panic!("{other}"),
         }
     }
-    log.append_checkpoint(record(&storage, 1).await, 1).await.unwrap();
+    log.append_checkpoint(record, 1).await.unwrap();
     assert_eq!(leader(&storage, 0).await.view().entries().count(), 2);
 }

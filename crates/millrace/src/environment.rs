@@ -3,9 +3,7 @@
 use std::{any::Any, sync::Arc, time::Duration};
 
 use millrace_connectors::CollectionSource;
-use millrace_core::{
-    Error, Record, Result, checkpoint::CheckpointingMode, restart::RestartStrategy, source::Source,
-};
+use millrace_core::{Error, Record, Result, checkpoint::CheckpointingMode, restart::RestartStrategy, source::Source};
 use millrace_runtime::{graph::JobGraph, source::TypedSource};
 use millrace_state::{
     BackendRegistry, FsStateBackend, MemoryStateBackend, SnapshotTarget, StateBackend, backend::DEFAULT_MAX_STATE_SIZE,
@@ -238,7 +236,12 @@ mod tests {
         for strategy in [
             RestartStrategy::None,
             RestartStrategy::FixedDelay { attempts: 0, delay: Duration::ZERO },
-            RestartStrategy::ExponentialDelay { initial: second, max: 9 * second, multiplier: 2.5, reset_threshold: second },
+            RestartStrategy::ExponentialDelay {
+                initial: second,
+                max: 9 * second,
+                multiplier: 2.5,
+                reset_threshold: second,
+            },
             RestartStrategy::FailureRate { failures: 4, interval: second, delay: second / 8 },
         ] {
             let mut env = StreamExecutionEnvironment::new();

@@ -1,215 +1,302 @@
-//! The job everyone tries first: count records, take checkpoints or not, kill the taskmanager, and see what is printed.
+//! The job that everyone tries first: it counts records, and shows what checkpoints are for.
 //!
-//! Strings from Kafka or from files are keyed, counted in a `ValueState` and printed as `<timestamp>: (<record>,<count>)`.
-//! Three things are to play with: whether checkpoints are on, their interval, and their mode.
-//! `docs/checkpoint-example.md` says what to expect of each.
+//! Strings from Kafka (or from files) are keyed, by one key for all or each by itself, and counted in a `ValueState`.
+//! Each prints a line `<timestamp>: (<record>,<count>)` on the taskmanager's standard output, where the timestamp is the
+//! time of processing in UTC, as in `2026-05-04T03:02:01.000Z`. With a parallelism above 1 a line begins with the
+//! subtask that printed it, as in `2> `.
+//!
+//! Kill the taskmanager while it runs, and start another:
+//!
+//! - Without `--checkpoints` what arrived in between is never seen, and the count begins anew: nothing was kept. The
+//!   counts that are printed are right for what was seen since the last start.
+//! - With `--checkpoints` no record is lost and the count goes on as if nothing had happened. What was printed after the
+//!   last completed checkpoint is printed again: standard output can't take back a line. A line that is printed again
+//!   has the same count.
+//! - With `--checkpoints --mode at-least-once` no record is lost either, but some may be counted again.
 
-use std::{path::PathBuf, time::Duration};
+use std::time::{Duration, SystemTime};
 
-use clap::{Args, Parser, ValueEnum};
+use clap::{ArgGroup, Parser, ValueEnum};
 use millrace::{
+    config::Role,
     connectors::{file::FileStart, kafka::StartingOffsets},
     prelude::*,
 };
+use millrace_examples::{pair, positive_duration};
 
-/// Counts records and prints each with its number.
-#[derive(Debug, Parser)]
-struct Arguments {
-    #[command(flatten)]
-    input: Input,
+#[derive(Parser)]
+#[command(about = "Counts records from Kafka or from files, and prints each with its count")]
+#[command(group(ArgGroup::new("source").required(true).args(["kafka", "files"])))]
+struct Args {
+    /// A Kafka broker to read from.
+    #[arg(long, value_name = "HOST:PORT")]
+    kafka: Option<String>,
     /// The topic to read.
-    #[arg(long, default_value = "input-topic")]
+    #[arg(long, default_value = "input-topic", conflicts_with = "files")]
     topic: String,
-    /// The consumer group that offsets are committed to when a checkpoint is complete.
-    #[arg(long, value_name = "NAME", default_value = "checkpoint-example")]
+    /// The consumer group that offsets are committed to when a checkpoint completes.
+    #[arg(long, value_name = "NAME", default_value = "checkpoint-example", conflicts_with = "files")]
     group: String,
-    /// A librdkafka property, such as `security.protocol=ssl`. May be repeated.
-    #[arg(long, value_name = "KEY=VALUE", value_parser = property)]
+    /// A property of librdkafka, for source and sink; may be repeated.
+    #[arg(long, value_name = "NAME=VALUE", value_parser = pair, conflicts_with = "files")]
     kafka_property: Vec<(String, String)>,
-    /// Where reading starts when there is no checkpoint.
-    #[arg(long, value_enum, default_value_t = Start::Latest)]
-    start: Start,
-    /// Take checkpoints.
+    /// A topic to write to what is printed, at least once.
+    #[arg(long, value_name = "TOPIC", conflicts_with = "files")]
+    kafka_out: Option<String>,
+    /// A directory of growing files to read from, instead of Kafka.
+    #[arg(long, value_name = "DIR")]
+    files: Option<String>,
+    /// Where to begin [default: latest for Kafka, earliest for files].
+    #[arg(long)]
+    start: Option<Start>,
+    /// Turns checkpoints on.
     #[arg(long)]
     checkpoints: bool,
     /// Time between two checkpoints.
-    #[arg(long, default_value = "1000ms", value_parser = interval)]
+    #[arg(long, default_value = "1000ms", value_parser = positive_duration, allow_hyphen_values = true)]
     interval: Duration,
-    /// How often each record counts after a failure.
-    #[arg(long, default_value = "exactly-once")]
-    mode: CheckpointingMode,
-    /// Where state lives: memory, filesystem, or a registered backend.
+    /// Whether a record may be counted again after a failure.
+    #[arg(long, value_enum, default_value_t = Mode::ExactlyOnce)]
+    mode: Mode,
+    /// memory, filesystem, or another backend's name [default: as configured].
     #[arg(long, value_name = "NAME")]
     state_backend: Option<String>,
-    /// Where checkpoints go: file:///… or s3://….
+    /// Where checkpoints go: file:///..., s3://...
     #[arg(long, value_name = "URI")]
     checkpoint_dir: Option<String>,
     /// How many subtasks each operator has.
-    #[arg(long)]
-    parallelism: Option<u32>,
-    /// What is counted: all records together, or each text.
-    #[arg(long, value_enum, default_value_t = KeyBy::Constant)]
-    key_by: KeyBy,
-    /// Write what is printed to this topic as well, at least once.
-    #[arg(long, value_name = "TOPIC", requires = "kafka")]
-    kafka_out: Option<String>,
-    /// Let one source subtask take this long for each record, to see what an unaligned input does.
-    #[arg(long, value_name = "SUBTASK=DELAY", value_parser = throttle, hide = true)]
-    throttle_subtask: Option<(u32, Duration)>,
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..))]
+    parallelism: u32,
+    /// Count all records together, or each different one by itself.
+    #[arg(long, value_enum, default_value_t = KeyChoice::Constant)]
+    key_by: KeyChoice,
+    /// Makes one subtask of the source slow, for tests: so long for each record.
+    #[arg(long, value_name = "SUBTASK=DURATION", value_parser = throttle, hide = true)]
+    throttle_subtask: Option<Throttle>,
 }
 
-#[derive(Debug, Args)]
-#[group(required = true, multiple = false)]
-struct Input {
-    /// Read a Kafka topic of this broker.
-    #[arg(long, value_name = "HOST:PORT")]
-    kafka: Option<String>,
-    /// Read the lines of the files in this directory, and follow them.
-    #[arg(long, value_name = "DIR")]
-    files: Option<PathBuf>,
-}
-
-#[derive(Clone, Copy, Debug, ValueEnum)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 enum Start {
     Latest,
     Earliest,
 }
 
-#[derive(Clone, Copy, Debug, ValueEnum)]
-enum KeyBy {
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Mode {
+    ExactlyOnce,
+    AtLeastOnce,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum KeyChoice {
     Constant,
     Record,
 }
 
-fn property(text: &str) -> Result<(String, String), String> {
-    let pair = text.split_once('=').ok_or_else(|| format!("{text:?} is no property: write KEY=VALUE"))?;
-    Ok((pair.0.to_string(), pair.1.to_string()))
-}
-
-fn interval(text: &str) -> Result<Duration, String> {
-    match humantime::parse_duration(text) {
-        Ok(interval) if interval.is_zero() => Err("an interval of 0 is none: choose 10ms or more".to_string()),
-        Ok(interval) => Ok(interval),
-        Err(error) => Err(format!("{text:?} is no duration ({error}): write 1000ms or 1s")),
-    }
-}
-
-fn throttle(text: &str) -> Result<(u32, Duration), String> {
-    let (subtask, delay) = text.split_once('=').ok_or("write SUBTASK=DELAY")?;
-    let subtask = subtask.parse().map_err(|error| format!("subtask {subtask:?}: {error}"))?;
-    Ok((subtask, humantime::parse_duration(delay).map_err(|error| format!("delay {delay:?}: {error}"))?))
-}
-
-/// Counts the records of its key.
-#[derive(Clone, Default)]
-struct Count {
-    count: ValueState<i32>,
-}
-
-impl KeyedFlatMapFunction<String, String> for Count {
-    fn open(&mut self, context: &mut KeyedContext<'_>) -> FunctionResult {
-        self.count = context.value_state("CheckpointExample", 0)?;
-        Ok(())
-    }
-
-    fn flat_map(&mut self, record: String, out: &mut Collector<String>) -> FunctionResult {
-        let count = self.count.modify(|count| {
-            *count += 1;
-            *count
-        })?;
-        out.collect(format!("{:.3}: ({record},{count})", jiff::Timestamp::now()));
-        Ok(())
-    }
-}
-
-/// Passes records on, slowly in one subtask.
-#[derive(Clone)]
+/// Holds up one subtask.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Throttle {
-    slow: u32,
+    subtask: u32,
     delay: Duration,
-    active: bool,
+    /// Whether this is the subtask.
+    here: bool,
+}
+
+fn throttle(text: &str) -> Result<Throttle, String> {
+    let (subtask, delay) = pair(text)?;
+    let subtask = subtask.parse().map_err(|error| format!("subtask {subtask:?}: {error}"))?;
+    Ok(Throttle { subtask, delay: positive_duration(&delay)?, here: false })
 }
 
 impl MapFunction<String, String> for Throttle {
     fn open(&mut self, context: &mut RuntimeContext<'_>) -> FunctionResult {
-        self.active = context.index_of_this_subtask() == self.slow;
+        self.here = context.index_of_this_subtask() == self.subtask;
         Ok(())
     }
 
     fn map(&mut self, record: String) -> FunctionResult<String> {
-        if self.active {
-            // The slowness is what this function is for.
+        if self.here {
             std::thread::sleep(self.delay);
         }
         Ok(record)
     }
 }
 
-fn main() -> Result<(), Error> {
-    let arguments = Arguments::parse();
-    let mut env = StreamExecutionEnvironment::new();
-    if arguments.checkpoints {
-        env.enable_checkpointing_with(arguments.interval, arguments.mode);
-    }
-    if let Some(name) = &arguments.state_backend {
-        env.configure("state.backend", name);
-    }
-    if let Some(uri) = &arguments.checkpoint_dir {
-        env.configure("state.checkpoints.dir", uri);
-    }
-    if let Some(parallelism) = arguments.parallelism {
-        env.set_parallelism(parallelism);
-    }
-    let settings = env.configuration()?.settings()?;
-    eprintln!(
-        "checkpoints: {}; restart strategy: {}",
-        if settings.checkpoint.is_enabled() { settings.checkpoint.mode.to_string() } else { "off".to_string() },
-        settings.restart_strategy.name()
-    );
+/// Counts the records of each key.
+#[derive(Clone, Default)]
+struct CheckpointExample {
+    count: ValueState<i32>,
+}
 
-    let mut records = read(&env, &arguments)?;
-    if let Some((slow, delay)) = arguments.throttle_subtask {
-        records = records.map_with(Throttle { slow, delay, active: false }).name("throttle").uid("throttle");
+impl KeyedFlatMapFunction<String, String> for CheckpointExample {
+    fn open(&mut self, context: &mut KeyedContext<'_>) -> FunctionResult {
+        self.count = context.value_state("CheckpointExample", 0)?;
+        Ok(())
     }
-    let counted = match arguments.key_by {
-        KeyBy::Constant => records.key_by(|_| 1).flat_map(Count::default()),
-        KeyBy::Record => records.key_by_ref(|record| record).flat_map(Count::default()),
+
+    fn flat_map(&mut self, record: String, out: &mut Collector<String>) -> FunctionResult {
+        let count = self.count.get()? + 1;
+        self.count.set(count)?;
+        let timestamp = humantime::format_rfc3339_millis(SystemTime::now());
+        out.collect(format!("{timestamp}: ({record},{count})"));
+        Ok(())
+    }
+}
+
+fn main() -> Result<(), Error> {
+    let args = Args::parse();
+    let mut env = StreamExecutionEnvironment::new();
+    configure(&mut env, &args);
+    announce(&env, &args)?;
+
+    let mut records = source(&env, &args)?;
+    if let Some(throttle) = args.throttle_subtask {
+        records = records.map_with(throttle).name("Throttle").uid("throttle");
+    }
+    let counted = match args.key_by {
+        KeyChoice::Constant => records.key_by(|_| 1).flat_map(CheckpointExample::default()),
+        KeyChoice::Record => records.key_by_ref(|record| record).flat_map(CheckpointExample::default()),
     };
-    let counted = counted.name("count").uid("count");
-    if let (Some(topic), Some(broker)) = (&arguments.kafka_out, &arguments.input.kafka) {
-        let mut sink = KafkaSink::<String>::strings().bootstrap_servers(broker).topic(topic);
-        for (key, value) in &arguments.kafka_property {
-            sink = sink.property(key, value);
-        }
-        counted.sink_to(sink.build()?).name("kafka out").uid("kafka-out");
-    }
+    let counted = counted.name("CheckpointExample").uid("checkpoint-example");
     counted.print().uid("print");
-    env.execute("checkpoint-example")?;
+    if let (Some(broker), Some(topic)) = (&args.kafka, &args.kafka_out) {
+        let mut sink = KafkaSink::strings().bootstrap_servers(broker).topic(topic);
+        for (name, value) in &args.kafka_property {
+            sink = sink.property(name, value);
+        }
+        counted.sink_to(sink.build()?).name("Kafka sink").uid("kafka-sink");
+    }
+    env.execute("CheckpointExample")?;
     Ok(())
 }
 
-fn read(env: &StreamExecutionEnvironment, arguments: &Arguments) -> Result<DataStream<String>, Error> {
-    let stream = if let Some(broker) = &arguments.input.kafka {
-        let start = match arguments.start {
-            Start::Latest => StartingOffsets::Latest,
-            Start::Earliest => StartingOffsets::Earliest,
+fn configure(env: &mut StreamExecutionEnvironment, args: &Args) {
+    env.set_parallelism(args.parallelism);
+    if args.checkpoints {
+        let mode = match args.mode {
+            Mode::ExactlyOnce => CheckpointingMode::ExactlyOnce,
+            Mode::AtLeastOnce => CheckpointingMode::AtLeastOnce,
         };
-        let mut source = KafkaSource::<String>::strings()
-            .bootstrap_servers(broker)
-            .topics([&arguments.topic])
-            .group_id(&arguments.group)
-            .starting_offsets(start);
-        for (key, value) in &arguments.kafka_property {
-            source = source.property(key, value);
-        }
-        env.from_source(source.build()?, "kafka")
+        env.enable_checkpointing_with(args.interval, mode);
     } else {
-        let start = match arguments.start {
-            Start::Latest => FileStart::Latest,
-            Start::Earliest => FileStart::Earliest,
-        };
-        let directory = arguments.input.files.clone().unwrap_or_default();
-        env.from_source(FileSource::directory(directory).start(start), "files")
+        // The default without checkpoints is to end with the first failure, and there would be nothing to see.
+        env.set_restart_strategy(RestartStrategy::FixedDelay { attempts: u32::MAX, delay: Duration::from_secs(1) });
+    }
+    if let Some(backend) = &args.state_backend {
+        env.configure("state.backend", backend);
+    }
+    if let Some(directory) = &args.checkpoint_dir {
+        env.checkpoint_config().set_directory(directory);
+    }
+}
+
+fn source(env: &StreamExecutionEnvironment, args: &Args) -> Result<DataStream<String>, Error> {
+    let Some(broker) = &args.kafka else {
+        let start = if args.start == Some(Start::Latest) { FileStart::Latest } else { FileStart::Earliest };
+        let directory = args.files.as_deref().unwrap_or_default();
+        return Ok(env.from_source(FileSource::directory(directory).start(start), directory).uid("source"));
     };
-    Ok(stream.uid("source"))
+    let start = match args.start {
+        Some(Start::Earliest) => StartingOffsets::Earliest,
+        Some(Start::Latest) | None => StartingOffsets::Latest,
+    };
+    let mut source = KafkaSource::strings()
+        .bootstrap_servers(broker)
+        .topics([&args.topic])
+        .group_id(&args.group)
+        .starting_offsets(start);
+    for (name, value) in &args.kafka_property {
+        source = source.property(name, value);
+    }
+    Ok(env.from_source(source.build()?, &args.topic).uid("source"))
+}
+
+/// Says what a failure will do, once for the whole job.
+fn announce(env: &StreamExecutionEnvironment, args: &Args) -> Result<(), Error> {
+    let configuration = env.configuration()?;
+    if configuration.role() == Role::TaskManager {
+        return Ok(());
+    }
+    let settings = configuration.settings()?;
+    let checkpoints = match settings.checkpoint.interval {
+        Some(interval) => format!("every {}, {}", humantime::format_duration(interval), settings.checkpoint.mode),
+        None => "off".to_string(),
+    };
+    let strategy = settings.restart_strategy.name();
+    let why = match strategy {
+        "fixed-delay" if !args.checkpoints => " (this example's choice: without checkpoints the default is none)",
+        _ => "",
+    };
+    eprintln!("checkpoints: {checkpoints}; restart strategy: {strategy}{why}");
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    fn parse(line: &str) -> Result<Args, clap::Error> {
+        Args::try_parse_from(std::iter::once("checkpoint_example").chain(line.split_whitespace()))
+    }
+
+    #[test]
+    fn the_flags_that_scripts_rely_on_are_there() {
+        Args::command().debug_assert();
+        let args = parse(
+            "--kafka b:9092 --topic input-topic --group g --start earliest --checkpoints --interval 500ms \
+             --mode at-least-once --state-backend filesystem --checkpoint-dir file:///c --parallelism 2 \
+             --key-by record --kafka-out out --kafka-property a=b --kafka-property c=d --throttle-subtask 1=20ms",
+        )
+        .unwrap();
+        assert_eq!(
+            (args.interval, args.mode, args.key_by),
+            (Duration::from_millis(500), Mode::AtLeastOnce, KeyChoice::Record)
+        );
+        assert_eq!((args.start, args.parallelism, args.checkpoints), (Some(Start::Earliest), 2, true));
+        assert_eq!(args.kafka_property.len(), 2);
+        let throttle = args.throttle_subtask.unwrap();
+        assert_eq!((throttle.subtask, throttle.delay), (1, Duration::from_millis(20)));
+    }
+
+    #[test]
+    fn the_defaults_are_those_of_the_documentation() {
+        let args = parse("--files /in").unwrap();
+        assert_eq!((args.checkpoints, args.interval, args.mode), (false, Duration::from_secs(1), Mode::ExactlyOnce));
+        assert_eq!((args.key_by, args.parallelism, args.topic.as_str()), (KeyChoice::Constant, 1, "input-topic"));
+    }
+
+    #[test]
+    fn senseless_flags_are_refused() {
+        for wrong in [
+            "",
+            "--kafka b --files /in",
+            "--files /in --kafka-out t",
+            "--files /in --interval 0ms",
+            "--files /in --interval -1s",
+            "--files /in --interval 5",
+            "--files /in --mode sometimes",
+            "--files /in --parallelism 0",
+            "--kafka b --start middle",
+            "--kafka b --kafka-property x",
+        ] {
+            assert!(parse(wrong).is_err(), "{wrong:?}");
+        }
+    }
+
+    #[test]
+    fn flags_become_settings() {
+        let settings = |line: &str| {
+            let mut env = StreamExecutionEnvironment::new();
+            configure(&mut env, &parse(line).unwrap());
+            env.configuration().unwrap().settings().unwrap()
+        };
+        let off = settings("--files /in");
+        assert_eq!((off.checkpoint.interval, off.restart_strategy.name()), (None, "fixed-delay"));
+        let on = settings("--files /in --checkpoints --mode at-least-once --checkpoint-dir file:///c --parallelism 3");
+        assert_eq!(on.checkpoint.mode, CheckpointingMode::AtLeastOnce);
+        assert_eq!((on.restart_strategy.name(), on.state_backend.as_str()), ("exponential-delay", "filesystem"));
+        assert_eq!((on.parallelism, on.checkpoint_dir.as_deref()), (3, Some("file:///c")));
+    }
 }

@@ -10,7 +10,11 @@ pub(super) struct Explanation {
 
 /// Explains a store's error. S3 answers with a page of XML; its code is what counts.
 pub(super) fn explain(error: &object_store::Error) -> Explanation {
-    let full = chain_text(error);
+    let full = match error {
+        // Its own text says no more than that it is one.
+        object_store::Error::Generic { source, .. } => chain_text(&**source),
+        other => chain_text(other),
+    };
     let setting = |text: &str| Explanation { text: text.to_string(), is_setting: true };
     match element(&full, "Code") {
         Some("NoSuchBucket") => return setting("the bucket does not exist"),

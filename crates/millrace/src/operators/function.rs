@@ -145,10 +145,8 @@ impl<F: RecordFunction<In, Out>, In: Record, Out: Record> Operator for FunctionO
     fn open(&mut self, context: &mut OperatorContext) -> Result<()> {
         self.keyed_state.clone_from(&context.keyed_state);
         let metrics = self.metrics.insert(MetricGroup::new(context));
-        let open = OpenContext {
-            keyed_state: context.keyed_state.clone(),
-            runtime: RuntimeContext::new(context, metrics),
-        };
+        let open =
+            OpenContext { keyed_state: context.keyed_state.clone(), runtime: RuntimeContext::new(context, metrics) };
         self.opened = true;
         self.function.open(open).map_err(|error| Error::from_function(error).context("open"))
     }

@@ -69,7 +69,8 @@ fn a_batch_of_which_nothing_is_left_is_not_emitted() {
 
 #[test]
 fn an_error_names_the_record() {
-    let error = run(TryMap(|n: i64| if n == 0 { Err("division by zero") } else { Ok(6 / n) }), &[1, 2, 0]).err().unwrap();
+    let error =
+        run(TryMap(|n: i64| if n == 0 { Err("division by zero") } else { Ok(6 / n) }), &[1, 2, 0]).err().unwrap();
     assert_eq!(error.message, "record 3 of 3: division by zero");
     assert_eq!((error.domain, error.retryable), (ErrorDomain::User, true));
 }

@@ -70,9 +70,10 @@ fn check_ends(nodes: &[PlanNode]) -> Result<()> {
         return Err(Error::invalid("the job has no operators: begin with from_source or from_collection"));
     }
     let consumers = consumer_counts(nodes);
-    let loose = nodes.iter().zip(&consumers).find(|(node, consumers)| {
-        **consumers == 0 && !matches!(node.body, NodeBody::Sink(_))
-    });
+    let loose = nodes
+        .iter()
+        .zip(&consumers)
+        .find(|(node, consumers)| **consumers == 0 && !matches!(node.body, NodeBody::Sink(_)));
     match loose {
         None => Ok(()),
         Some((node, _)) => Err(Error::invalid(format!(

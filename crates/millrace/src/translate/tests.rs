@@ -162,7 +162,10 @@ fn two_equal_uids_are_refused_with_both_operators() {
         let numbers = numbers(env, "a").uid("x");
         discard(&numbers.map(|n| n).name("Double").uid("x"));
     }));
-    assert!(message.contains("\"Source: a\"") && message.contains("\"Double\"") && message.contains("\"x\""), "{message}");
+    assert!(
+        message.contains("\"Source: a\"") && message.contains("\"Double\"") && message.contains("\"x\""),
+        "{message}"
+    );
 }
 
 #[test]
@@ -172,7 +175,10 @@ fn parallelism_out_of_range_is_refused_with_the_operator() {
     };
     for parallelism in [0, 129] {
         let message = message(parallelism);
-        assert!(message.contains("\"Double\"") && message.contains(&format!("parallelism {parallelism} ")), "{message}");
+        assert!(
+            message.contains("\"Double\"") && message.contains(&format!("parallelism {parallelism} ")),
+            "{message}"
+        );
     }
 }
 

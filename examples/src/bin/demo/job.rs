@@ -113,3 +113,11 @@ impl Drop for Job {
         }
     }
 }
+
+/// Whether a process has ended, reaped or not.
+pub fn is_gone(pid: u64) -> bool {
+    match std::fs::read_to_string(format!("/proc/{pid}/stat")) {
+        Ok(stat) => stat.rsplit_once(") ").is_some_and(|(_, rest)| rest.starts_with('Z')),
+        Err(_) => true,
+    }
+}

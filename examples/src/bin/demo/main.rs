@@ -68,9 +68,10 @@ fn demonstrate(arguments: &Arguments) -> Result<bool> {
     wait("records after it", || Ok((printed()?.records() > covered + 50).then_some(())))?;
 
     let victim = job.taskmanager_with_the_counter()?;
-    let before = printed()?;
     let killed_at = Instant::now();
     job.kill(victim)?;
+    wait("the process to be gone", || Ok(job::is_gone(victim).then_some(())))?;
+    let before = printed()?;
     say(&format!(
         "3. Killed process {victim} (SIGKILL), the taskmanager that held the counter, at record {}.",
         before.highest_count()

@@ -1,0 +1,20 @@
+//! Kills at random moments: the counts are those of a run without a fault.
+
+use millrace_testkit::cluster::Result;
+use millrace_tests::process::kills::{Campaign, Input};
+
+#[test]
+fn counts_survive_40_kills_of_taskmanagers() -> Result<()> {
+    let campaign = Campaign::from_env(40, 0, Input::Files);
+    let report = campaign.run()?;
+    assert_eq!(report.taskmanagers, campaign.kills);
+    Ok(())
+}
+
+#[test]
+fn counts_survive_kills_of_jobmanagers_among_those_of_taskmanagers() -> Result<()> {
+    let campaign = Campaign::from_env(12, 3, Input::Kafka);
+    let report = campaign.run()?;
+    assert_eq!((report.taskmanagers, report.jobmanagers), (campaign.kills - campaign.kills / 3, campaign.kills / 3));
+    Ok(())
+}
