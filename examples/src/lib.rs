@@ -1,6 +1,17 @@
-//! What the example jobs share: reading their flags.
+//! What the example jobs share: reading their flags, and ending.
 
-use std::time::Duration;
+use std::{process::ExitCode, time::Duration};
+
+/// What a job's program ends with: its error is told on standard error.
+pub fn exit_code(result: millrace::Result<()>) -> ExitCode {
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
 
 /// A positive duration such as `1000ms` or `2 s`.
 pub fn positive_duration(text: &str) -> Result<Duration, String> {

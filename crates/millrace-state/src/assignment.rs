@@ -114,11 +114,7 @@ fn has_state(operator: &OperatorStateMeta) -> bool {
     operator.subtasks.iter().any(|subtask| subtask.keyed.is_some() || subtask.lists.iter().any(|l| !l.items.is_empty()))
 }
 
-fn unclaimed(
-    checkpoint: &CheckpointMetadata,
-    unclaimed: &[(OperatorUid, String)],
-    targets: &[RestoreTarget],
-) -> Error {
+fn unclaimed(checkpoint: &CheckpointMetadata, unclaimed: &[(OperatorUid, String)], targets: &[RestoreTarget]) -> Error {
     let list = |pairs: &mut dyn Iterator<Item = (&OperatorUid, &str)>| {
         pairs.map(|(uid, name)| format!("{uid:?} ({name})", uid = uid.0)).collect::<Vec<_>>().join(", ")
     };

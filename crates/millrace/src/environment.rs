@@ -68,8 +68,16 @@ impl StreamExecutionEnvironment {
         CheckpointConfig(self)
     }
 
-    /// Chooses the state backend: [`MemoryStateBackend`], [`FsStateBackend`], or one of
-    /// your own.
+    /// Chooses the state backend: [`MemoryStateBackend`], [`FsStateBackend`], or one of your own.
+    ///
+    /// ```
+    /// use millrace::prelude::*;
+    ///
+    /// let mut env = StreamExecutionEnvironment::new();
+    /// env.set_state_backend(FsStateBackend::new("file:///var/lib/millrace/checkpoints"));
+    /// assert_eq!(env.configuration()?.settings()?.state_backend, "filesystem");
+    /// # Ok::<(), millrace::Error>(())
+    /// ```
     pub fn set_state_backend(&mut self, backend: impl StateBackend + 'static) -> &mut Self {
         self.configure("state.backend", backend.name());
         let own: &dyn Any = &backend;

@@ -14,7 +14,10 @@
 //!   has the same count.
 //! - With `--checkpoints --mode at-least-once` no record is lost either, but some may be counted again.
 
-use std::time::{Duration, SystemTime};
+use std::{
+    process::ExitCode,
+    time::{Duration, SystemTime},
+};
 
 use clap::{ArgGroup, Parser, ValueEnum};
 use millrace::{
@@ -22,7 +25,7 @@ use millrace::{
     connectors::{file::FileStart, kafka::StartingOffsets},
     prelude::*,
 };
-use millrace_examples::{pair, positive_duration};
+use millrace_examples::{exit_code, pair, positive_duration};
 
 #[derive(Parser)]
 #[command(about = "Counts records from Kafka or from files, and prints each with its count")]
@@ -143,13 +146,16 @@ impl KeyedFlatMapFunction<String, String> for CheckpointExample {
     }
 }
 
-fn main() -> Result<(), Error> {
-    let args = Args::parse();
-    let mut env = StreamExecutionEnvironment::new();
-    configure(&mut env, &args);
-    announce(&env, &args)?;
+fn main() -> ExitCode {
+    exit_code(run(&Args::parse()))
+}
 
-    let mut records = source(&env, &args)?;
+fn run(args: &Args) -> Result<(), Error> {
+    let mut env = StreamExecutionEnvironment::new();
+    configure(&mut env, args);
+    announce(&env, args)?;
+
+    let mut records = source(&env, args)?;
     if let Some(throttle) = args.throttle_subtask {
         records = records.map_with(throttle).name("Throttle").uid("throttle");
     }

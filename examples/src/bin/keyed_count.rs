@@ -1,11 +1,14 @@
 //! How fast a keyed count is: strings `key-<n>` are made, a counter for each goes up, and the results are thrown away.
 //! The last line is `records=N seconds=S rate=R`, of the job from its start to its end.
 
-use std::time::{Duration, Instant};
+use std::{
+    process::ExitCode,
+    time::{Duration, Instant},
+};
 
 use clap::Parser;
 use millrace::prelude::*;
-use millrace_examples::interval_or_off;
+use millrace_examples::{exit_code, interval_or_off};
 
 #[derive(Parser)]
 #[command(about = "Counts generated keys, as fast as it can")]
@@ -66,8 +69,12 @@ impl KeyedFlatMapFunction<String, (String, i64)> for Count {
     }
 }
 
-fn main() -> Result<(), Error> {
-    let Args { records, keys, state_backend, parallelism, checkpoint_interval, checkpoint_dir } = Args::parse();
+fn main() -> ExitCode {
+    exit_code(run(Args::parse()))
+}
+
+fn run(args: Args) -> Result<(), Error> {
+    let Args { records, keys, state_backend, parallelism, checkpoint_interval, checkpoint_dir } = args;
     let mut env = StreamExecutionEnvironment::new();
     env.set_parallelism(parallelism);
     if let Some(interval) = checkpoint_interval {

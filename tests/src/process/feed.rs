@@ -37,7 +37,7 @@ pub enum Target<'a> {
 /// Records being written beside a test.
 pub struct Feed {
     stop: Arc<AtomicBool>,
-    thread: JoinHandle<BTreeMap<String, u64>>,
+    thread: Option<JoinHandle<BTreeMap<String, u64>>>,
 }
 
 impl Feed {
@@ -57,16 +57,24 @@ impl Feed {
                 thread::spawn(move || to_files(paths, records))
             }
         };
-        Self { stop, thread }
+        Self { stop, thread: Some(thread) }
     }
 
     /// Ends it. Returns how often each record was written.
     ///
     /// # Panics
     /// When the records could not be written.
-    pub fn finish(self) -> BTreeMap<String, u64> {
+    pub fn finish(mut self) -> BTreeMap<String, u64> {
         self.stop.store(true, Ordering::Relaxed);
-        self.thread.join().expect("all records were written")
+        let written = self.thread.take().and_then(|thread| thread.join().ok());
+        written.expect("all records were written")
+    }
+}
+
+/// A test that fails does not go on writing.
+impl Drop for Feed {
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::Relaxed);
     }
 }
 

@@ -140,7 +140,9 @@ impl Place {
     fn job(&self) -> Result<ClusterSpec> {
         let directory = self.directory.path().display().to_string();
         let input = match self.input {
-            Input::Kafka => vec!["--kafka".into(), KafkaBroker::shared().bootstrap(), "--topic".into(), self.name.clone()],
+            Input::Kafka => {
+                vec!["--kafka".into(), KafkaBroker::shared().bootstrap(), "--topic".into(), self.name.clone()]
+            }
             Input::Files => vec!["--files".into(), directory],
         };
         let spec = ClusterSpec::new(program("checkpoint_example")?).args(input).args(["--start", "earliest"]);
@@ -243,6 +245,11 @@ impl Struck {
         let state = self.cluster.state()?;
         let generations = Generation(u64::from(self.report.jobmanagers) + 1);
         assert_eq!(state.job.generation, generations, "each jobmanager is an incarnation of its own");
+        if self.report.jobmanagers == 0 {
+            // A jobmanager counts only its own.
+            let (restarts, at_least) = (state.job.restarts, u64::from(self.report.while_running));
+            assert!(restarts >= at_least, "{at_least} kills hit running tasks, but only {restarts} restarts");
+        }
         self.cluster.cancel()?;
         assert_eq!(self.cluster.wait_end()?.state, JobStatus::Canceled);
         Ok(outputs.highest)

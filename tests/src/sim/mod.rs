@@ -19,6 +19,7 @@
 mod counters;
 mod effects;
 mod faults;
+mod job_log;
 mod jobmanager;
 mod messages;
 mod oracle;

@@ -55,7 +55,10 @@ fn no_record_is_lost_and_each_has_its_number_also_across_the_failure() -> Result
     let counts = |lines: &[Line]| lines.iter().map(|line| line.count).collect::<Vec<_>>();
     assert_eq!(counts(&first), (1..=NEWER).collect::<Vec<_>>());
     let restored = counts(&second)[0] - 1;
-    assert!((COVERED..=NEWER).contains(&restored), "the state begins at {restored}, as in a checkpoint behind {COVERED}");
+    assert!(
+        (COVERED..=NEWER).contains(&restored),
+        "the state begins at {restored}, as in a checkpoint behind {COVERED}"
+    );
     assert_eq!(counts(&second), (restored + 1..=ALL).collect::<Vec<_>>(), "and goes on without a gap or a repetition");
     let all: BTreeSet<_> = first.iter().chain(&second).map(|line| line.count).collect();
     assert_eq!(all, (1..=ALL).collect(), "no record is lost");

@@ -23,7 +23,12 @@ fn write(kafka: &KafkaBroker, topic: &str, name: &str, numbers: Range<u64>) -> R
 }
 
 /// Waits until a taskmanager has printed a line that is looked for.
-fn wait_for_line(cluster: &mut JobCluster, taskmanager: usize, what: &str, found: impl Fn(&Line) -> bool) -> Result<()> {
+fn wait_for_line(
+    cluster: &mut JobCluster,
+    taskmanager: usize,
+    what: &str,
+    found: impl Fn(&Line) -> bool,
+) -> Result<()> {
     cluster.wait_for(&format!("line {what}"), PATIENCE, |cluster| {
         let printed = lines(&cluster.stdout(taskmanager));
         (printed.iter().any(&found).then_some(()), format!("{} lines, the last {:?}", printed.len(), printed.last()))

@@ -71,8 +71,9 @@ fn count_through_kills(mode: &str) -> Result<Counted> {
             scope.spawn(move || feed(kafka, topic, partition, name, pace, stop))
         };
         let feeds = [feed(0, "slow", SLOW), feed(1, "fast", FAST)];
+        let stopped = StopFeeds(&stop);
         let killed = kill_after_late_barriers(&mut cluster);
-        stop.store(true, Ordering::Relaxed);
+        drop(stopped);
         let written = feeds.map(|feed| feed.join().expect("all records were written"));
         killed.map(|()| written.concat())
     })?;
@@ -94,6 +95,15 @@ fn count_through_kills(mode: &str) -> Result<Counted> {
     assert!(lost.is_empty(), "lost: {lost:?}");
     let last = all.iter().filter(|line| ends.contains(&line.record)).map(|line| line.count).max().unwrap_or(0);
     Ok(Counted { last, written: (written.len() + ends.len()) as u64 })
+}
+
+/// Ends the feeds, also when a test fails: its threads are waited for.
+struct StopFeeds<'a>(&'a AtomicBool);
+
+impl Drop for StopFeeds<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
 }
 
 /// Writes numbered records at a pace until it is told to stop. Returns them.
@@ -140,8 +150,7 @@ fn kill_after_late_barriers(cluster: &mut JobCluster) -> Result<()> {
 
 /// What all taskmanagers have printed, by time.
 fn all_lines(cluster: &JobCluster) -> Vec<Line> {
-    let mut all: Vec<_> =
-        (0..cluster.taskmanagers_started()).flat_map(|index| lines(&cluster.stdout(index))).collect();
+    let mut all: Vec<_> = (0..cluster.taskmanagers_started()).flat_map(|index| lines(&cluster.stdout(index))).collect();
     all.sort_by(|a, b| a.timestamp.cmp(&b.timestamp));
     all
 }

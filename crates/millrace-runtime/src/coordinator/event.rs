@@ -166,7 +166,8 @@ pub enum Effect {
         metadata: MetadataReceipt,
     },
     /// List the log and see whether ours is still the highest generation; answer with
-    /// [`CoordinatorEvent::StillLeader`].
+    /// [`CoordinatorEvent::StillLeader`]. A shell whose append has listed the log after its create, as
+    /// [`JobLog::append_checkpoint`](millrace_state::log::JobLog::append_checkpoint) does, may answer at once.
     Relist {
         /// The checkpoint that this is about.
         checkpoint: CheckpointId,

@@ -9,7 +9,10 @@
 //! [`Effect::WriteMetadata`], [`Effect::AppendLog`], [`Effect::Relist`]. Only when the second look at the log shows that
 //! this jobmanager still is the leader, the checkpoint is announced, older ones under way are superseded, and completed
 //! ones beyond the retained number are deleted. The second look is not redundant: a create that was delayed until a
-//! later generation had pruned the log succeeds in the gap, and is void.
+//! later generation had trimmed the log succeeds in the gap, and is void.
+//!
+//! A jobmanager that dies between log entry and announcement leaves a checkpoint that nobody was told of: who restores
+//! it has to commit what it holds.
 //!
 //! What must never happen, and where it is prevented:
 //! - a jobmanager that sees a higher generation does nothing any more ([`Effect::Stop`]);

@@ -286,7 +286,7 @@ impl<'a> Work<'a> {
     fn align(&mut self, actions: Vec<AlignerAction>, tell: bool) -> Result<()> {
         for action in actions {
             match action {
-                AlignerAction::Block(_) => {}
+                AlignerAction::Block(channel) => self.gate.block(channel),
                 AlignerAction::UnblockAll => self.gate.unblock_all(),
                 AlignerAction::Snapshot(barrier) => self.snapshot(barrier)?,
                 AlignerAction::Abandon(checkpoint) => {

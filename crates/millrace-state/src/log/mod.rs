@@ -10,9 +10,7 @@ mod recovery;
 mod shell;
 mod view;
 
-pub use entry::{
-    CheckpointRecord, GenerationRecord, LogBody, LogEntry, TerminalRecord, TerminalResult, WriterId,
-};
+pub use entry::{CheckpointRecord, GenerationRecord, LogBody, LogEntry, TerminalRecord, TerminalResult, WriterId};
 pub use protocol::{LogProtocol, ProtocolChecks};
 pub use recovery::older_checkpoint;
 pub use shell::{Appended, Claim, JobLog, LogError};

@@ -22,11 +22,8 @@ pub(crate) fn file(directory: &str, name: &str) -> StateHandle {
 }
 
 pub(crate) fn sample(directory: &str) -> CheckpointMetadata {
-    let source = OperatorSubtaskState {
-        uid: OperatorUid("source".into()),
-        keyed: None,
-        lists: lists(SOURCE_SPLITS, &[1, 2]),
-    };
+    let source =
+        OperatorSubtaskState { uid: OperatorUid("source".into()), keyed: None, lists: lists(SOURCE_SPLITS, &[1, 2]) };
     CheckpointMetadata {
         job: JobId(0xbeef),
         checkpoint: CheckpointId(7),
@@ -138,7 +135,8 @@ fn contradictions_are_named() {
     assert!(broken(|m| m.operators[0] = m.operators[1].clone()).contains("twice"));
     assert!(broken(|m| m.max_parallelism = 100).contains("key groups 64 to 127 of 100"));
     assert!(broken(|m| m.operators[1].subtasks[0].uid = OperatorUid("other".into())).contains("other"));
-    let escape = |m: &mut CheckpointMetadata| m.operators[1].subtasks[0].keyed.as_mut().unwrap().data = file("", "../x");
+    let escape =
+        |m: &mut CheckpointMetadata| m.operators[1].subtasks[0].keyed.as_mut().unwrap().data = file("", "../x");
     assert!(broken(escape).contains("../x"));
     let backwards = |m: &mut CheckpointMetadata| {
         m.operators[1].subtasks[0].keyed.as_mut().unwrap().range = KeyGroupRange { start: 5, end: 4 };

@@ -13,7 +13,8 @@ use millrace_core::{
 use object_store::path::Path;
 
 use super::{
-    CheckpointStorage, Created, StorageOptions, StorageUri, UNFINISHED, checkpoint_directory, checkpoint_of, store_error,
+    CheckpointStorage, Created, StorageOptions, StorageUri, UNFINISHED, checkpoint_directory, checkpoint_of,
+    store_error,
 };
 use crate::{
     log::{CheckpointRecord, LogView, entry::damaged, older_checkpoint},
@@ -154,12 +155,7 @@ impl CheckpointStorage {
     /// Deletes what dead attempts have left: the checkpoints below `newest`, the newest completed one, that the log
     /// does not name and that are not in `live` (those under way). Only after a check that the caller still leads the
     /// job. Returns what was deleted.
-    pub async fn sweep(
-        &self,
-        job: JobId,
-        view: &LogView,
-        live: &BTreeSet<CheckpointId>,
-    ) -> Result<Vec<CheckpointId>> {
+    pub async fn sweep(&self, job: JobId, view: &LogView, live: &BTreeSet<CheckpointId>) -> Result<Vec<CheckpointId>> {
         let log = self.list(&self.job_path(job, "log"), None).await?;
         self.delete_all(log.into_iter().filter(|path| path.as_ref().ends_with(UNFINISHED)).collect()).await?;
         // Ids only grow: nobody will ever use one below the newest that is complete.

@@ -76,7 +76,8 @@ mod tests {
 
     #[test]
     fn codes_of_s3_are_told_in_words() {
-        let message = |code: &str| start_error("s3://b", &answer(&format!("<Error><Code>{code}</Code></Error>"))).message;
+        let message =
+            |code: &str| start_error("s3://b", &answer(&format!("<Error><Code>{code}</Code></Error>"))).message;
         assert!(message("NoSuchBucket").contains("bucket does not exist"));
         assert!(message("InvalidAccessKeyId").contains("access key"));
         assert!(message("SignatureDoesNotMatch").contains("secret key"));

@@ -22,8 +22,8 @@ use bytes::Bytes;
 use futures::{FutureExt, StreamExt, TryStreamExt, stream::BoxStream};
 use object_store::{
     CopyOptions, Error, GetOptions, GetResult, ListResult, MultipartUpload, ObjectMeta, ObjectStore, PutMode,
-    PutMultipartOptions, PutOptions, PutPayload, PutResult, RenameOptions, Result, UploadPart,
-    local::LocalFileSystem, path::Path,
+    PutMultipartOptions, PutOptions, PutPayload, PutResult, RenameOptions, Result, UploadPart, local::LocalFileSystem,
+    path::Path,
 };
 
 /// How often a directory that a concurrent deletion takes away is created again.
@@ -57,10 +57,7 @@ impl LocalStore {
         blocking(move || check_root(&root)).await
     }
 
-    fn checked_list(
-        &self,
-        listing: BoxStream<'static, Result<ObjectMeta>>,
-    ) -> BoxStream<'static, Result<ObjectMeta>> {
+    fn checked_list(&self, listing: BoxStream<'static, Result<ObjectMeta>>) -> BoxStream<'static, Result<ObjectMeta>> {
         let root = self.root.clone();
         let check = blocking(move || check_root(&root));
         check.map(|checked| checked.map(|()| listing)).into_stream().try_flatten().boxed()

@@ -124,7 +124,8 @@ mod tests {
 
     #[test]
     fn pauses_double_up_to_the_longest_and_end() {
-        let policy = RetryPolicy { retries: Some(4), initial: Duration::from_millis(100), max: Duration::from_millis(300) };
+        let policy =
+            RetryPolicy { retries: Some(4), initial: Duration::from_millis(100), max: Duration::from_millis(300) };
         let pauses: Vec<_> = (0..5).map(|failures| policy.delay_after(failures).map(|d| d.as_millis())).collect();
         assert_eq!(pauses, [Some(100), Some(200), Some(300), Some(300), None]);
         let forever = RetryPolicy { retries: None, ..policy };

@@ -62,7 +62,10 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         std::fs::create_dir(dir.path().join(".aws")).unwrap();
         let write = |name: &str, text: &str| std::fs::write(dir.path().join(".aws").join(name), text).unwrap();
-        write("credentials", "[default]\naws_access_key_id = a\naws_secret_access_key=b=\n# x\n[ci]\naws_access_key_id=c\n");
+        write(
+            "credentials",
+            "[default]\naws_access_key_id = a\naws_secret_access_key=b=\n# x\n[ci]\naws_access_key_id=c\n",
+        );
         write("config", "[default]\nregion = here\n[profile ci]\nregion = there\n");
         let home = dir.path().to_str().unwrap().to_string();
         let env = |extra: Option<&'static str>| {

@@ -12,9 +12,12 @@ use super::{errors::start_error, options::StorageOptions, profile::Profile};
 
 /// A client for a bucket. Nothing is sent yet.
 pub(super) fn open(bucket: &str, options: &StorageOptions) -> Result<AmazonS3> {
-    let builder = configure(bucket, options, &|name| std::env::var(name).ok(), std::env::vars_os().filter_map(|pair| {
-        Some((pair.0.into_string().ok()?, pair.1.into_string().ok()?))
-    }))?;
+    let builder = configure(
+        bucket,
+        options,
+        &|name| std::env::var(name).ok(),
+        std::env::vars_os().filter_map(|pair| Some((pair.0.into_string().ok()?, pair.1.into_string().ok()?))),
+    )?;
     builder.build().map_err(|error| start_error(format!("checkpoint directory s3://{bucket}"), &error))
 }
 
@@ -56,7 +59,9 @@ fn configure(
     } else if !in_environment || options.s3_profile.is_some() {
         builder = with_profile(builder, &profile);
     }
-    if let Some(region) = options.s3_region.clone().or_else(|| region_of(&builder).is_none().then_some(profile.region)?) {
+    if let Some(region) =
+        options.s3_region.clone().or_else(|| region_of(&builder).is_none().then_some(profile.region)?)
+    {
         builder = builder.with_region(region);
     }
     Ok(with_endpoint(builder, bucket, options))
@@ -92,13 +97,16 @@ fn with_endpoint(builder: AmazonS3Builder, bucket: &str, options: &StorageOption
 }
 
 fn retry(options: &StorageOptions) -> RetryConfig {
-    let backoff = BackoffConfig { init_backoff: Duration::from_millis(100), max_backoff: Duration::from_secs(2), base: 2.0 };
+    let backoff =
+        BackoffConfig { init_backoff: Duration::from_millis(100), max_backoff: Duration::from_secs(2), base: 2.0 };
     // The whole of it stays within what one request that is answered late may take.
     RetryConfig { backoff, max_retries: options.request_retries, retry_timeout: options.request_timeout }
 }
 
 fn region_of(builder: &AmazonS3Builder) -> Option<String> {
-    builder.get_config_value(&AmazonS3ConfigKey::Region).or_else(|| builder.get_config_value(&AmazonS3ConfigKey::DefaultRegion))
+    builder
+        .get_config_value(&AmazonS3ConfigKey::Region)
+        .or_else(|| builder.get_config_value(&AmazonS3ConfigKey::DefaultRegion))
 }
 
 fn is_credential(key: AmazonS3ConfigKey) -> bool {

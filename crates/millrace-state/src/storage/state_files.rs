@@ -1,7 +1,11 @@
 //! The files that hold snapshots.
 
 use bytes::Bytes;
-use futures::{StreamExt, future::BoxFuture, stream::{BoxStream, FuturesUnordered}};
+use futures::{
+    StreamExt,
+    future::BoxFuture,
+    stream::{BoxStream, FuturesUnordered},
+};
 use millrace_core::{
     Error, Result,
     ids::{CheckpointId, JobId},

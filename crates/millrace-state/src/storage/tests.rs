@@ -243,18 +243,26 @@ async fn the_log_works_over_a_store() {
         for id in 1..=4 {
             let appended = first.append_checkpoint(written(&storage, id).await, 2).await.unwrap();
             assert_eq!(appended.position, id + 1);
-            assert_eq!(appended.released.iter().map(|record| record.id.0).collect::<Vec<_>>(), match id {
-                1 | 2 => vec![],
-                _ => vec![id - 2],
-            });
+            assert_eq!(
+                appended.released.iter().map(|record| record.id.0).collect::<Vec<_>>(),
+                match id {
+                    1 | 2 => vec![],
+                    _ => vec![id - 2],
+                }
+            );
         }
         assert_eq!(first.trim().await.unwrap(), 2);
         let mut second = leader(&storage).await;
         assert_eq!(second.view().checkpoints().map(|record| record.id.0).collect::<Vec<_>>(), [3, 4]);
         let fenced = LogError::Fenced { generation: millrace_core::ids::Generation(2) };
         assert_eq!(first.assert_still_leader().await.unwrap_err(), fenced);
-        assert_eq!(first.append_terminal(TerminalRecord { result: TerminalResult::Finished, checkpoints_retained: true })
-            .await.unwrap_err(), fenced);
+        assert_eq!(
+            first
+                .append_terminal(TerminalRecord { result: TerminalResult::Finished, checkpoints_retained: true })
+                .await
+                .unwrap_err(),
+            fenced
+        );
         second.assert_still_leader().await.unwrap();
     }
 }
@@ -262,7 +270,8 @@ async fn the_log_works_over_a_store() {
 #[tokio::test]
 async fn a_checkpoint_is_opened_from_its_directory_or_its_metadata_and_read_anywhere() {
     let (_dir, storage) = directory();
-    let handle = storage.write_state(JOB, CheckpointId(7), "count-0.state", Bytes::from_static(b"state")).await.unwrap();
+    let handle =
+        storage.write_state(JOB, CheckpointId(7), "count-0.state", Bytes::from_static(b"state")).await.unwrap();
     let mut taken = sample("");
     taken.operators[1].subtasks[0].keyed.as_mut().unwrap().data = handle;
     storage.write_metadata(&taken, false).await.unwrap();
@@ -274,7 +283,9 @@ async fn a_checkpoint_is_opened_from_its_directory_or_its_metadata_and_read_anyw
         let keyed = opened.operators[1].subtasks[0].keyed.as_ref().unwrap();
         assert_eq!(elsewhere.read_state(&keyed.data).await.unwrap(), b"state".as_slice());
     }
-    for (uri, what) in [(format!("{uri}x"), "chk-7x"), (storage.uri().to_string(), "_metadata"), ("memory:".into(), "memory")] {
+    for (uri, what) in
+        [(format!("{uri}x"), "chk-7x"), (storage.uri().to_string(), "_metadata"), ("memory:".into(), "memory")]
+    {
         let error = open_checkpoint(&uri, &options()).await.unwrap_err();
         assert!(error.message.contains(what) && !error.retryable, "{error}");
     }

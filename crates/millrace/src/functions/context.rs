@@ -11,7 +11,42 @@ use millrace_state::{KeyedStateStore, ListState, MapState, StateValue, ValueStat
 
 use super::MetricGroup;
 
-/// The runtime context of a function.
+/// The runtime context of a function: which subtask it is, its operator state, its metrics.
+///
+/// ```
+/// use millrace::prelude::*;
+///
+/// /// Drops every record that its subtask has seen before, also across failures.
+/// #[derive(Clone, Default)]
+/// struct Once {
+///     seen: Option<OperatorListState<i64>>,
+///     dropped: Counter,
+/// }
+///
+/// impl FilterFunction<i64> for Once {
+///     fn open(&mut self, context: &mut RuntimeContext<'_>) -> FunctionResult {
+///         self.seen = Some(context.operator_state().list("seen")?);
+///         self.dropped = context.metrics().counter("dropped")?;
+///         Ok(())
+///     }
+///
+///     fn filter(&mut self, record: &i64) -> FunctionResult<bool> {
+///         let seen = self.seen.as_ref().ok_or("not open")?;
+///         let new = !seen.get().contains(record);
+///         if new {
+///             seen.add(*record);
+///         } else {
+///             self.dropped.inc();
+///         }
+///         Ok(new)
+///     }
+/// }
+///
+/// let env = StreamExecutionEnvironment::new();
+/// env.from_collection([1, 2, 1]).filter_with(Once::default()).print();
+/// env.execute("once")?;
+/// # Ok::<(), millrace::Error>(())
+/// ```
 pub struct RuntimeContext<'a> {
     operator: &'a mut OperatorContext,
     metrics: &'a mut MetricGroup,

@@ -85,6 +85,22 @@ impl<T: Record> DataStream<T> {
     }
 
     /// Turns each record into any number of others. The closure returns nothing, or a `FunctionResult` if it may fail.
+    ///
+    /// ```
+    /// use millrace::prelude::*;
+    ///
+    /// let env = StreamExecutionEnvironment::new();
+    /// env.from_collection(["1 2".to_string(), "3".to_string()])
+    ///     .flat_map(|line, out| {
+    ///         for word in line.split(' ') {
+    ///             out.collect(word.parse::<i64>()?);
+    ///         }
+    ///         Ok(())
+    ///     })
+    ///     .print();
+    /// env.execute("numbers")?;
+    /// # Ok::<(), millrace::Error>(())
+    /// ```
     pub fn flat_map<Out, R, F>(&self, function: F) -> DataStream<Out>
     where
         Out: Record,
@@ -101,6 +117,19 @@ impl<T: Record> DataStream<T> {
 
     /// Partitions the stream by a key: all records of one key reach the same subtask, and functions behind have state
     /// for each key. Two keys are equal when their encodings are.
+    ///
+    /// ```
+    /// use millrace::prelude::*;
+    ///
+    /// let env = StreamExecutionEnvironment::new();
+    /// env.from_collection([("a".to_string(), 1), ("b".to_string(), 2), ("a".to_string(), 3)])
+    ///     .key_by(|(name, _)| name.clone())
+    ///     .reduce(|(name, sum), (_, amount)| (name, sum + amount))
+    ///     .map(|(name, sum)| format!("{name}: {sum}"))
+    ///     .print();
+    /// env.execute("sums")?;
+    /// # Ok::<(), millrace::Error>(())
+    /// ```
     pub fn key_by<K, F>(&self, selector: F) -> KeyedStream<K, T>
     where
         K: Key,
@@ -121,6 +150,16 @@ impl<T: Record> DataStream<T> {
     }
 
     /// All records of both streams, in no particular order between them.
+    ///
+    /// ```
+    /// use millrace::prelude::*;
+    ///
+    /// let env = StreamExecutionEnvironment::new();
+    /// let (small, large) = (env.from_collection([1, 2]), env.from_collection([1000, 2000]));
+    /// small.union(&large).filter(|number| number % 2 == 0).print();
+    /// env.execute("union")?;
+    /// # Ok::<(), millrace::Error>(())
+    /// ```
     pub fn union(&self, other: &DataStream<T>) -> DataStream<T> {
         if !self.plan.is(&other.plan) {
             let error = Error::invalid("the streams of a union come from two different environments");

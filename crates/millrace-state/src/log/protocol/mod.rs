@@ -352,7 +352,10 @@ impl LogProtocol {
             (Stage::Delete { todo, deleted }, Answer::Deleted) => self.delete_next(todo, deleted + 1),
             (stage, answer) => {
                 let error = format!("the answer {answer:?} does not fit the request {op:?}");
-                self.give_up(Operation { goal, stage, request: self.last_request, op, contradictions }, Error::internal(error))
+                self.give_up(
+                    Operation { goal, stage, request: self.last_request, op, contradictions },
+                    Error::internal(error),
+                )
             }
         }
     }

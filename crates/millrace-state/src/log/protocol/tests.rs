@@ -589,9 +589,7 @@ fn random_schedules_never_break_the_line_of_history() {
 
 #[test]
 fn without_any_one_safety_step_random_schedules_break_it() {
-    for checks in
-        [ProtocolChecks { fence: false, relist: true }, ProtocolChecks { fence: true, relist: false }]
-    {
+    for checks in [ProtocolChecks { fence: false, relist: true }, ProtocolChecks { fence: true, relist: false }] {
         let mut met = Met::default();
         let broken = (0..SEEDS).any(|seed| {
             race(seed, checks, &mut met);
