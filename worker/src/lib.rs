@@ -9,7 +9,7 @@ mod jobmanager;
 pub mod logging;
 pub mod metrics_server;
 pub mod rest;
-mod rpc;
+pub mod rpc;
 mod stores;
 mod taskmanager;
 

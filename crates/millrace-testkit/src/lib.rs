@@ -1,5 +1,6 @@
 //! What Millrace's tests share: real services to test against, and jobs as processes.
 
 pub mod cluster;
+pub mod conformance;
 pub mod faulty_store;
 pub mod services;

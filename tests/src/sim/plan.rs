@@ -160,7 +160,8 @@ fn point(rng: &mut ChaCha8Rng) -> Point {
         Point::CreateSent,
         Point::Created,
         Point::Created,
+        Point::Created,
         Point::Announced,
         Point::Anywhere,
-    ][rng.random_range(0..8)]
+    ][rng.random_range(0..9)]
 }

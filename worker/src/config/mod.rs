@@ -141,7 +141,12 @@ impl Configuration {
         let text = std::fs::read_to_string(path).map_err(|error| {
             Error::invalid(format!("configuration file {} ({CONF}) cannot be read: {error}", path.display()))
         })?;
-        for entry in file::parse(path, &text)? {
+        self.read_text(path, &text)
+    }
+
+    /// Adds what the text of a file says; `path` is named as its origin.
+    pub fn read_text(&mut self, path: &Path, text: &str) -> Result<()> {
+        for entry in file::parse(path, text)? {
             let origin = Origin::File { path: PathBuf::from(path), line: entry.line };
             self.set(Layer::File, &entry.key, &entry.value, origin)?;
         }

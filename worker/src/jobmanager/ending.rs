@@ -23,6 +23,12 @@ impl JobManager {
         let newest = self.coordinator.retained().last().filter(|_| !self.storage.is_volatile());
         let newest = newest.map(|id| self.storage.checkpoint_uri(self.job, *id));
         let events = self.events.clone();
+        if matches!(result, JobResult::Failed(_)) && !self.has_run {
+            // It could not be started: a refused checkpoint, an unknown topic. Once that is mended, the next jobmanager
+            // goes on where the job stood, so the log says nothing of an end.
+            let _ = events.send(Event::Ended(Ok(JobOutcome { result, retained_checkpoint: newest })));
+            return;
+        }
         tokio::spawn(async move {
             let mut log = log.lock().await;
             let written = log.append_terminal(record).await;

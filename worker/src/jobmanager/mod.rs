@@ -145,6 +145,8 @@ struct JobManager {
     events: mpsc::UnboundedSender<Event>,
     clock: Clock,
     waiting_logged: Option<(u32, u32)>,
+    /// Tasks have run under this jobmanager.
+    has_run: bool,
     /// The final checkpoint of the attempt has been asked for.
     final_triggered: bool,
     /// The job has ended, and that is being written down.
@@ -209,6 +211,7 @@ pub async fn run(setup: JobManagerSetup) -> Result<JobOutcome> {
         events,
         clock,
         waiting_logged: None,
+        has_run: false,
         final_triggered: false,
         ending: false,
     };

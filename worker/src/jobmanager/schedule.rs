@@ -100,6 +100,7 @@ impl JobManager {
     }
 
     fn start(&mut self, attempt: Attempt) {
+        self.has_run = true;
         self.tell_all(attempt, &TaskCommand::Start);
         self.set_all(ExecutionState::Running);
         if let Some(enumerators) = &self.attempt.enumerators {

@@ -210,10 +210,13 @@ pub async fn metrics(State(state): State<RestState>) -> Answer<impl IntoResponse
     metrics_text(&state.registry).map_err(|error| Refusal(StatusCode::INTERNAL_SERVER_ERROR, error.message))
 }
 
-/// A registry's metrics in the format that Prometheus scrapes.
+/// A registry's metrics and those of the process's default one, which connectors and users' libraries register theirs
+/// with, in the format that Prometheus scrapes.
 pub(crate) fn metrics_text(registry: &prometheus::Registry) -> Result<Response> {
     let encoder = prometheus::TextEncoder::new();
-    let text = encoder.encode_to_string(&registry.gather());
+    let mut families = registry.gather();
+    families.extend(prometheus::gather());
+    let text = encoder.encode_to_string(&families);
     let text = text.map_err(|error| Error::internal(format!("metrics cannot be written: {error}")))?;
     Ok(([(header::CONTENT_TYPE, prometheus::TEXT_FORMAT)], text).into_response())
 }

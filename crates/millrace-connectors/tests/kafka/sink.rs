@@ -121,19 +121,3 @@ fn a_brokers_restart_is_waited_for() {
     writer.flush().unwrap();
     assert_eq!(arrived(&kafka, "patient"), texts(0..20));
 }
-
-#[test]
-fn tmp_flush() {
-    let kafka = KafkaBroker::shared();
-    kafka.create_topic("tmpflush", 1).unwrap();
-    let mut writer = try_writer(&sink(kafka, "tmpflush")).unwrap();
-    for n in [1, 1, 1, 1, 10, 100, 100_000] {
-        let batch = texts(0..n);
-        let t = Instant::now();
-        writer.write(batch).unwrap();
-        let w = t.elapsed();
-        writer.flush().unwrap();
-        println!("{n}: write {w:?}, flushed {:?}", t.elapsed());
-    }
-    let t = Instant::now(); drop(writer); println!("drop {:?}", t.elapsed());
-}

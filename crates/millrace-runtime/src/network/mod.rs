@@ -22,6 +22,7 @@ use std::{
     time::Duration,
 };
 
+use bytes::Bytes;
 use millrace_core::{
     Error, Result,
     ids::{Attempt, Generation, JobId, TaskManagerId},
@@ -29,7 +30,7 @@ use millrace_core::{
 use tokio::net::TcpListener;
 use tokio_util::{codec::LengthDelimitedCodec, sync::CancellationToken};
 
-use self::{client::Connection, handshake::Hello, registry::Registry};
+use self::{client::Connection, frame::Frame, handshake::Hello, registry::Registry};
 use crate::task::{TaskManagerLocation, gate::Gate};
 
 /// What a taskmanager's data plane is told.
@@ -56,6 +57,11 @@ impl NetworkSettings {
     fn codec(&self) -> LengthDelimitedCodec {
         LengthDelimitedCodec::builder().max_frame_length(self.max_frame_size).new_codec()
     }
+}
+
+/// Reads a frame as a peer may send it, and tells only whether it makes sense: for fuzzing.
+pub fn check_frame(frame: Bytes) -> Result<()> {
+    Frame::decode(frame).map(drop)
 }
 
 type ConnectionKey = (TaskManagerId, Generation, Attempt);

@@ -51,19 +51,19 @@ impl<V> Group<V> {
     /// Where the key is, or the free place where it would go. `None` without pages.
     #[inline]
     fn find(&self, hash: u32, key: &[u8]) -> Option<Result<usize, usize>> {
-        if self.pages.is_empty() {
-            return None;
-        }
         let mut at = hash as usize & self.mask;
         loop {
-            let slot = self.slot(at);
-            if slot.holds(hash, key) {
-                return Some(Ok(at));
+            let slots = self.pages.get(at >> PAGE_BITS)?.slots();
+            for slot in &slots[at & (PAGE_SLOTS - 1)..] {
+                if slot.holds(hash, key) {
+                    return Some(Ok(at));
+                }
+                if slot.is_empty() {
+                    return Some(Err(at));
+                }
+                at += 1;
             }
-            if slot.is_empty() {
-                return Some(Err(at));
-            }
-            at = (at + 1) & self.mask;
+            at &= self.mask;
         }
     }
 

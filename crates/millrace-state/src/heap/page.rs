@@ -79,13 +79,18 @@ impl<V: Clone> Page<V> {
     /// Takes a shared page back, where the snapshots have let go of it, or copies it.
     #[cold]
     fn unshare(&mut self) {
-        *self = match mem::replace(self, Self::Moving) {
-            Self::Shared(shared) => match Arc::try_unique(shared) {
-                Ok(unique) => Self::Owned(unique),
-                Err(shared) => Self::owned(shared.slice.iter().cloned()),
+        match self {
+            Self::Shared(shared) if !shared.is_unique() => *self = Self::owned(shared.slice.iter().cloned()),
+            _ => match mem::replace(self, Self::Moving) {
+                Self::Shared(shared) => {
+                    *self = match Arc::try_unique(shared) {
+                        Ok(unique) => Self::Owned(unique),
+                        Err(shared) => Self::Shared(shared),
+                    }
+                }
+                other => *self = other,
             },
-            other => other,
-        };
+        }
     }
 
     /// Hands every slot that is not empty to `take` and leaves nothing.

@@ -1,98 +1,45 @@
 //! Handles that may travel between threads although what they refer to may not.
 //!
-//! A user's function struct is cloned on the jobmanager's side of a job's `main` and used on its task's thread, so the
-//! handles in it must be `Send`; state lives on its task's thread, behind an `Rc`. A [`Bound`] is therefore only a
-//! number: what it refers to is kept in a thread-local list of the thread that made it. Any other thread finds nothing
-//! there. (`fragile::Fragile` does the same with unsafe code, asks for the current thread's id on each access, which
-//! costs two atomic operations, and panics when it is dropped on another thread.)
+//! A user's function struct is made where the job's `main` runs and used on its task's thread, so the handles in it must
+//! be `Send`; state lives on its task's thread, behind an `Rc`.
 
-use std::{
-    any::Any,
-    cell::RefCell,
-    marker::PhantomData,
-    rc::Rc,
-    sync::atomic::{AtomicU64, Ordering},
-};
+use std::rc::Rc;
 
-thread_local! {
-    static PLACES: RefCell<Places> = const { RefCell::new(Places { used: Vec::new(), free: Vec::new() }) };
-}
+use fragile::Fragile;
 
-/// Every binding of the process has its own number, so that a place that is used again is not mistaken.
-static NEXT: AtomicU64 = AtomicU64::new(1);
+/// Refers to a `T` of the thread that made it; any other thread finds nothing.
+pub(super) struct Bound<T>(Option<Fragile<Rc<T>>>);
 
-struct Places {
-    used: Vec<(u64, Option<Rc<dyn Any>>)>,
-    free: Vec<u32>,
-}
+impl<T> Bound<T> {
+    pub(super) fn new(target: Rc<T>) -> Self {
+        Self(Some(Fragile::new(target)))
+    }
 
-/// Refers to a `T` of the thread that bound it.
-pub(super) struct Bound<T> {
-    place: u32,
-    number: u64,
-    of: PhantomData<fn() -> T>,
+    /// What it refers to.
+    #[inline]
+    pub(super) fn get(&self) -> Option<&T> {
+        match self.0.as_ref()?.try_get() {
+            Ok(target) => Some(target),
+            Err(_) => None,
+        }
+    }
 }
 
 impl<T> Clone for Bound<T> {
+    /// On another thread the clone refers to nothing.
     fn clone(&self) -> Self {
-        *self
+        let target = self.0.as_ref().and_then(|target| target.try_get().ok());
+        Self(target.map(|target| Fragile::new(Rc::clone(target))))
     }
 }
 
-impl<T> Copy for Bound<T> {}
-
-/// Keeps a binding alive; on the thread that made it.
-pub(super) struct Binding {
-    place: u32,
-    number: u64,
-    /// Not `Send`.
-    here: PhantomData<Rc<()>>,
-}
-
-impl Binding {
-    pub(super) fn new(target: Rc<dyn Any>) -> Self {
-        let number = NEXT.fetch_add(1, Ordering::Relaxed);
-        let place = PLACES.with_borrow_mut(|places| match places.free.pop() {
-            Some(place) => {
-                places.used[place as usize] = (number, Some(target));
-                place
-            }
-            None => {
-                places.used.push((number, Some(target)));
-                (places.used.len() - 1) as u32
-            }
-        });
-        Self { place, number, here: PhantomData }
-    }
-
-    /// A reference to what was bound, which is a `T`.
-    pub(super) fn bound<T>(&self) -> Bound<T> {
-        Bound { place: self.place, number: self.number, of: PhantomData }
-    }
-}
-
-impl Drop for Binding {
+impl<T> Drop for Bound<T> {
     fn drop(&mut self) {
-        // While its thread ends the list may be gone already, and what was in it with it.
-        let target = PLACES.try_with(|places| {
-            let mut places = places.borrow_mut();
-            places.free.push(self.place);
-            places.used[self.place as usize].1.take()
-        });
-        // Dropped outside the borrow: a state's own drop may come back here.
-        drop(target);
-    }
-}
-
-impl<T: 'static> Bound<T> {
-    /// What it refers to; `None` on any other thread, and once it is gone.
-    #[inline]
-    pub(super) fn get(self) -> Option<Rc<T>> {
-        let target = PLACES.with_borrow(|places| match places.used.get(self.place as usize) {
-            Some((number, target)) if *number == self.number => target.clone(),
-            _ => None,
-        })?;
-        target.downcast().ok()
+        // What is another thread's can't be dropped here: dropping a `Fragile` would panic. The state is leaked, which
+        // takes a user who moved a handle out of its function.
+        if let Some(target) = self.0.take_if(|target| !target.is_valid()) {
+            std::mem::forget(target);
+        }
     }
 }
 
@@ -101,19 +48,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_binding_is_found_on_its_thread_while_it_lives() {
-        let binding = Binding::new(Rc::new(7i32));
-        let bound = binding.bound::<i32>();
-        assert_eq!(bound.get().as_deref(), Some(&7));
-        let elsewhere = std::thread::spawn(move || {
-            let other = Binding::new(Rc::new(8i32));
-            (bound.get().as_deref().copied(), other.bound::<i32>().get().as_deref().copied())
-        });
-        assert_eq!(elsewhere.join().unwrap(), (None, Some(8)));
-        drop(binding);
-        assert!(bound.get().is_none());
-        let next = Binding::new(Rc::new(9i32));
-        assert_eq!(next.bound::<i32>().get().as_deref(), Some(&9));
-        assert!(bound.get().is_none(), "the place is used again, by another binding");
+    fn it_is_found_on_its_thread_only_and_can_be_dropped_on_any() {
+        let bound = Bound::new(Rc::new(7));
+        assert_eq!(bound.get(), Some(&7));
+        assert_eq!(bound.clone().get(), Some(&7));
+        let travelled = bound.clone();
+        let elsewhere = std::thread::spawn(move || (travelled.get().copied(), travelled.clone().get().copied()));
+        assert_eq!(elsewhere.join().unwrap(), (None, None));
     }
 }

@@ -168,7 +168,7 @@ pub(super) struct Handle<L: Layout>(Option<Bound<StateCell<L>>>);
 
 impl<L: Layout> Clone for Handle<L> {
     fn clone(&self) -> Self {
-        Self(self.0)
+        Self(self.0.clone())
     }
 }
 
@@ -179,13 +179,13 @@ impl<L: Layout> Default for Handle<L> {
 }
 
 impl<L: Layout> Handle<L> {
-    pub(super) fn new(bound: Bound<StateCell<L>>) -> Self {
-        Self(Some(bound))
+    pub(super) fn new(cell: Rc<StateCell<L>>) -> Self {
+        Self(Some(Bound::new(cell)))
     }
 
     #[inline]
-    pub(super) fn cell(&self) -> Result<Rc<StateCell<L>>> {
-        match self.0.and_then(Bound::get) {
+    pub(super) fn cell(&self) -> Result<&StateCell<L>> {
+        match self.0.as_ref().and_then(Bound::get) {
             Some(cell) => Ok(cell),
             None => Err(self.unusable()),
         }
@@ -200,8 +200,8 @@ impl<L: Layout> Handle<L> {
                  returns"
             ),
             Some(_) => format!(
-                "a {handle} was used on another thread than its task's, or after its task had ended: state can only be \
-                 used by the function that obtained it"
+                "a {handle} was used on another thread than its task's: state can only be used by the function that \
+                 obtained it, where it is handed a record"
             ),
         })
     }

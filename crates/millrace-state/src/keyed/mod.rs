@@ -24,6 +24,7 @@ pub use snapshot::KeyedSnapshot;
 pub use value::ValueState;
 
 use std::{
+    any::Any,
     cell::RefCell,
     collections::{BTreeMap, BTreeSet},
     hash::Hash,
@@ -32,7 +33,6 @@ use std::{
 
 use millrace_core::{Error, Record, Result, key::KeyColumn};
 
-use bound::{Binding, Bound};
 use cell::{BytesState, Data, Handle, RegisteredState, SharedBackend, StateCell};
 use context::KeyContext;
 use layout::{Layout, ListLayout, MapLayout, ValueLayout};
@@ -53,7 +53,7 @@ pub trait StateValue: Record + Sync {}
 impl<T: Record + Sync> StateValue for T {}
 
 /// So many keys' slots are asked for at once.
-const PREFETCH: usize = 64;
+const PREFETCH: usize = 32;
 
 /// The keyed state of one subtask of one operator. Clones share it; it lives on its task's thread.
 #[derive(Clone)]
@@ -75,7 +75,6 @@ struct Registered {
     meta: StateMeta,
     type_name: String,
     state: Rc<dyn RegisteredState>,
-    binding: Binding,
 }
 
 impl KeyedStateStore {
@@ -190,10 +189,10 @@ impl KeyedStateStore {
         let inner = &*self.0;
         let type_name = L::type_name();
         if let Some(registered) = inner.states.borrow().get(name) {
-            let bound: Bound<StateCell<L>> = registered.binding.bound();
-            return match bound.get() {
-                Some(_) => Ok(Handle::new(bound)),
-                None => Err(Error::invalid(format!(
+            let state = Rc::clone(&registered.state) as Rc<dyn Any>;
+            return match state.downcast::<StateCell<L>>() {
+                Ok(state) => Ok(Handle::new(state)),
+                Err(_) => Err(Error::invalid(format!(
                     "state {name:?} of operator {:?} (uid {}) is a {} and can't be a {type_name} too: give one of them \
                      another name",
                     inner.context.operator, inner.context.uid, registered.type_name
@@ -207,10 +206,9 @@ impl KeyedStateStore {
         let meta = StateMeta { id, name: name.to_string(), kind: L::KIND, key_schema, schemas };
         let state = Rc::new(StateCell::<L>::new(name, Rc::clone(&inner.keys), self.data(id)));
         inner.restored.load(&inner.context, &meta, &type_name, &*state)?;
-        let binding = Binding::new(Rc::clone(&state) as _);
-        let handle = Handle::new(binding.bound());
         inner.prefetched.borrow_mut().push(Rc::clone(&state) as _);
-        inner.states.borrow_mut().insert(name.to_string(), Registered { meta, type_name, state, binding });
+        let handle = Handle::new(Rc::clone(&state));
+        inner.states.borrow_mut().insert(name.to_string(), Registered { meta, type_name, state });
         Ok(handle)
     }
 

@@ -59,9 +59,11 @@ fn configure(
     } else if !in_environment || options.s3_profile.is_some() {
         builder = with_profile(builder, &profile);
     }
-    if let Some(region) =
-        options.s3_region.clone().or_else(|| region_of(&builder).is_none().then_some(profile.region)?)
-    {
+    let region = match region_of(&builder) {
+        Some(_) => options.s3_region.clone(),
+        None => options.s3_region.clone().or(profile.region),
+    };
+    if let Some(region) = region {
         builder = builder.with_region(region);
     }
     Ok(with_endpoint(builder, bucket, options))

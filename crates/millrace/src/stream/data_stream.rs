@@ -155,7 +155,8 @@ impl<T: Record> DataStream<T> {
     /// use millrace::prelude::*;
     ///
     /// let env = StreamExecutionEnvironment::new();
-    /// let (small, large) = (env.from_collection([1, 2]), env.from_collection([1000, 2000]));
+    /// let small = env.from_collection([1, 2]).name("Source: small");
+    /// let large = env.from_collection([1000, 2000]).name("Source: large");
     /// small.union(&large).filter(|number| number % 2 == 0).print();
     /// env.execute("union")?;
     /// # Ok::<(), millrace::Error>(())

@@ -55,6 +55,9 @@ pub struct Run {
     /// How many slots each of them offers [taskmanager.numberOfTaskSlots].
     #[arg(long)]
     pub slots: Option<u32>,
+    /// A retained checkpoint to start the job from [execution.state-recovery.path].
+    #[arg(long, value_name = "URI")]
+    pub from_checkpoint: Option<String>,
     /// Don't follow the job: print its id and leave it running.
     #[arg(long)]
     pub detached: bool,
@@ -130,6 +133,13 @@ mod tests {
         let settings = [("rest.port".to_string(), "0".to_string()), ("a".to_string(), "b=c".to_string())];
         assert_eq!(run.common.settings, settings);
         assert_eq!(run.args, ["--interval", "1s", "-D", "x"]);
+    }
+
+    #[test]
+    fn a_checkpoint_to_start_from_is_an_option_of_run() {
+        let line = "millrace run ./job --from-checkpoint s3://bucket/checkpoints/a/chk-7";
+        let Command::Run(run) = Cli::parse_from(line.split(' ')).command else { panic!("not run") };
+        assert_eq!(run.from_checkpoint.as_deref(), Some("s3://bucket/checkpoints/a/chk-7"));
     }
 
     #[test]

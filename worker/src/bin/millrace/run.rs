@@ -103,6 +103,8 @@ fn prepare(context: &mut Context, command: &Run) -> Result<JobId> {
         (options::CLUSTER_DIRECTORY.key.to_string(), context.directory.display().to_string()),
     ];
     explicit.extend(command.slots.map(|slots| (options::TASK_SLOTS.key.to_string(), slots.to_string())));
+    let from = command.from_checkpoint.iter();
+    explicit.extend(from.map(|path| (options::RESTORE_PATH.key.to_string(), path.clone())));
     add_overrides(&mut context.variables, &explicit)?;
     // Several jobs run on one machine: any free port does, unless somebody chose one.
     for option in [&options::RPC_PORT, &options::REST_PORT] {

@@ -1,0 +1,85 @@
+//! Sources that can't be reached or read.
+
+use millrace_core::rest::JobStatus;
+use millrace_testkit::{
+    cluster::{ClusterSpec, JobCluster, PATIENCE, Result},
+    services::{kafka::KafkaBroker, ports::free_port},
+};
+use millrace_tests::process::unique;
+
+use crate::{
+    assert_calm, assert_says, cancel, counts, failed, http_get, job, restarting, wait_for_count, wait_for_exception,
+};
+
+fn job_of(broker: &str, topic: &str) -> ClusterSpec {
+    job().args(["--kafka", broker, "--topic", topic])
+}
+
+#[test]
+fn an_unreachable_broker_is_named_and_tried_again_as_the_strategy_says() -> Result<()> {
+    let broker = format!("127.0.0.1:{}", free_port());
+    let spec = restarting(job_of(&broker, "words").args(["--checkpoints", "100"]), "10 s");
+    let mut cluster = JobCluster::start(spec)?;
+    let exception = wait_for_exception(&mut cluster, &broker)?;
+    assert_eq!((exception.exception_name.as_str(), exception.retryable), ("external", true), "{exception:?}");
+    let state = cluster.wait_until("restart", |state| state.job.state == JobStatus::Restarting)?;
+    assert_eq!(state.checkpoints.counts.total, 0, "{state}");
+    cancel(&mut cluster)?;
+    assert_calm(&cluster);
+    Ok(())
+}
+
+#[test]
+fn an_unknown_topic_fails_the_job_without_a_restart() -> Result<()> {
+    let (kafka, topic) = (KafkaBroker::shared(), unique("no-such-topic"));
+    let spec = restarting(job_of(&kafka.bootstrap(), &topic).args(["--checkpoints", "100"]), "0 ms");
+    let mut cluster = JobCluster::start(spec)?;
+    let error = failed(&mut cluster)?;
+    assert_says(&error, &[&topic, "a restart can't cure it"]);
+    assert!(!cluster.jobmanager_log().contains("the job restarts"), "{}", cluster.jobmanager_log());
+    assert_calm(&cluster);
+    Ok(())
+}
+
+/// A topic of four messages, of which the second is not text.
+fn topic_with_garbage(kafka: &KafkaBroker) -> Result<String> {
+    let topic = unique("undecodable");
+    kafka.create_topic(&topic, 1)?;
+    let values: [&[u8]; 4] = [b"a", b"\xff\xfe\x00", b"b", b"c"];
+    kafka.produce_to(&topic, 0, values)?;
+    Ok(topic)
+}
+
+#[test]
+fn a_record_that_is_none_fails_the_job_by_its_offset() -> Result<()> {
+    let kafka = KafkaBroker::shared();
+    let topic = topic_with_garbage(kafka)?;
+    let spec = job_of(&kafka.bootstrap(), &topic).args(["--checkpoints", "100"]);
+    let mut cluster = JobCluster::start(restarting(spec, "0 ms"))?;
+    let error = failed(&mut cluster)?;
+    assert_says(&error, &[&format!("{topic}-0@1"), "can't be decoded", "utf-8", "SkipAndCount"]);
+    assert_calm(&cluster);
+    Ok(())
+}
+
+#[test]
+fn records_that_are_none_are_left_out_and_counted_where_that_is_chosen() -> Result<()> {
+    let kafka = KafkaBroker::shared();
+    let topic = topic_with_garbage(kafka)?;
+    let port = free_port();
+    let spec = job_of(&kafka.bootstrap(), &topic).args(["--skip-undecodable"]);
+    let mut cluster = JobCluster::start(spec.set("metrics.port", port.to_string()))?;
+    wait_for_count(&mut cluster, 3)?;
+    let metric = "millrace_source_num_records_in_errors";
+    let shown = cluster.wait_for("metric", PATIENCE, |_| {
+        let metrics = http_get(&format!("localhost:{port}"), "/metrics");
+        let line = metrics.as_deref().ok().and_then(|text| text.lines().find(|line| line.starts_with(metric)));
+        (line.map(str::to_owned), format!("{metrics:?}"))
+    })?;
+    assert!(shown.contains(&topic) && shown.ends_with(" 1"), "{shown}");
+    assert_says(&cluster.log(0), &[&format!("{topic}-0@1"), "left out a record"]);
+    cancel(&mut cluster)?;
+    assert_eq!(counts(&cluster.stdout(0)), [1, 2, 3]);
+    assert_calm(&cluster);
+    Ok(())
+}

@@ -1,0 +1,110 @@
+//! Checkpoint stores that can't be used, from the start or suddenly.
+
+use std::{fs, path::Path};
+
+use millrace_core::rest::JobStatus;
+use millrace_testkit::{
+    cluster::{ClusterSpec, JobCluster, Result},
+    services::{minio::Minio, ports::free_port},
+};
+use millrace_tests::process::unique;
+
+use crate::{Words, assert_calm, assert_says, cancel, counts, job_over, refused, wait_for_count};
+
+fn with_store(words: &Words, uri: &str) -> ClusterSpec {
+    job_over(words).args(["--checkpoints", "100", "--checkpoint-dir", uri])
+}
+
+/// Root writes wherever permissions are all that forbids it, so these are places that nobody can write to.
+#[test]
+fn a_directory_that_cannot_be_written_is_named_at_the_start() {
+    let words = Words::new();
+    let file = words.path().join(".a-file");
+    fs::write(&file, "").expect("the file can be written");
+    for uri in [format!("file://{}/checkpoints", file.display()), "file:///proc".to_owned()] {
+        let text = refused(with_store(&words, &uri));
+        assert_says(&text, &[&format!("checkpoint directory {uri} can't be")]);
+    }
+}
+
+#[test]
+fn a_directory_that_vanishes_under_a_running_job_costs_checkpoints_and_nothing_else() -> Result<()> {
+    let place = tempfile::tempdir().expect("a directory can be made");
+    let (directory, away) = (place.path().join("checkpoints"), place.path().join("away"));
+    let mut words = Words::new();
+    let spec = with_store(&words, &format!("file://{}", directory.display()));
+    let mut cluster = JobCluster::start(spec.set("execution.checkpointing.data-inline-threshold", "0 b"))?;
+    words.write_many(10, 1);
+    wait_for_count(&mut cluster, 10)?;
+    cluster.wait_for_new_checkpoint()?;
+
+    fs::rename(&directory, &away).expect("the directory can be renamed");
+    goes_on_without_checkpoints(&mut cluster, &mut words)?;
+    fs::write(&directory, "a file where the directory was").expect("the file can be written");
+    goes_on_without_checkpoints(&mut cluster, &mut words)?;
+    fs::remove_file(&directory).expect("the file can be removed");
+    fs::rename(&away, &directory).expect("the directory can be renamed");
+
+    let state = cluster.wait_for_new_checkpoint()?;
+    assert_eq!((state.job.restarts, state.job.state), (0, JobStatus::Running), "{state}");
+    // What was completed now is whole: another taskmanager goes on from it.
+    cluster.kill_taskmanager(0)?;
+    cluster.start_taskmanager()?;
+    words.write_many(10, 1);
+    wait_for_count(&mut cluster, words.written)?;
+    cancel(&mut cluster)?;
+    let mut all: Vec<_> = [0, 1].iter().flat_map(|index| counts(&cluster.stdout(*index))).collect();
+    all.sort_unstable();
+    all.dedup();
+    assert_eq!(all, (1..=words.written).collect::<Vec<_>>());
+    assert_calm(&cluster);
+    Ok(())
+}
+
+fn goes_on_without_checkpoints(cluster: &mut JobCluster, words: &mut Words) -> Result<()> {
+    let failed = cluster.state()?.checkpoints.counts.failed;
+    let state = cluster.wait_until("more failed checkpoints", |state| state.checkpoints.counts.failed >= failed + 2)?;
+    let newest = state.checkpoints.latest.failed.as_ref().expect("a failed checkpoint is shown");
+    let message = newest.failure_message.as_deref().unwrap_or_default();
+    assert!(message.contains("checkpoints"), "the message names the directory: {message}");
+    words.write_many(10, 1);
+    wait_for_count(cluster, words.written)?;
+    let state = cluster.state()?;
+    assert_eq!((state.job.restarts, state.job.state), (0, JobStatus::Running), "{state}");
+    Ok(())
+}
+
+fn with_minio(words: &Words, uri: &str, endpoint: &str, secret_key: &str) -> ClusterSpec {
+    with_store(words, uri)
+        .set("s3.endpoint", endpoint)
+        .set("s3.access-key", Minio::shared().access_key())
+        .set("s3.secret-key", secret_key)
+}
+
+#[test]
+fn what_is_wrong_with_an_object_store_is_told_at_the_start() {
+    let words = Words::new();
+    let minio = Minio::shared();
+    let bucket = unique("bucket");
+    minio.create_bucket(&bucket).expect("a bucket can be made");
+    let uri = format!("s3://{bucket}/checkpoints");
+
+    let wrong = "a-secret-that-is-not-it";
+    let text = refused(with_minio(&words, &uri, &minio.endpoint(), wrong));
+    assert_says(&text, &[&uri, "s3.secret-key", "SignatureDoesNotMatch"]);
+    assert!(!text.contains(wrong), "secrets stay out of messages: {text}");
+
+    let absent = format!("s3://{bucket}-not/checkpoints");
+    let text = refused(with_minio(&words, &absent, &minio.endpoint(), minio.secret_key()));
+    assert_says(&text, &[&absent, "bucket", "NoSuchBucket"]);
+
+    let endpoint = format!("http://127.0.0.1:{}", free_port());
+    let text = refused(with_minio(&words, &uri, &endpoint, minio.secret_key()));
+    assert_says(&text, &[&uri, &endpoint]);
+}
+
+/// The files below a directory.
+pub fn files(directory: &Path) -> Vec<std::path::PathBuf> {
+    let entries = fs::read_dir(directory).into_iter().flatten().flatten().map(|entry| entry.path());
+    entries.flat_map(|path| if path.is_dir() { files(&path) } else { vec![path] }).collect()
+}
