@@ -147,8 +147,19 @@ pub fn default_cluster_directory() -> PathBuf {
 /// The user's name as it stands in file names; the number where there is no name.
 pub fn user_name() -> String {
     let named = ["USER", "LOGNAME"].into_iter().find_map(|key| std::env::var(key).ok().filter(|name| !name.is_empty()));
-    let name = named.unwrap_or_else(|| rustix::process::geteuid().as_raw().to_string());
+    let uid = rustix::process::geteuid().as_raw();
+    // Services and containers often run without these variables.
+    let listed = || name_of(uid, &fs::read_to_string("/etc/passwd").ok()?);
+    let name = named.or_else(listed).unwrap_or_else(|| uid.to_string());
     name.chars().map(|c| if c.is_ascii_alphanumeric() || matches!(c, '.' | '_') { c } else { '_' }).collect()
+}
+
+/// The name of a user by the text of `/etc/passwd`: `name:password:uid:…` a line.
+fn name_of(uid: u32, passwd: &str) -> Option<String> {
+    let mut users = passwd.lines().map(|line| line.split(':'));
+    users
+        .find_map(|mut fields| Some((fields.next()?, fields.nth(1)?.parse::<u32>().ok()?)).filter(|user| user.1 == uid))
+        .map(|(name, _)| name.to_string())
 }
 
 /// Makes a directory that only its user may enter. One that is there already must be the user's, and nobody else may
@@ -248,6 +259,13 @@ mod tests {
         announcement.pid_started = None;
         child.wait().unwrap();
         assert!(!announcement.is_alive());
+    }
+
+    #[test]
+    fn a_user_is_known_by_the_list_of_users() {
+        let passwd = "root:x:0:0:root:/root:/bin/sh\n# a comment\nann:x:1000:1000::/home/ann:/bin/sh\n";
+        assert_eq!(name_of(1000, passwd).as_deref(), Some("ann"));
+        assert_eq!(name_of(7, passwd), None);
     }
 
     #[test]

@@ -255,7 +255,9 @@ fn ctrl_c_cancels_the_job_and_ends_its_processes() {
     let followed = Followed::start(machine.run(&["--taskmanagers", "2"]));
     assert_eq!(followed.pids.len(), 3);
     let pids = followed.pids.clone();
+    // Twice at once, as `timeout` does it, is once.
     followed.signal(followed.command.id() as i32, Signal::INT);
+    followed.signal(followed.command.id() as i32, Signal::TERM);
     let (code, said) = followed.end();
     assert_eq!(code, 130, "{said}");
     assert!(said.contains("cancelling the job") && said.ends_with("job cancelled\n"), "{said}");

@@ -79,7 +79,7 @@ fn session(number: usize) -> Session {
         1 => Status::Seen { times: 300, last: Some(-1) },
         _ => Status::Named(format!("n{number}"), [1, 255]),
     };
-    let flags = BTreeMap::from([("x".to_string(), number % 2 == 0)]);
+    let flags = BTreeMap::from([("x".to_string(), number.is_multiple_of(2))]);
     Session { status, weights: vec![0.5, -2.0, f64::MAX], flags }
 }
 

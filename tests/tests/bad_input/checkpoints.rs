@@ -130,7 +130,7 @@ fn a_job_all_of_whose_checkpoints_are_damaged_starts_from_none_and_goes_on_once_
     let end = job.cluster.wait_end()?;
     assert_eq!(end.state, JobStatus::Failed, "{end:?}");
     assert_says(&end.error.expect("it says why"), &["chk-", "_metadata", "damaged"]);
-    assert_eq!(counts(&job.cluster.stdout(taskmanager)), [], "nothing was started from nothing");
+    assert!(counts(&job.cluster.stdout(taskmanager)).is_empty(), "nothing was started from nothing");
     assert_calm(&job.cluster);
 
     fs::write(newest.join("_metadata"), whole).expect("the file can be written");

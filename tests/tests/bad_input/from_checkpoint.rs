@@ -146,7 +146,7 @@ fn damaged_files_are_refused_by_name() -> Result<()> {
 
         fs::remove_file(&file).expect("the file can be removed");
         let error = retained.is_refused(|spec| spec)?;
-        assert_says(&error, &[&name, "missing"]);
+        assert_says(&error, &[&name, if file == metadata { "is no checkpoint" } else { "missing" }]);
         fs::write(&file, whole).expect("the file can be written");
     }
     fs::write(&metadata, "a letter to the editor, long enough to be taken for more").expect("the file can be written");
@@ -170,13 +170,13 @@ fn what_does_not_fit_the_job_is_refused_by_name() -> Result<()> {
     assert_says(&error, &["\"count\"", "i64", "string"]);
     let another_counter = ["--counter-uid", "another-counter"];
     let error = retained.is_refused(|spec| spec.args(another_counter))?;
-    assert_says(&error, &["\"count\"", "counter", "ignore-unclaimed-state"]);
+    assert_says(&error, &["\"counter\" (Count)", "\"another-counter\"", "allow-non-restored-state"]);
 
     // Dropped where that is wanted: another counter begins at 0, behind the words that were read.
     retained.words.write_many(3, 1);
     let own = tempfile::tempdir().expect("a directory can be made");
     let spec = retained.restored(&own).args(another_counter);
-    let mut cluster = JobCluster::start(spec.set("execution.state-recovery.ignore-unclaimed-state", "true"))?;
+    let mut cluster = JobCluster::start(spec.set("allow-non-restored-state", "true"))?;
     wait_for_count(&mut cluster, 3)?;
     cancel(&mut cluster)?;
     assert_eq!(counts(&cluster.stdout(0)), [1, 2, 3]);

@@ -13,7 +13,7 @@ use crate::{Words, assert_calm, assert_says, cancel, failed, job_over, refused, 
 fn a_parallelism_above_the_maximum_is_refused_with_both() {
     let words = Words::new();
     let text = refused(job_over(&words).args(["--parallelism", "5", "--max-parallelism", "4"]));
-    assert_says(&text, &["parallelism 5", "4", "maximum"]);
+    assert_says(&text, &["parallelism.default", "\"5\"", "above pipeline.max-parallelism", "4"]);
 }
 
 #[test]

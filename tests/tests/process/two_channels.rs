@@ -22,9 +22,14 @@ use crate::cancel;
 
 const KILLS: usize = 3;
 /// Subtask 0, which reads partition 0, takes this long for each record.
-const SLOW: Duration = Duration::from_millis(500);
-const FAST: Duration = Duration::from_millis(4);
-/// A checkpoint for which the slow barrier came so much later than the other: about forty fast records.
+const SLOW: Duration = Duration::from_millis(450);
+/// Long: the checkpoint that a kill goes back to is the one that was waited for. And no multiple of the above, so that
+/// checkpoints begin at ever other moments of a slow record.
+const INTERVAL: Duration = Duration::from_millis(1700);
+/// Time between two records of a partition: the slow subtask always has one.
+const SLOW_PACE: Duration = Duration::from_millis(400);
+const FAST_PACE: Duration = Duration::from_millis(4);
+/// A checkpoint for which the slow barrier came so much later than the other: dozens of fast records.
 const LATE_BARRIER_MS: u64 = 150;
 
 /// While the slow barrier is on its way, the fast records behind the other barrier are counted, so they are in the
@@ -59,8 +64,8 @@ fn count_through_kills(mode: &str) -> Result<Counted> {
         .taskmanagers(2)
         .args(["--start", "earliest", "--parallelism", "2", "--throttle-subtask"])
         .args([format!("0={}ms", SLOW.as_millis())])
-        // Long: the checkpoint that a kill goes back to is the one that was waited for.
-        .args(["--checkpoints", "--interval", "2000ms", "--mode", mode, "--state-backend", "filesystem"])
+        .args(["--checkpoints", "--mode", mode, "--state-backend", "filesystem"])
+        .args(["--interval".to_owned(), format!("{}ms", INTERVAL.as_millis())])
         .args(["--checkpoint-dir".to_owned(), format!("file://{}", checkpoints.path().display())]);
     let mut cluster = JobCluster::start(restart_always(spec))?;
 
@@ -70,7 +75,7 @@ fn count_through_kills(mode: &str) -> Result<Counted> {
             let (topic, stop) = (&topic, &stop);
             scope.spawn(move || feed(kafka, topic, partition, name, pace, stop))
         };
-        let feeds = [feed(0, "slow", SLOW), feed(1, "fast", FAST)];
+        let feeds = [feed(0, "slow", SLOW_PACE), feed(1, "fast", FAST_PACE)];
         let stopped = StopFeeds(&stop);
         let killed = kill_after_late_barriers(&mut cluster);
         drop(stopped);

@@ -109,6 +109,8 @@ struct AttemptState {
     enumerators: Option<Enumerators>,
     /// Sources wait for a first checkpoint.
     held: bool,
+    /// All tasks were deployed and told to run.
+    started: bool,
     tasks: BTreeMap<TaskId, TaskState>,
 }
 
@@ -225,7 +227,9 @@ impl JobManager {
         mut commands: mpsc::Receiver<JobCommand>,
         mut inbox: mpsc::UnboundedReceiver<Event>,
     ) -> Result<JobOutcome> {
-        let mut heartbeat = tokio::time::interval(self.settings.heartbeat.interval);
+        // The first when taskmanagers that start beside this process have had the time to come.
+        let interval = self.settings.heartbeat.interval;
+        let mut heartbeat = tokio::time::interval_at(Instant::now() + interval, interval);
         heartbeat.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             self.publish();

@@ -5,7 +5,6 @@ use std::{collections::BTreeMap, sync::Arc};
 use millrace_core::{
     Error, ErrorDomain, Result,
     ids::{Attempt, CheckpointId, JobId, TaskId},
-    rest::ExecutionState,
 };
 use millrace_runtime::{
     coordinator::{RestorePoint, TaskStates},
@@ -116,10 +115,9 @@ impl JobManager {
     /// A task that fails because a file of its checkpoint is damaged does not fail the job while an older checkpoint
     /// may be taken: the next attempt looks for one, or refuses by name.
     pub(super) fn while_restoring(&mut self, attempt: Attempt, error: Error) -> Error {
-        let restoring = self.attempt.tasks.values().any(|task| task.execution == ExecutionState::Deploying);
         let is_damage = error.domain == ErrorDomain::External && !error.retryable;
         match &self.attempt.restored {
-            Some(restored) if attempt == self.scheduler.attempt() && restoring && is_damage => {
+            Some(restored) if attempt == self.scheduler.attempt() && !self.attempt.started && is_damage => {
                 if self.coordinator.retained().contains(&restored.checkpoint) {
                     self.damaged.insert(restored.checkpoint);
                     return Error { retryable: true, ..error };

@@ -100,7 +100,7 @@ impl JobManager {
     }
 
     fn start(&mut self, attempt: Attempt) {
-        self.has_run = true;
+        (self.has_run, self.attempt.started) = (true, true);
         self.tell_all(attempt, &TaskCommand::Start);
         self.set_all(ExecutionState::Running);
         if let Some(enumerators) = &self.attempt.enumerators {
@@ -190,6 +190,8 @@ impl JobManager {
 
     /// Watches the taskmanagers and shows them that this process is alive.
     pub(super) fn heartbeat(&mut self) {
+        // Nothing else happens to a job whose first taskmanager has not come.
+        self.log_waiting();
         let timeout = self.settings.heartbeat.timeout;
         let silent: Vec<_> = self
             .taskmanagers

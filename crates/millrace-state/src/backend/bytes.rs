@@ -16,6 +16,9 @@ pub struct StateKey<'a> {
     pub sub_key: Option<&'a [u8]>,
 }
 
+/// Takes the sub key and the value of an entry.
+pub type VisitEntry<'a> = dyn FnMut(Option<&[u8]>, &[u8]) -> Result<()> + 'a;
+
 /// The keyed state of one subtask of one operator, as bytes. Lives on its task's thread.
 pub trait BytesBackend {
     /// The value at this address.
@@ -29,7 +32,7 @@ pub trait BytesBackend {
 
     /// Hands the sub key and value of every entry of one key to `visit`, ordered by sub key. `key.sub_key` is `None`
     /// and matches every entry.
-    fn scan(&mut self, key: StateKey<'_>, visit: &mut dyn FnMut(Option<&[u8]>, &[u8]) -> Result<()>) -> Result<()>;
+    fn scan(&mut self, key: StateKey<'_>, visit: &mut VisitEntry<'_>) -> Result<()>;
 
     /// The synchronous part of a snapshot: a view of all entries as they are now, which later writes don't change. Must
     /// take no longer than milliseconds, whatever the size.

@@ -10,7 +10,7 @@ mod filesystem;
 mod memory;
 mod registry;
 
-pub use bytes::{BytesBackend, BytesSnapshot, StateKey};
+pub use bytes::{BytesBackend, BytesSnapshot, StateKey, VisitEntry};
 pub use filesystem::FsStateBackend;
 pub use memory::{DEFAULT_MAX_STATE_SIZE, MemoryStateBackend};
 pub use registry::BackendRegistry;

@@ -7,12 +7,10 @@ use triomphe::Arc;
 
 use super::{StateValue, roundtrip};
 use crate::{
+    backend::VisitEntry,
     heap::Table,
     snapshot::{Cursor, StateKind, put_bytes},
 };
-
-/// Takes an entry's sub key and value.
-pub(super) type Emit<'a> = dyn FnMut(Option<&[u8]>, &[u8]) -> Result<()> + 'a;
 
 /// A kind of state, with its types.
 pub(super) trait Layout: 'static {
@@ -28,7 +26,7 @@ pub(super) trait Layout: 'static {
     fn schemas() -> Result<Vec<Schema>>;
 
     /// Hands the entries of a key to `emit`, in order. `scratch` is a buffer to encode into.
-    fn write(stored: &Self::Stored, scratch: &mut Vec<u8>, emit: &mut Emit<'_>) -> Result<()>;
+    fn write(stored: &Self::Stored, scratch: &mut Vec<u8>, emit: &mut VisitEntry<'_>) -> Result<()>;
 
     /// Takes in an entry of a snapshot.
     fn absorb(
@@ -44,7 +42,7 @@ pub(super) trait Layout: 'static {
 }
 
 /// Encodes into a buffer that is there.
-pub(super) fn encode_to<T: serde::Serialize>(value: &T, scratch: &mut Vec<u8>) -> Result<()> {
+fn encode_to<T: serde::Serialize>(value: &T, scratch: &mut Vec<u8>) -> Result<()> {
     let mut buffer = std::mem::take(scratch);
     buffer.clear();
     *scratch = codec::encode_into(value, buffer)?;
@@ -69,7 +67,7 @@ impl<T: StateValue> Layout for ValueLayout<T> {
         Ok(vec![Schema::of::<T>()?])
     }
 
-    fn write(stored: &T, scratch: &mut Vec<u8>, emit: &mut Emit<'_>) -> Result<()> {
+    fn write(stored: &T, scratch: &mut Vec<u8>, emit: &mut VisitEntry<'_>) -> Result<()> {
         encode_to(stored, scratch)?;
         emit(None, scratch)
     }
@@ -124,7 +122,7 @@ impl<T: StateValue> Layout for ListLayout<T> {
         Ok(vec![Schema::of::<T>()?])
     }
 
-    fn write(stored: &Arc<Vec<T>>, _scratch: &mut Vec<u8>, emit: &mut Emit<'_>) -> Result<()> {
+    fn write(stored: &Arc<Vec<T>>, _scratch: &mut Vec<u8>, emit: &mut VisitEntry<'_>) -> Result<()> {
         emit(None, &Self::encode(stored)?)
     }
 
@@ -165,7 +163,7 @@ impl<K: StateValue + Eq + Hash, V: StateValue> Layout for MapLayout<K, V> {
         Ok(vec![Schema::of::<K>()?, Schema::of::<V>()?])
     }
 
-    fn write(stored: &Arc<HashMap<K, V>>, scratch: &mut Vec<u8>, emit: &mut Emit<'_>) -> Result<()> {
+    fn write(stored: &Arc<HashMap<K, V>>, scratch: &mut Vec<u8>, emit: &mut VisitEntry<'_>) -> Result<()> {
         let encode = |(key, value): (&K, _)| Ok((codec::encode(key)?, value));
         let mut entries = stored.iter().map(encode).collect::<Result<Vec<(_, &V)>>>()?;
         entries.sort_unstable_by(|(a, _), (b, _)| a.cmp(b));

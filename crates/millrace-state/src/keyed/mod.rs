@@ -103,6 +103,9 @@ impl KeyedStateStore {
 
     /// Adds a snapshot whose key groups overlap this subtask's; before any state is obtained. `origin` is what messages
     /// call it: the name of its file. Entries are read when their state is obtained, those of other subtasks never.
+    ///
+    /// A state must then be obtained with the type that its writer had; another type is refused, showing both. (Types that
+    /// change between a checkpoint and a restore are not supported yet.)
     pub fn restore(&self, origin: &str, snapshot: impl SnapshotBytes + 'static) -> Result<()> {
         if !self.0.states.borrow().is_empty() {
             return Err(Error::internal("state was restored after the first state had been obtained"));

@@ -2,11 +2,7 @@
 
 use millrace_core::{Result, codec};
 
-use super::{
-    StateValue,
-    cell::Handle,
-    layout::{ValueLayout, encode_to},
-};
+use super::{StateValue, cell::Handle, layout::ValueLayout};
 
 /// One value for each key. A key without one has the default that the state was obtained with.
 ///
@@ -46,7 +42,19 @@ impl<T: StateValue> ValueState<T> {
 
     /// Replaces the current key's value.
     pub fn set(&self, value: T) -> Result<()> {
-        self.modify(|current| *current = value)
+        self.handle.cell()?.access(
+            value,
+            |value, table, hash, key| {
+                match table.get_mut(hash, key)? {
+                    Some(current) => *current = value,
+                    None => {
+                        table.get_or_insert_with(hash, key, || value)?;
+                    }
+                }
+                Ok(())
+            },
+            |value, bytes| bytes.put(None, &codec::encode(&value)?),
+        )
     }
 
     /// Changes the current key's value in place and returns what `change` returns.
@@ -61,9 +69,7 @@ impl<T: StateValue> ValueState<T> {
                     None => self.default_value(),
                 };
                 let result = change(&mut value);
-                let mut buffer = Vec::new();
-                encode_to(&value, &mut buffer)?;
-                bytes.put(None, &buffer)?;
+                bytes.put(None, &codec::encode(&value)?)?;
                 Ok(result)
             },
         )

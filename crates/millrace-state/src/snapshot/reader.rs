@@ -113,7 +113,7 @@ fn read_start(start: &[u8]) -> Result<u64> {
 }
 
 fn read_sections(frame: &Frame, header: &SnapshotHeader) -> Result<Vec<Section>> {
-    if frame.footer.len() % SECTION_SIZE != 0 {
+    if !frame.footer.len().is_multiple_of(SECTION_SIZE) {
         return Err(damaged(format_args!("its footer has {} bytes", frame.footer.len())));
     }
     let mut cursor = Cursor::new(&frame.footer);

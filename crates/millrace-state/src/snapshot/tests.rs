@@ -117,7 +117,8 @@ fn only_the_key_groups_that_are_asked_for_are_read() {
     let sections: Vec<_> = reader.sections(0, wanted).copied().collect();
     assert_eq!(sections.iter().map(|section| section.key_group).collect::<Vec<_>>(), [5]);
     reader.read(&sections[0]).unwrap();
-    assert_eq!(*reads.borrow(), [sections[0].offset..sections[0].offset + sections[0].length]);
+    let read = sections[0].offset..sections[0].offset + sections[0].length;
+    assert_eq!(*reads.borrow(), vec![read; 1]);
 }
 
 #[test]

@@ -5,10 +5,14 @@ use std::sync::Arc;
 use millrace_core::Result;
 use millrace_state::StateBackend;
 
-use super::operator::{Contents, Operator, key_column, on_key, open_store};
+use super::{
+    Check,
+    operator::{Contents, Operator, key_column, on_key, open_store},
+    run,
+};
 
 pub(super) fn check(backend: &Arc<dyn StateBackend>) {
-    let checks: [(&str, fn(&Arc<dyn StateBackend>) -> Result<()>); 7] = [
+    let checks: &[(&str, Check)] = &[
         ("value state", value_state),
         ("list state", list_state),
         ("map state", map_state),
@@ -17,9 +21,7 @@ pub(super) fn check(backend: &Arc<dyn StateBackend>) {
         ("many keys", many_keys),
         ("conflicts", conflicts),
     ];
-    for (name, check) in checks {
-        check(backend).unwrap_or_else(|error| panic!("{name}, on {}: {error}", backend.name()));
-    }
+    run(backend, checks);
 }
 
 fn value_state(backend: &Arc<dyn StateBackend>) -> Result<()> {

@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, ops::Bound, sync::Arc};
 use millrace_core::Result;
 use millrace_state::{
     BytesBackend, KeyedBackend, KeyedBackendContext, SnapshotTarget, StateBackend,
-    backend::{BytesSnapshot, StateKey},
+    backend::{BytesSnapshot, StateKey, VisitEntry},
 };
 
 /// State, key group, key, sub key: the order in which entries are asked for.
@@ -56,7 +56,7 @@ impl BytesBackend for BTreeBackend {
         Ok(())
     }
 
-    fn scan(&mut self, key: StateKey<'_>, visit: &mut dyn FnMut(Option<&[u8]>, &[u8]) -> Result<()>) -> Result<()> {
+    fn scan(&mut self, key: StateKey<'_>, visit: &mut VisitEntry<'_>) -> Result<()> {
         let first = address(StateKey { sub_key: None, ..key });
         let of_key = |(at, _): &(&Address, &Vec<u8>)| (at.0, at.1, &at.2) == (first.0, first.1, &first.2);
         let mut entries = self.0.range(&first..).take_while(of_key);

@@ -24,7 +24,18 @@ pub use btree_backend::BTreeStateBackend;
 
 use std::sync::Arc;
 
+use millrace_core::Result;
 use millrace_state::StateBackend;
+
+/// A check of one backend.
+type Check = fn(&Arc<dyn StateBackend>) -> Result<()>;
+
+/// Runs named checks; panics where one fails.
+fn run(backend: &Arc<dyn StateBackend>, checks: &[(&str, Check)]) {
+    for (name, check) in checks {
+        check(backend).unwrap_or_else(|error| panic!("{name}, on {}: {error}", backend.name()));
+    }
+}
 
 /// Runs every check that concerns one backend. Panics where it fails.
 pub fn state_backend_conformance(backend: &Arc<dyn StateBackend>) {

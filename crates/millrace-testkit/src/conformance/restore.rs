@@ -6,20 +6,22 @@ use bytes::Bytes;
 use millrace_core::Result;
 use millrace_state::{KeyedStateStore, StateBackend};
 
-use super::operator::{Contents, Operator, on_key, open_store, write};
+use super::{
+    Check,
+    operator::{Contents, Operator, on_key, open_store, write},
+    run,
+};
 
 const PARALLELISMS: [u32; 4] = [1, 2, 3, 7];
 
 pub(super) fn check(backend: &Arc<dyn StateBackend>) {
-    let checks: [(&str, fn(&Arc<dyn StateBackend>) -> Result<()>); 4] = [
+    let checks: &[(&str, Check)] = &[
         ("snapshots are isolated", snapshots_are_isolated),
         ("empty state", empty_state),
         ("what nothing claims", what_nothing_claims),
         ("another type is refused", another_type_is_refused),
     ];
-    for (name, check) in checks {
-        check(backend).unwrap_or_else(|error| panic!("{name}, on {}: {error}", backend.name()));
-    }
+    run(backend, checks);
     check_from_to(backend, backend);
 }
 

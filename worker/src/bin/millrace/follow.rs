@@ -20,6 +20,8 @@ use crate::{
 
 /// How often the jobmanager is asked.
 const POLL: Duration = Duration::from_millis(500);
+/// Signals this close together are one: `timeout` and the like send theirs to the process and to its group.
+const SAME: Duration = Duration::from_secs(1);
 /// How many lines of a taskmanager's log are shown with its failure.
 const LOG_LINES: usize = 5;
 
@@ -56,18 +58,18 @@ pub async fn follow(
     let (told, mut news) = watch::channel(News::default());
     let poller = Poller(tokio::spawn(poll(client.clone(), told)));
     let mut shown_failure = 0;
-    let mut interrupted = false;
+    let mut interrupted: Option<Instant> = None;
     let mut cancelling: Option<JoinHandle<Result<()>>> = None;
     let end = loop {
         tokio::select! {
             status = jobmanager.wait() => {
-                break End::Exited { status: status?, interrupted };
+                break End::Exited { status: status?, interrupted: interrupted.is_some() };
             }
             ended = fleet.next_ended() => screen.message(&ended_text(&ended)),
             changed = news.changed() => {
                 if changed.is_err() {
                     // The poller never ends by itself; without it only the process is left to watch.
-                    break End::Exited { status: jobmanager.wait().await?, interrupted };
+                    break End::Exited { status: jobmanager.wait().await?, interrupted: interrupted.is_some() };
                 }
                 let heard = news.borrow_and_update().clone();
                 if let Some((timestamp, text)) = heard.failure.filter(|(timestamp, _)| *timestamp > shown_failure) {
@@ -79,10 +81,14 @@ pub async fn follow(
                 }
             }
             () = interrupts.next() => {
-                if std::mem::replace(&mut interrupted, true) {
-                    jobmanager.kill();
-                    jobmanager.wait().await?;
-                    break End::Killed;
+                match interrupted {
+                    Some(first) if first.elapsed() < SAME => continue,
+                    Some(_) => {
+                        jobmanager.kill();
+                        jobmanager.wait().await?;
+                        break End::Killed;
+                    }
+                    None => interrupted = Some(Instant::now()),
                 }
                 screen.message("cancelling the job; once more ends its processes at once");
                 let client = client.clone();
