@@ -10,7 +10,7 @@ SHELL := bash
 # clone, with Cargo's target folder in it.
 CACHE := . scripts/cache.sh
 
-.PHONY: help setup build run test soak clean-cache
+.PHONY: help setup build run test soak fuzz clean-cache
 
 help: ## list the targets
 	sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14
@@ -47,6 +47,9 @@ test: ## formatting, lints and all tests
 soak: ## the tests that take long
 	$(SERVICES)
 	cargo test --release -p millrace-tests --features soak --test soak -- --nocapture --test-threads 1
+
+fuzz: ## fuzz all that is read from outside, each target for SECONDS=60
+	scripts/fuzz.sh $(or $(SECONDS),60)
 
 clean-cache: ## remove the cache with all that was fetched and built
 	$(CACHE)

@@ -20,11 +20,7 @@ const ARROWS: &[(&str, &[&str], &[&str])] = &[
     ("millrace-ui-tests", &["millrace"], &[]),
     ("millrace-examples", &["millrace"], &[]),
     ("millrace-benches", &["millrace"], &[]),
-    (
-        "millrace-tests",
-        &["millrace", "millrace-core", "millrace-state", "millrace-runtime", "millrace-testkit"],
-        &[],
-    ),
+    ("millrace-tests", &["millrace", "millrace-core", "millrace-state", "millrace-runtime", "millrace-testkit"], &[]),
 ];
 /// What tests may use beside that.
 const TEST_SUPPORT: &str = "millrace-testkit";
@@ -50,10 +46,8 @@ fn workspace() -> Vec<Package> {
     assert!(metadata.status.success(), "{}", String::from_utf8_lossy(&metadata.stderr));
     let metadata: Value = serde_json::from_slice(&metadata.stdout).expect("cargo writes JSON");
     let text = |value: &Value| value.as_str().expect("a text").to_owned();
-    let dependency = |dependency: &Value| Dependency {
-        name: text(&dependency["name"]),
-        is_for_tests: dependency["kind"] == "dev",
-    };
+    let dependency =
+        |dependency: &Value| Dependency { name: text(&dependency["name"]), is_for_tests: dependency["kind"] == "dev" };
     let package = |package: &Value| Package {
         name: text(&package["name"]),
         dependencies: package["dependencies"].as_array().into_iter().flatten().map(dependency).collect(),
@@ -81,7 +75,10 @@ fn violations(package: &Package, of_workspace: &BTreeSet<String>) -> Vec<String>
 fn every_arrow_is_one_of_the_architecture() {
     let packages = workspace();
     let of_workspace: BTreeSet<_> = packages.iter().map(|package| package.name.clone()).collect();
-    assert!(of_workspace.len() >= 9 && of_workspace.contains("millrace-core"), "the workspace is seen: {of_workspace:?}");
+    assert!(
+        of_workspace.len() >= 9 && of_workspace.contains("millrace-core"),
+        "the workspace is seen: {of_workspace:?}"
+    );
     let wrong: Vec<_> = packages.iter().flat_map(|package| violations(package, &of_workspace)).collect();
     assert!(wrong.is_empty(), "{wrong:#?}");
 }

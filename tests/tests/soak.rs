@@ -9,7 +9,11 @@ use std::{
     time::Instant,
 };
 
-use millrace_tests::sim::{Counters, Mutation, REQUIRED, report, run};
+use millrace_testkit::cluster::Result;
+use millrace_tests::{
+    process::kills::{Campaign, Input},
+    sim::{Counters, Mutation, REQUIRED, report, run},
+};
 
 /// Runs a million schedules of the simulation; `SCHEDULES` changes how many.
 #[test]
@@ -42,4 +46,16 @@ fn simulation_million() {
     for seen in REQUIRED {
         assert!(counters.get(seen) >= schedules.min(1000), "{seen:?} was seen {} times", counters.get(seen));
     }
+}
+
+/// Kills 500 taskmanagers under a keyed job; `KILLS` and `SEED` change how many, and which when.
+#[test]
+fn counts_survive_500_kills_of_taskmanagers() -> Result<()> {
+    Campaign::from_env(500, 0, Input::Files).run().map(drop)
+}
+
+/// The same on Kafka, with every third kill at the jobmanager.
+#[test]
+fn counts_survive_500_kills_of_jobmanagers_and_taskmanagers() -> Result<()> {
+    Campaign::from_env(500, 3, Input::Kafka).run().map(drop)
 }

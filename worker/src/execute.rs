@@ -2,7 +2,9 @@
 
 use std::{net::SocketAddr, sync::Arc};
 
-use millrace_core::{Error, Result, ids::JobId,
+use millrace_core::{
+    Error, Result,
+    ids::JobId,
     rest::{JobProgram, JobStatus},
 };
 use millrace_runtime::{graph::JobGraph, scheduler::JobResult, task::TaskManagerLocation};
@@ -116,13 +118,8 @@ impl Program {
 
     async fn run_jobmanager(self) -> Result<JobResult> {
         let settings = &self.settings.jobmanager;
-        let (listener, address) = rest::listen(
-            "jobmanager.bind-host",
-            &settings.bind_host,
-            "jobmanager.rpc.port",
-            settings.rpc_port,
-        )
-        .await?;
+        let (listener, address) =
+            rest::listen("jobmanager.bind-host", &settings.bind_host, "jobmanager.rpc.port", settings.rpc_port).await?;
         self.jobmanager(Door::Network(listener, address)).await
     }
 

@@ -123,7 +123,7 @@ fn all_kinds_of_functions_run() {
             Ok(())
         })
         .map(|number| number + 1)
-        .try_map(|number| u64::try_from(number));
+        .try_map(u64::try_from);
     numbers.key_by(|number| *number).map(Last(ValueState::default())).sink_to(lasts.clone());
     numbers.key_by(|_| 1).reduce(|sum, number| sum + number).sink_to(sums.clone());
     lines.key_by_ref(|line| line.as_str()).filter(|line: &String| line.len() > 1).sink_to(longs.clone());

@@ -158,13 +158,7 @@ fn run(args: &Args) -> Result<(), Error> {
     if args.extra_operator_if.as_ref().is_some_and(|path| Path::new(path).exists()) {
         words = words.map(|word| word).name("Extra").uid("extra");
     }
-    words
-        .key_by(|_| 0)
-        .flat_map(Count::new(args))
-        .name("Count")
-        .uid(&args.counter_uid)
-        .print()
-        .uid("print");
+    words.key_by(|_| 0).flat_map(Count::new(args)).name("Count").uid(&args.counter_uid).print().uid("print");
     env.execute("misbehaving job")?;
     Ok(())
 }

@@ -10,9 +10,7 @@ use millrace_state::log::{LogEntry, entry::position_of};
 use millrace_testkit::cluster::{JobCluster, Result};
 use tempfile::TempDir;
 
-use crate::{
-    Words, assert_calm, assert_says, cancel, counts, job_over, restarting, stores::files, wait_for_count,
-};
+use crate::{Words, assert_calm, assert_says, cancel, counts, job_over, restarting, stores::files, wait_for_count};
 
 /// A job with checkpoints in a directory.
 struct Job {
@@ -86,7 +84,10 @@ fn flip_a_bit(path: &Path) {
 }
 
 fn state_files(checkpoint: &Path) -> Vec<PathBuf> {
-    files(checkpoint).into_iter().filter(|path| path.extension().is_some_and(|extension| extension == "state")).collect()
+    files(checkpoint)
+        .into_iter()
+        .filter(|path| path.extension().is_some_and(|extension| extension == "state"))
+        .collect()
 }
 
 #[test]
@@ -96,7 +97,10 @@ fn behind_a_newest_checkpoint_with_damaged_metadata_the_one_before_is_taken() ->
     let [.., before, newest] = completed[..] else { panic!("two checkpoints are completed: {completed:?}") };
     flip_a_bit(&job.checkpoint(newest).join("_metadata"));
     assert_eq!(job.recovers()?, before);
-    assert_says(&job.cluster.jobmanager_log(), &[&format!("chk-{newest}"), "damaged", &format!("going back to checkpoint {before}")]);
+    assert_says(
+        &job.cluster.jobmanager_log(),
+        &[&format!("chk-{newest}"), "damaged", &format!("going back to checkpoint {before}")],
+    );
     cancel(&mut job.cluster)
 }
 

@@ -117,7 +117,8 @@ fn the_command_starts_a_job_from_a_checkpoint() -> Result<()> {
         .args(["--", "--files", &retained.words.path().display().to_string(), "--checkpoints", "100"]);
     let mut process = ManagedProcess::spawn("millrace", &command, place.path())?;
     let printed = || {
-        let outputs = files(&place.path().join("log")).into_iter().filter(|path| path.extension().is_some_and(|e| e == "out"));
+        let outputs =
+            files(&place.path().join("log")).into_iter().filter(|path| path.extension().is_some_and(|e| e == "out"));
         counts(&outputs.map(|path| fs::read_to_string(path).unwrap_or_default()).collect::<String>())
     };
     process.wait_until("count", PATIENCE, |_| printed().last() == Some(&(COUNTED + 5)))?;

@@ -88,7 +88,11 @@ impl Words {
 fn counts(printed: &str) -> Vec<u64> {
     let count = |line: &str| line.rsplit(' ').next().and_then(|count| count.parse().ok());
     // With several subtasks a line begins with its subtask; the last one may not be complete yet.
-    printed.split_inclusive('\n').filter(|line| line.ends_with('\n')).filter_map(|line| count(line.trim_end())).collect()
+    printed
+        .split_inclusive('\n')
+        .filter(|line| line.ends_with('\n'))
+        .filter_map(|line| count(line.trim_end()))
+        .collect()
 }
 
 /// Waits until some taskmanager has printed this count.

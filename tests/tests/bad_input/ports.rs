@@ -60,7 +60,8 @@ fn garbage_on_every_port_leaves_the_job_alone() -> Result<()> {
     let before = cluster.wait_until_running()?;
 
     let data_ports = cluster.rest::<TaskManagers>("/taskmanagers")?.taskmanagers;
-    let mut addresses: Vec<_> = data_ports.iter().map(|taskmanager| format!("localhost:{}", taskmanager.data_port)).collect();
+    let mut addresses: Vec<_> =
+        data_ports.iter().map(|taskmanager| format!("localhost:{}", taskmanager.data_port)).collect();
     addresses.extend([announced(&cluster, "rpc_address"), announced(&cluster, "rest_address")]);
     // Connections that say nothing, or begin to speak and fall silent, and stay.
     let mut half_open = Vec::new();

@@ -120,7 +120,7 @@ mod tests {
     fn what_is_no_flat_yaml_is_refused() {
         for (text, why) in [
             ("state:\n  backend: memory\n", "written flat"),
-            ("io.tmp.dirs: [a, b]\n", "one value"),
+            ("log.level: [a, b]\n", "one value"),
             ("just words\n", "key: value"),
             ("- a\n- b\n", "key: value"),
             ("a: b: c\n", "line 1"),

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use millrace_core::key::HIGHEST_MAX_PARALLELISM;
 
-use super::value::ValueKind::{self, Choice, Count, Factor, Flag, JobId, List, Port, Size, Text};
+use super::value::ValueKind::{self, Choice, Count, Factor, Flag, JobId, Port, Size, Text};
 
 /// A setting.
 #[derive(Debug)]
@@ -215,8 +215,6 @@ options! {
         JOBMANAGER_BIND_HOST = "jobmanager.bind-host", Text,
             "Address on which the jobmanager listens for taskmanagers; `0.0.0.0` for all.",
             aliases(&["jobmanager.rpc.bind-host"]), default("localhost");
-        SLOT_REQUEST_TIMEOUT = "slot.request.timeout", millis(1),
-            "How long the job waits for free slots before it fails.", or("off"), default("off");
         JOB_ID = "job.id", JobId, "The job's id. Unset: a new one at each start.";
     }
     "REST" {
@@ -242,7 +240,6 @@ options! {
             "How long tasks go on without a jobmanager.", default("60 s");
         CANCELLATION_TIMEOUT = "task.cancellation.timeout", millis(1),
             "A task that does not end this long after it was told to ends its process.", default("30 s");
-        TMP_DIRS = "io.tmp.dirs", List, "Directories for temporary files. Unset: the system's.";
     }
     "Heartbeats" {
         HEARTBEAT_INTERVAL = "heartbeat.interval", millis(10),
@@ -252,8 +249,8 @@ options! {
     }
     "Metrics, logs, cluster" {
         METRICS_PORT = "metrics.port", Port,
-            "Port for `/metrics` and `/health` of a taskmanager, on its bind host. The jobmanager serves them on the \
-             REST port.", or("off"), default("off");
+            "Port for `/metrics` and `/health` of a taskmanager, on its bind host, or `off`. Unset: any free one, which its \
+             log names. The jobmanager serves them on the REST port.", or("off");
         LOG_LEVEL = "log.level", Text,
             "What is logged: `error`, `warn`, `info`, `debug` or `trace`, also for single modules, such as \
              `info,millrace_runtime=debug`.", default("info");

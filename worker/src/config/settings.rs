@@ -54,8 +54,6 @@ pub struct Settings {
     pub taskmanager: TaskManagerSettings,
     /// How jobmanager and taskmanagers watch each other.
     pub heartbeat: HeartbeatSettings,
-    /// Directories for temporary files; never empty.
-    pub tmp_dirs: Vec<PathBuf>,
     /// The port of a taskmanager's metrics; `None`: none.
     pub metrics_port: Option<u16>,
     /// What is logged.
@@ -105,8 +103,6 @@ pub struct JobManagerSettings {
     pub rpc_port: u16,
     /// Address on which it listens.
     pub bind_host: String,
-    /// How long a job waits for slots; `None`: for ever.
-    pub slot_request_timeout: Option<Duration>,
 }
 
 /// Where the REST server is.
@@ -192,11 +188,10 @@ pub(super) fn read(config: &Configuration) -> Result<Settings> {
         rest: reader.rest()?,
         taskmanager: reader.taskmanager()?,
         heartbeat: reader.heartbeat()?,
-        tmp_dirs: match config.read(&o::TMP_DIRS, value::list)? {
-            Some(dirs) => dirs.into_iter().map(PathBuf::from).collect(),
-            None => vec![std::env::temp_dir()],
+        metrics_port: match config.read(&o::METRICS_PORT, value::port)? {
+            None if config.role == Role::TaskManager && !config.is_set(&o::METRICS_PORT) => Some(0),
+            port => port,
         },
-        metrics_port: config.read(&o::METRICS_PORT, value::port)?,
         log: reader.log()?,
         job_id: config.read(&o::JOB_ID, |text| text.parse().map_err(|error: Error| error.message))?,
         cluster_directory: reader.text(&o::CLUSTER_DIRECTORY).map(PathBuf::from),
@@ -341,7 +336,6 @@ impl Reader<'_> {
             rpc_address: self.name(&o::RPC_ADDRESS)?,
             rpc_port: self.port(&o::RPC_PORT, 6123)?,
             bind_host: self.name(&o::JOBMANAGER_BIND_HOST)?,
-            slot_request_timeout: self.0.read(&o::SLOT_REQUEST_TIMEOUT, value::duration)?,
         })
     }
 

@@ -42,7 +42,6 @@ fn without_anything_set_the_defaults_hold() {
     assert_eq!(settings.data_inline_threshold, 20 << 10);
     assert_eq!((settings.rest.port, settings.jobmanager.rpc_port), (0, 0), "a local run takes any free port");
     assert_eq!(settings.heartbeat.timeout, Duration::from_secs(3));
-    assert_eq!(settings.tmp_dirs, [std::env::temp_dir()]);
     assert_eq!((settings.metrics_port, settings.job_id, settings.cluster_directory), (None, None, None));
     let cluster = from(&[(ROLE, "jobmanager")]).unwrap().settings().unwrap();
     assert_eq!((cluster.rest.port, cluster.jobmanager.rpc_port), (8081, 6123));
@@ -185,7 +184,6 @@ fn values_that_make_no_sense_are_refused_naming_key_value_and_origin() {
         ("rest.port", "65536", "\"65536\" is not a port: choose 0 (any free one) to 65535"),
         ("allow-non-restored-state", "yes", "\"yes\" is neither true nor false"),
         ("state.checkpoints.dir", " ", "\"\" is empty: give it a value or leave the setting out"),
-        ("io.tmp.dirs", "/a,,/b", "\"/a,,/b\" has an empty part: separate texts by single commas"),
         ("job.id", "12", "\"12\" is not 32 hexadecimal digits"),
         (
             "restart-strategy.exponential-delay.backoff-multiplier",

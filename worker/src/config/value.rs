@@ -10,8 +10,6 @@ use millrace_core::ids::JobId;
 pub enum ValueKind {
     /// Any text.
     Text,
-    /// Texts with commas between them.
-    List,
     /// `true` or `false`.
     Flag,
     /// A whole number.
@@ -52,7 +50,6 @@ impl ValueKind {
         match self {
             Self::Text if text.is_empty() => Err("is empty: give it a value or leave the setting out".to_string()),
             Self::Text => Ok(()),
-            Self::List => list(text).map(drop),
             Self::Flag => flag(text).map(drop),
             Self::Count { least, most } => count(text, least, most).map(drop),
             Self::Factor { least, most } => factor(text, least, most).map(drop),
@@ -68,7 +65,6 @@ impl ValueKind {
     pub fn describe(self) -> String {
         match self {
             Self::Text => "text".to_string(),
-            Self::List => "texts, separated by commas".to_string(),
             Self::Flag => "`true` or `false`".to_string(),
             Self::Count { least, most: u32::MAX } => format!("whole number from {least}"),
             Self::Count { least, most } => format!("whole number from {least} to {most}"),
@@ -244,13 +240,4 @@ pub fn choice(text: &str, groups: &[&[&'static str]]) -> Result<&'static str, St
         let names: Vec<_> = groups.iter().map(|group| group[0]).collect();
         format!("is unknown: choose {}", names.join(" or "))
     })
-}
-
-/// Texts with commas between them.
-pub fn list(text: &str) -> Result<Vec<String>, String> {
-    let parts: Vec<String> = text.split(',').map(|part| part.trim().to_string()).collect();
-    if parts.iter().any(String::is_empty) {
-        return Err("has an empty part: separate texts by single commas".to_string());
-    }
-    Ok(parts)
 }

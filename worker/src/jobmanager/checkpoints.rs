@@ -1,6 +1,9 @@
 //! The shell of the checkpoint coordinator: sends barriers, writes what it asks for, and tells it what came of that.
 
-use std::{collections::{BTreeMap, BTreeSet}, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use millrace_core::{
     checkpoint::CheckpointBarrier,

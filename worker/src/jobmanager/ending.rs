@@ -1,13 +1,18 @@
 //! The job's end: the log first, then the checkpoints, then the taskmanagers.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use millrace_core::{Error, Result, checkpoint::Retention};
 use millrace_runtime::scheduler::JobResult;
 use millrace_state::log::{LogError, TerminalRecord, TerminalResult};
 
-use super::{Event, JobManager, JobOutcome};
+use tokio::sync::mpsc;
+
+use super::{Event, JobManager, JobOutcome, PeerEvent};
 use crate::rpc::ToTaskManager;
+
+/// How long taskmanagers may take to end with the job.
+const FAREWELL: Duration = Duration::from_secs(5);
 
 impl JobManager {
     /// Writes the result down beside the loop; the loop ends when that is done.
@@ -75,6 +80,31 @@ impl JobManager {
             for id in ids {
                 self.send(&id, &ToTaskManager::Shutdown);
             }
+        }
+    }
+}
+
+impl JobManager {
+    /// Waits until the taskmanagers have gone: what was sent to one that has not read it yet can be lost when this
+    /// process ends, and it would look for a jobmanager.
+    pub(super) async fn dismiss(&mut self, peers: &mut mpsc::UnboundedReceiver<PeerEvent>) {
+        let all_gone = async {
+            while !self.taskmanagers.is_empty() {
+                match peers.recv().await {
+                    Some(PeerEvent::Lost(id, _)) => drop(self.taskmanagers.remove(&id)),
+                    Some(PeerEvent::Registered { location, slots, pid, sender }) => {
+                        let id = location.id.clone();
+                        self.on_peer(PeerEvent::Registered { location, slots, pid, sender });
+                        self.send(&id, &ToTaskManager::Shutdown);
+                    }
+                    Some(PeerEvent::Message(..)) => {}
+                    None => return,
+                }
+            }
+        };
+        if tokio::time::timeout(FAREWELL, all_gone).await.is_err() {
+            let left: Vec<_> = self.taskmanagers.keys().map(ToString::to_string).collect();
+            tracing::warn!(?left, "taskmanagers have not ended within {FAREWELL:?}");
         }
     }
 }

@@ -30,10 +30,7 @@ use millrace_runtime::{
     scheduler::{JobResult, JobScheduler, Plan},
     task::TaskManagerLocation,
 };
-use millrace_state::{
-    log::JobLog,
-    storage::CheckpointStorage,
-};
+use millrace_state::{log::JobLog, storage::CheckpointStorage};
 use tokio::{
     sync::{Mutex, mpsc, watch},
     time::{Instant, MissedTickBehavior},
@@ -240,6 +237,9 @@ impl JobManager {
                 Some(event) = inbox.recv() => match event {
                     Event::Ended(outcome) => {
                         self.shut_down(&outcome);
+                        if outcome.is_ok() {
+                            self.dismiss(&mut peers).await;
+                        }
                         return outcome;
                     }
                     event => self.on_event(event),

@@ -36,6 +36,12 @@ pub struct Restored {
     pub splits: SplitsByVertex,
 }
 
+impl Restored {
+    fn has_keyed_state(&self, task: TaskId) -> bool {
+        self.tasks.get(&task).is_some_and(|operators| operators.iter().any(|operator| !operator.keyed.is_empty()))
+    }
+}
+
 impl JobManager {
     /// Finds out what the attempt starts from.
     pub(super) fn prepare(&mut self, attempt: Attempt) {
@@ -114,10 +120,14 @@ impl JobManager {
 
     /// A task that fails because a file of its checkpoint is damaged does not fail the job while an older checkpoint
     /// may be taken: the next attempt looks for one, or refuses by name.
-    pub(super) fn while_restoring(&mut self, attempt: Attempt, error: Error) -> Error {
+    pub(super) fn while_restoring(&mut self, attempt: Attempt, task: TaskId, error: Error) -> Error {
         let is_damage = error.domain == ErrorDomain::External && !error.retryable;
+        if self.attempt.started {
+            return error;
+        }
         match &self.attempt.restored {
-            Some(restored) if attempt == self.scheduler.attempt() && !self.attempt.started && is_damage => {
+            // Sources have no state files: what is wrong with a position that they restore, an older one does not mend.
+            Some(restored) if attempt == self.scheduler.attempt() && is_damage && restored.has_keyed_state(task) => {
                 if self.coordinator.retained().contains(&restored.checkpoint) {
                     self.damaged.insert(restored.checkpoint);
                     return Error { retryable: true, ..error };

@@ -103,6 +103,8 @@ impl JobManager {
         (self.has_run, self.attempt.started) = (true, true);
         self.tell_all(attempt, &TaskCommand::Start);
         self.set_all(ExecutionState::Running);
+        let now_ms = self.clock.now_ms();
+        self.view.vertices.iter_mut().for_each(|vertex| vertex.start_time = Some(now_ms));
         if let Some(enumerators) = &self.attempt.enumerators {
             enumerators.tasks_run();
         }
@@ -173,7 +175,7 @@ impl JobManager {
             TaskEvent::Finished => self.schedule(SchedulerEvent::TaskFinished(attempt, task)),
             TaskEvent::Canceled => self.schedule(SchedulerEvent::TaskCanceled(attempt, task)),
             TaskEvent::Failed(TaskFailure { error, position }) => {
-                let error = self.while_restoring(attempt, error);
+                let error = self.while_restoring(attempt, task, error);
                 self.failed_position = position;
                 self.schedule(SchedulerEvent::TaskFailed(attempt, task, error));
             }

@@ -33,7 +33,10 @@ impl Connection {
     /// Wraps a stream.
     pub fn new(stream: impl Stream) -> Self {
         let (reader, writer) = tokio::io::split(Box::new(stream) as Box<dyn Stream>);
-        Self { reader: FramedRead::new(reader, frames(MAX_HANDSHAKE_BYTES)), writer: FramedWrite::new(writer, frames(MAX_HANDSHAKE_BYTES)) }
+        Self {
+            reader: FramedRead::new(reader, frames(MAX_HANDSHAKE_BYTES)),
+            writer: FramedWrite::new(writer, frames(MAX_HANDSHAKE_BYTES)),
+        }
     }
 
     /// Sends a message of the handshake.
@@ -44,7 +47,9 @@ impl Connection {
 
     /// Reads a message of the handshake.
     pub async fn receive<T: DeserializeOwned>(&mut self) -> Result<T> {
-        receive(&mut self.reader).await?.ok_or_else(|| Error::external("the connection was closed during the handshake"))
+        receive(&mut self.reader)
+            .await?
+            .ok_or_else(|| Error::external("the connection was closed during the handshake"))
     }
 
     /// After the handshake: a sender that never blocks and a receiver, whose messages carry the generation. The writing

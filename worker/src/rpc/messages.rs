@@ -86,7 +86,9 @@ impl Hello {
             return Err(Error::invalid(format!("the taskmanager was started for job {theirs}, this is job {job}")));
         }
         if self.slots == 0 {
-            return Err(Error::invalid("the taskmanager offers no slot: set taskmanager.numberOfTaskSlots to 1 or more"));
+            return Err(Error::invalid(
+                "the taskmanager offers no slot: set taskmanager.numberOfTaskSlots to 1 or more",
+            ));
         }
         fingerprint.check(&self.fingerprint)
     }

@@ -8,6 +8,5 @@ mod messages;
 
 pub use connection::{Connection, Receiver, Sender};
 pub use messages::{
-    new_taskmanager_id,
-    Fingerprint, FromTaskManager, Hello, JobSettings, TaskManagerMetrics, ToTaskManager, Welcome,
+    Fingerprint, FromTaskManager, Hello, JobSettings, TaskManagerMetrics, ToTaskManager, Welcome, new_taskmanager_id,
 };

@@ -46,11 +46,7 @@ pub trait Connect: Send {
 
 /// Runs until the jobmanager says that the job has ended. An error is final: the jobmanager refused this process, or
 /// could not be reached for too long.
-pub async fn run(
-    setup: TaskManagerSetup,
-    data_port: std::net::TcpListener,
-    mut connect: impl Connect,
-) -> Result<()> {
+pub async fn run(setup: TaskManagerSetup, data_port: std::net::TcpListener, mut connect: impl Connect) -> Result<()> {
     let mut tasks = Tasks::new(&setup, data_port);
     let mut job = setup.settings.job_id;
     loop {
@@ -117,4 +113,3 @@ async fn exchange_hello(connection: &mut Connection, hello: &Hello) -> Result<We
     connection.send(hello).await?;
     connection.receive().await
 }
-

@@ -29,10 +29,7 @@ pub struct Session {
 
 impl Session {
     /// A session over an accepted connection.
-    pub fn new(
-        (sender, receiver): (Sender<FromTaskManager>, Receiver<ToTaskManager>),
-        settings: &Settings,
-    ) -> Self {
+    pub fn new((sender, receiver): (Sender<FromTaskManager>, Receiver<ToTaskManager>), settings: &Settings) -> Self {
         let heartbeat = &settings.heartbeat;
         Self { sender, receiver, heartbeat_interval: heartbeat.interval, heartbeat_timeout: heartbeat.timeout }
     }

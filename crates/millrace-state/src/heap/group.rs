@@ -182,10 +182,19 @@ pub(crate) struct FrozenGroup<V> {
 
 impl<V> FrozenGroup<V> {
     /// The entries in the order of their keys.
-    pub(crate) fn sorted(&self) -> Vec<(&[u8], &V)> {
+    pub(crate) fn sorted(&self) -> impl Iterator<Item = (&[u8], &V)> {
         let mut entries = Vec::with_capacity(self.len);
-        entries.extend(self.pages.iter().flat_map(|page| page.slice.iter()).filter_map(Slot::entry));
-        entries.sort_unstable_by_key(|(key, _)| *key);
-        entries
+        let filled = self.pages.iter().flat_map(|page| page.slice.iter()).filter_map(Slot::entry);
+        entries.extend(filled.map(|(key, value)| (prefix(key), key, value)));
+        entries.sort_unstable_by(|a, b| a.0.cmp(&b.0).then_with(|| a.1.cmp(b.1)));
+        entries.into_iter().map(|(_, key, value)| (key, value))
     }
+}
+
+/// A key's first 16 bytes as a number in the same order: most comparisons need not look at the key, which is far away.
+fn prefix(key: &[u8]) -> u128 {
+    let mut first = [0; 16];
+    let length = key.len().min(first.len());
+    first[..length].copy_from_slice(&key[..length]);
+    u128::from_be_bytes(first)
 }

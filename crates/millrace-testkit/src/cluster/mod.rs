@@ -47,8 +47,9 @@ use rest::RestClient;
 pub const PATIENCE: Duration = Duration::from_secs(60);
 /// How often a condition is looked at again.
 const POLL: Duration = Duration::from_millis(20);
-/// How much of each process's output a failure shows.
+/// How much of a process's output a failure shows, and of how many taskmanagers: of those that were started last.
 const TAIL_LINES: usize = 25;
+const TAIL_TASKMANAGERS: usize = 6;
 /// SIGKILL.
 const KILLED: i32 = 9;
 
@@ -306,10 +307,11 @@ impl JobCluster {
         }
     }
 
-    /// The end of what all processes have written.
+    /// The end of what the processes have written.
     pub fn tails(&self) -> String {
         let mut text = tail("jobmanager", "log", &self.jobmanager.stderr());
-        for (index, process) in self.taskmanagers.iter().enumerate() {
+        let first = self.taskmanagers.len().saturating_sub(TAIL_TASKMANAGERS);
+        for (index, process) in self.taskmanagers.iter().enumerate().skip(first) {
             text += &tail(&taskmanager_name(index), "log", &process.stderr());
             text += &tail(&taskmanager_name(index), "output", &process.stdout());
         }
