@@ -10,7 +10,7 @@ SHELL := bash
 # clone, with Cargo's target folder in it.
 CACHE := . scripts/cache.sh
 
-.PHONY: help setup build run test soak fuzz clean-cache
+.PHONY: help setup build run test soak bench fuzz clean-cache
 
 help: ## list the targets
 	sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14
@@ -47,6 +47,12 @@ test: ## formatting, lints and all tests
 soak: ## the tests that take long
 	$(SERVICES)
 	cargo test --release -p millrace-tests --features soak --test soak -- --nocapture --test-threads 1
+
+bench: ## the keyed count beside the same work by hand; ARGS='--keys 100000 --checkpoint-interval 1s'
+	scripts/setup.sh build
+	$(CACHE)
+	cargo build --release -p millrace-examples -p millrace-benches
+	"$$CARGO_TARGET_DIR/release/bench" $(ARGS)
 
 fuzz: ## fuzz all that is read from outside, each target for SECONDS=60
 	scripts/fuzz.sh $(or $(SECONDS),60)

@@ -23,12 +23,14 @@ export PATH="$tools/bin:$PATH"
 time=$1
 shift
 targets=${*:-$(cargo +nightly fuzz list)}
+host=$(rustc +nightly -vV | sed -n 's/^host: //p')
 build=$MILLRACE_CACHE/fuzz/target
 cargo +nightly fuzz build --target-dir "$build"
+mkdir -p fuzz/artifacts
 for target in $targets; do
     corpus=$MILLRACE_CACHE/fuzz/corpus/$target
     mkdir -p "$corpus"
     echo "fuzz: $target for $time s"
-    cargo +nightly fuzz run --target-dir "$build" "$target" "$corpus" "fuzz/seeds/$target" -- \
+    "$build/$host/release/$target" "$corpus" "fuzz/seeds/$target" -artifact_prefix="fuzz/artifacts/$target-" \
         -max_total_time="$time" -max_len=65536 -timeout=10 -rss_limit_mb=2048 -print_final_stats=1
 done

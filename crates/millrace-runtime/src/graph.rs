@@ -2,7 +2,10 @@
 
 use std::sync::Arc;
 
-use millrace_core::ids::{InputId, OperatorUid, OutputId, VertexId};
+use millrace_core::{
+    ids::{InputId, OperatorUid, OutputId, VertexId},
+    schema::Schema,
+};
 
 use crate::{exchange::Exchange, operator::OperatorFactory, source::ErasedSource};
 
@@ -53,8 +56,8 @@ pub struct OperatorNode {
     pub uid: OperatorUid,
     /// Its name.
     pub name: String,
-    /// Whether it may use keyed state: it stands behind a `key_by`.
-    pub keyed: bool,
+    /// The schema of the key, where it stands behind a `key_by` and so may use keyed state.
+    pub key: Option<Schema>,
     /// Makes one instance for each subtask.
     pub factory: Arc<dyn OperatorFactory>,
 }

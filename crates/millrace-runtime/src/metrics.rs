@@ -9,7 +9,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use millrace_core::{Error, Result};
+use millrace_core::{
+    Error, Result,
+    ids::{Attempt, TaskId},
+};
 use prometheus::{
     Gauge, IntCounter, Opts, Registry,
     core::{Collector, Desc},
@@ -167,22 +170,24 @@ impl ShownTask {
     pub fn register(
         registry: &Registry,
         task_name: &str,
-        subtask: u32,
-        attempt: u32,
+        task: TaskId,
+        attempt: Attempt,
         metrics: &Arc<TaskMetrics>,
     ) -> Result<Self> {
-        let labels = [("task_name", task_name.to_string()), ("subtask_index", subtask.to_string())];
-        let labels: HashMap<_, _> = labels
-            .into_iter()
-            .chain([("task_attempt_num", attempt.to_string())])
-            .map(|(name, value)| (name.to_string(), value))
-            .collect();
+        // Several vertices may have one name; their ids differ.
+        let labels = [
+            ("task_id", task.vertex.to_string()),
+            ("task_name", task_name.to_string()),
+            ("subtask_index", task.subtask.to_string()),
+            ("task_attempt_num", attempt.to_string()),
+        ];
+        let labels: HashMap<_, _> = labels.into_iter().map(|(name, value)| (name.to_string(), value)).collect();
         let collector = TaskCollector::new(labels, Arc::clone(metrics)).and_then(|collector| {
             registry.register(Box::new(collector.clone()))?;
             Ok(collector)
         });
-        let collector = collector
-            .map_err(|error| Error::internal(format!("the metrics of task {task_name} {subtask}: {error}")))?;
+        let collector =
+            collector.map_err(|error| Error::internal(format!("the metrics of task {task_name} {task}: {error}")))?;
         Ok(Self { registry: registry.clone(), collector })
     }
 }
@@ -265,6 +270,8 @@ impl Collector for TaskCollector {
 
 #[cfg(test)]
 mod tests {
+    use millrace_core::ids::VertexId;
+
     use super::*;
 
     fn shown(registry: &Registry, name: &str) -> Vec<f64> {
@@ -276,10 +283,12 @@ mod tests {
     #[test]
     fn tasks_are_shown_until_they_have_ended() {
         let registry = Registry::new();
-        let show = |subtask, records| {
+        // Two vertices may have one name.
+        let show = |vertex, records| {
             let metrics = Arc::new(TaskMetrics::new());
             metrics.add_records_in(records);
-            ShownTask::register(&registry, "map -> print", subtask, 3, &metrics).unwrap()
+            let task = TaskId { vertex: VertexId(vertex), subtask: 0 };
+            ShownTask::register(&registry, "map -> print", task, Attempt(3), &metrics).unwrap()
         };
         let (first, second) = (show(0, 7), show(1, 5));
         assert_eq!(shown(&registry, "numRecordsIn"), [7.0, 5.0]);

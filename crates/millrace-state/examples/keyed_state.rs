@@ -1,5 +1,6 @@
 //! Measures keyed state on the heap: changes a second, the pause of a snapshot, and the rate while one is written. Rates
-//! are by the thread's own processor time where the system tells it (Linux), so that a busy machine does not falsify them.
+//! and the time of writing are by the thread's own processor time where the system tells it (Linux), so that a busy
+//! machine does not falsify them.
 //!
 //! `cargo run --release -p millrace-state --example keyed_state [-- KEYS...]`
 
@@ -46,10 +47,10 @@ fn measure(keys: u64) -> Result<()> {
     let done = AtomicBool::new(false);
     let (during, written) = std::thread::scope(|scope| {
         let writer = scope.spawn(|| {
-            let started = Instant::now();
+            let started = clock();
             let summary = snapshot.write(&mut std::io::sink());
             done.store(true, Ordering::Release);
-            summary.map(|summary| (summary.size, started.elapsed()))
+            summary.map(|summary| (summary.size, started()))
         });
         let during = rate(&store, &count, &mut batches, |_| done.load(Ordering::Acquire));
         (during, writer.join().expect("the writer"))
@@ -108,20 +109,24 @@ fn rate(
     batches: &mut [KeyColumn],
     enough: impl Fn(Duration) -> bool,
 ) -> Result<f64> {
-    let (started, started_cpu, mut done) = (Instant::now(), processor_time(), 0);
+    let (started, used, mut done) = (Instant::now(), clock(), 0);
     while !enough(started.elapsed()) {
         let place = done % batches.len();
         batches[place] = process(store, count, std::mem::take(&mut batches[place]))?;
         done += 1;
     }
-    let used = match (started_cpu, processor_time()) {
-        (Some(before), Some(after)) => after - before,
-        _ => started.elapsed(),
-    };
-    Ok((done * BATCH) as f64 / used.as_secs_f64())
+    Ok((done * BATCH) as f64 / used().as_secs_f64())
 }
 
-/// What this thread has used of a processor.
+/// Tells how much of a processor this thread has used since, or how much time has passed where that is not known.
+fn clock() -> impl Fn() -> Duration {
+    let (started, before) = (Instant::now(), processor_time());
+    move || match (before, processor_time()) {
+        (Some(before), Some(now)) => now - before,
+        _ => started.elapsed(),
+    }
+}
+
 fn processor_time() -> Option<Duration> {
     let text = std::fs::read_to_string("/proc/thread-self/schedstat").ok()?;
     text.split(' ').next()?.parse().ok().map(Duration::from_nanos)

@@ -6,7 +6,7 @@ use std::{
     sync::Arc,
 };
 
-use millrace_core::{Error, Record};
+use millrace_core::{Error, Record, Result, schema::Schema};
 use millrace_runtime::{
     exchange::{Exchange, ForwardExchange, RebalanceExchange},
     graph::Partitioning,
@@ -42,7 +42,11 @@ pub(crate) struct PlanNode {
 #[derive(Clone)]
 pub(crate) enum NodeBody {
     Source(Arc<dyn ErasedSource>),
-    Operator { factory: Arc<dyn OperatorFactory>, keyed: bool },
+    /// With the schema of its key, where it stands behind a `key_by`.
+    Operator {
+        factory: Arc<dyn OperatorFactory>,
+        key: Option<Result<Schema>>,
+    },
     Sink(Arc<dyn OperatorFactory>),
 }
 
@@ -80,7 +84,7 @@ impl Route {
 impl NodeBody {
     /// Whether its uid matters because it has state: splits or keyed state.
     pub(crate) fn is_stateful(&self) -> bool {
-        matches!(self, Self::Source(_) | Self::Operator { keyed: true, .. })
+        matches!(self, Self::Source(_) | Self::Operator { key: Some(_), .. })
     }
 }
 

@@ -102,6 +102,8 @@ impl Campaign {
         }
         let written = feed.finish();
         let counted = struck.end(&written)?;
+        let left: Vec<_> = Minio::shared().objects(&place.name)?;
+        println!("left: {left:?}");
         let expected = place.run_without_fault(&written)?;
         let wrong = differences(&expected, &counted);
         assert!(wrong.is_empty(), "counts differ from those of a run without a fault: {wrong:?}\n{self:?}");

@@ -55,7 +55,7 @@ impl Retained {
     }
 
     /// Starts a new job that can't; why.
-    fn is_refused(&self, change: impl FnOnce(ClusterSpec) -> ClusterSpec) -> Result<String> {
+    fn refusal(&self, change: impl FnOnce(ClusterSpec) -> ClusterSpec) -> Result<String> {
         let own = tempfile::tempdir().expect("a directory can be made");
         let mut cluster = JobCluster::start(change(self.restored(&own)))?;
         let error = failed(&mut cluster)?;
@@ -136,22 +136,22 @@ fn damaged_files_are_refused_by_name() -> Result<()> {
         let name = file.file_name().and_then(|name| name.to_str()).expect("a name").to_owned();
         let whole = fs::read(&file).expect("the file can be read");
         fs::write(&file, &whole[..whole.len() / 2]).expect("the file can be written");
-        let error = retained.is_refused(|spec| spec)?;
+        let error = retained.refusal(|spec| spec)?;
         assert_says(&error, &[&name, if file == metadata { "torn" } else { "damaged" }]);
 
         let mut flipped = whole.clone();
         flipped[whole.len() / 2] ^= 1;
         fs::write(&file, flipped).expect("the file can be written");
-        let error = retained.is_refused(|spec| spec)?;
+        let error = retained.refusal(|spec| spec)?;
         assert_says(&error, &[&name, "damaged", "checksum"]);
 
         fs::remove_file(&file).expect("the file can be removed");
-        let error = retained.is_refused(|spec| spec)?;
+        let error = retained.refusal(|spec| spec)?;
         assert_says(&error, &[&name, if file == metadata { "is no checkpoint" } else { "missing" }]);
         fs::write(&file, whole).expect("the file can be written");
     }
     fs::write(&metadata, "a letter to the editor, long enough to be taken for more").expect("the file can be written");
-    assert_says(&retained.is_refused(|spec| spec)?, &["_metadata", "not the metadata of a checkpoint"]);
+    assert_says(&retained.refusal(|spec| spec)?, &["_metadata", "not the metadata of a checkpoint"]);
     Ok(())
 }
 
@@ -159,18 +159,18 @@ fn damaged_files_are_refused_by_name() -> Result<()> {
 fn what_does_not_fit_the_job_is_refused_by_name() -> Result<()> {
     let mut retained = Retained::new()?;
     let empty = tempfile::tempdir().expect("a directory can be made");
-    let error = retained.is_refused(|spec| spec.set(RESTORE, uri(empty.path())))?;
+    let error = retained.refusal(|spec| spec.set(RESTORE, uri(empty.path())))?;
     assert_says(&error, &[&uri(empty.path()), "_metadata"]);
     let nowhere = uri(&empty.path().join("nowhere"));
-    let error = retained.is_refused(|spec| spec.set(RESTORE, nowhere.clone()))?;
+    let error = retained.refusal(|spec| spec.set(RESTORE, nowhere.clone()))?;
     assert_says(&error, &[&nowhere]);
 
-    let error = retained.is_refused(|spec| spec.args(["--max-parallelism", "64"]))?;
+    let error = retained.refusal(|spec| spec.args(["--max-parallelism", "64"]))?;
     assert_says(&error, &["maximum parallelism", "128", "64"]);
-    let error = retained.is_refused(|spec| spec.args(["--counting", "another-type"]))?;
+    let error = retained.refusal(|spec| spec.args(["--counting", "another-type"]))?;
     assert_says(&error, &["\"count\"", "i64", "string"]);
     let another_counter = ["--counter-uid", "another-counter"];
-    let error = retained.is_refused(|spec| spec.args(another_counter))?;
+    let error = retained.refusal(|spec| spec.args(another_counter))?;
     assert_says(&error, &["\"counter\" (Count)", "\"another-counter\"", "allow-non-restored-state"]);
 
     // Dropped where that is wanted: another counter begins at 0, behind the words that were read.

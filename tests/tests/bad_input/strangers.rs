@@ -44,7 +44,7 @@ impl Stranger {
     }
 
     /// Starts it and waits for its end; what it says.
-    fn is_refused(self, name: &str, directory: &Path) -> Result<String> {
+    fn refusal(self, name: &str, directory: &Path) -> Result<String> {
         let mut command = Command::new(&self.program);
         let lines: String = self.config.iter().map(|(key, value)| format!("{key}={value}\n")).collect();
         command.args(&self.args).env("MILLRACE_ROLE", "taskmanager").env("MILLRACE_OVERRIDES", lines);
@@ -75,25 +75,25 @@ fn a_taskmanager_of_something_else_is_refused_with_what_differs() -> Result<()> 
     let stranger = || Stranger::of(&cluster, &args);
 
     let other = "0123456789abcdef0123456789abcdef";
-    let said = stranger().set("job.id", other).is_refused("other-job", &directory)?;
+    let said = stranger().set("job.id", other).refusal("other-job", &directory)?;
     assert_says(&said, &[&format!("was started for job {other}"), &format!("this is job {}", cluster.job())]);
 
-    let said = stranger().set("security.token", "a guess").is_refused("other-token", &directory)?;
+    let said = stranger().set("security.token", "a guess").refusal("other-token", &directory)?;
     assert_says(&said, &["security.token"]);
     assert!(!said.contains(TOKEN) && !said.contains("a guess"), "tokens stay out of messages: {said}");
 
     let mut other = stranger();
     other.args.extend(["--topic".to_owned(), "another".to_owned()]);
-    let said = other.is_refused("other-arguments", &directory)?;
+    let said = other.refusal("other-arguments", &directory)?;
     assert_says(&said, &["its arguments", "another", "the same arguments"]);
 
     let mut other = stranger();
     other.program = another_build(&directory);
-    let said = other.is_refused("other-build", &directory)?;
+    let said = other.refusal("other-build", &directory)?;
     assert_says(&said, &["its build", "the same image or executable"]);
 
     fs::write(&extra, "").expect("the file can be written");
-    let said = stranger().is_refused("other-graph", &directory)?;
+    let said = stranger().refusal("other-graph", &directory)?;
     assert_says(&said, &["its job graph", "the same arguments and parallelism"]);
 
     words.write_many(10, 1);

@@ -424,8 +424,7 @@ impl JobScheduler {
                 std::mem::take(assignment)
             }
         };
-        let running: BTreeMap<_, _> =
-            running.into_iter().filter(|(_, place)| self.slots.contains_key(place)).collect();
+        let running: BTreeMap<_, _> = running.into_iter().filter(|(_, place)| self.slots.contains_key(place)).collect();
         let places: BTreeSet<_> = running.values().cloned().collect();
         effects.push(Effect::Stopped(self.attempt));
         if !places.is_empty() {

@@ -137,10 +137,8 @@ fn without_checkpoints_a_bounded_job_finishes_at_once_and_a_failure_ends_it() {
     start(&mut job, Attempt(1));
     job.on(NOW, Event::TaskFailed(Attempt(1), task(0, 0), Error::user("bad record")));
     assert_eq!(job.status(), JobStatus::Failing);
-    let ends: Vec<_> = plan(false).tasks[1..]
-        .iter()
-        .flat_map(|id| job.on(NOW, Event::TaskCanceled(Attempt(1), *id)))
-        .collect();
+    let ends: Vec<_> =
+        plan(false).tasks[1..].iter().flat_map(|id| job.on(NOW, Event::TaskCanceled(Attempt(1), *id))).collect();
     assert!(matches!(&ends[..], [Effect::End(JobResult::Failed(error))] if error.message.contains("bad record")));
 }
 
@@ -189,7 +187,8 @@ fn a_stop_drains_the_sources_and_keeps_its_result_across_a_failure() {
 
 #[test]
 fn a_failed_preparation_is_tried_again_by_the_strategy() {
-    let mut job = JobScheduler::new(plan(true), RestartStrategy::FixedDelay { attempts: 1, delay: Duration::from_secs(5) });
+    let mut job =
+        JobScheduler::new(plan(true), RestartStrategy::FixedDelay { attempts: 1, delay: Duration::from_secs(5) });
     job.on(NOW, registered("a", 2));
     let effects = job.on(NOW, Event::AttemptFailed(Attempt(1), Error::external("no broker")));
     assert!(effects.contains(&Effect::RestartAfter(Attempt(1), Duration::from_secs(5))));

@@ -65,7 +65,7 @@ fn context(setup: &TaskSetup, node: &OperatorNode, restore: Option<OperatorResto
     let spec = &setup.spec;
     let (keyed, lists) = restore.map(|restore| (restore.keyed, restore.lists)).unwrap_or_default();
     let parallelism = setup.graph.vertex(spec.task.vertex).parallelism;
-    let keyed_state = if node.keyed {
+    let keyed_state = if let Some(key) = &node.key {
         let store = KeyedStateStore::open(
             setup.backend.as_ref(),
             KeyedBackendContext {
@@ -74,7 +74,7 @@ fn context(setup: &TaskSetup, node: &OperatorNode, restore: Option<OperatorResto
                 subtask: spec.task.subtask,
                 max_parallelism: setup.graph.max_parallelism,
                 range: KeyGroupRange::of_subtask(setup.graph.max_parallelism, parallelism, spec.task.subtask),
-                key_schema: None,
+                key_schema: Some(key.clone()),
             },
         )?;
         for handle in &keyed {

@@ -114,7 +114,7 @@ pub fn spawn_task(setup: TaskSetup) -> Result<TaskHandle> {
         done: Arc::default(),
     };
     let (control, metrics) = (Arc::clone(&handle.control), Arc::clone(&handle.metrics));
-    let shown = ShownTask::register(&setup.metrics, &vertex.name, task.subtask, attempt.0, &metrics)?;
+    let shown = ShownTask::register(&setup.metrics, &vertex.name, task, attempt, &metrics)?;
     let done = SetOnDrop(Arc::clone(&handle.done));
     let body = move || {
         run::run(setup, gate, control, metrics);

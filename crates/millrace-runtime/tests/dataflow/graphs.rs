@@ -2,7 +2,10 @@
 
 use std::sync::Arc;
 
-use millrace_core::ids::{InputId, OperatorUid, OutputId, VertexId};
+use millrace_core::{
+    ids::{InputId, OperatorUid, OutputId, VertexId},
+    schema::Schema,
+};
 use millrace_runtime::{
     exchange::{BroadcastExchange, Exchange, ForwardExchange, HashExchange, KeySelector, RebalanceExchange},
     graph::{JobEdge, JobGraph, JobVertex, OperatorNode, Partitioning, SourceNode},
@@ -44,7 +47,7 @@ impl Builder {
     pub fn chain(mut self, name: &str, factory: Arc<dyn OperatorFactory>) -> Self {
         let vertex = self.0.vertices.last_mut().unwrap();
         vertex.name = format!("{} -> {name}", vertex.name);
-        vertex.operators.push(OperatorNode { uid: OperatorUid(name.into()), name: name.into(), keyed: false, factory });
+        vertex.operators.push(OperatorNode { uid: OperatorUid(name.into()), name: name.into(), key: None, factory });
         self
     }
 
@@ -63,7 +66,7 @@ impl Builder {
             Partitioning::Rebalance => Arc::new(RebalanceExchange::<Event>::new()),
             Partitioning::Broadcast => Arc::new(BroadcastExchange::<Event>::new()),
         };
-        let keyed = partitioning == Partitioning::Hash;
+        let key = (partitioning == Partitioning::Hash).then(|| Schema::of::<u64>().unwrap());
         self.0.edges.push(JobEdge {
             from: VertexId(id.0 - 1),
             output: OutputId(0),
@@ -77,7 +80,7 @@ impl Builder {
             name: name.into(),
             parallelism,
             source: None,
-            operators: vec![OperatorNode { uid: OperatorUid(name.into()), name: name.into(), keyed, factory }],
+            operators: vec![OperatorNode { uid: OperatorUid(name.into()), name: name.into(), key, factory }],
         });
         self
     }

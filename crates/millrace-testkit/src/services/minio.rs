@@ -1,15 +1,17 @@
 //! A MinIO server: S3 with a real server's timing and errors.
 
 use std::fs;
+use std::io;
 use std::path::PathBuf;
 use std::process::Command;
 use std::sync::OnceLock;
 use std::thread;
 use std::time::Duration;
 
+use futures::TryStreamExt;
 use object_store::aws::AmazonS3Builder;
 use object_store::path::Path;
-use object_store::{ClientOptions, ObjectStoreExt, RetryConfig};
+use object_store::{ClientOptions, ObjectStore, ObjectStoreExt, RetryConfig};
 
 use super::ports::ReservedPort;
 use super::process::ManagedProcess;
@@ -92,6 +94,19 @@ impl Minio {
         fs::create_dir(self.dir.path().join("data").join(name)).map_err(io_error(format!("creating bucket {name}")))
     }
 
+    /// The paths of all objects in a bucket, in order.
+    pub fn objects(&self, bucket: &str) -> Result<Vec<String>> {
+        let client = self.client(bucket).build().expect("the settings are complete");
+        let listed = on_own_thread(async move {
+            let objects: Vec<_> = client.list(None).try_collect().await?;
+            Ok::<_, object_store::Error>(objects)
+        });
+        let listed = listed.map_err(|error| io_error(format!("listing bucket {bucket}"))(io::Error::other(error)));
+        let mut paths: Vec<_> = listed?.into_iter().map(|object| object.location.to_string()).collect();
+        paths.sort();
+        Ok(paths)
+    }
+
     /// Ends the server with SIGTERM and waits until it is gone.
     pub fn stop(&mut self) -> Result<()> {
         self.process.terminate()?;
@@ -168,15 +183,19 @@ impl Settings {
             .with_client_options(ClientOptions::new().with_allow_http(true).with_timeout(ASK_LIMIT))
             .build()
             .expect("the settings are complete");
-        let ask = || {
-            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-            let path = Path::from("no-such-object");
-            let answer = runtime.expect("a runtime can be made").block_on(client.get(&path));
-            matches!(answer, Err(object_store::Error::NotFound { .. }))
-        };
-        // On a thread of its own, since the caller may be on a runtime already.
-        thread::scope(|scope| scope.spawn(ask).join()).unwrap_or(false)
+        let path = Path::from("no-such-object");
+        let answer = on_own_thread(async move { client.get(&path).await });
+        matches!(answer, Err(object_store::Error::NotFound { .. }))
     }
+}
+
+/// Waits for an answer on a thread of its own, since the caller may be on a runtime already.
+fn on_own_thread<T: Send>(work: impl Future<Output = T> + Send) -> T {
+    let wait = || {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+        runtime.expect("a runtime can be made").block_on(work)
+    };
+    thread::scope(|scope| scope.spawn(wait).join()).expect("asking does not panic")
 }
 
 fn random() -> String {

@@ -3,12 +3,12 @@
 use std::{marker::PhantomData, sync::Arc};
 
 use millrace_connectors::PrintSink;
-use millrace_core::{BoxError, Error, Record, key::Key, sink::Sink};
+use millrace_core::{BoxError, Error, Record, Result, key::Key, schema::Schema, sink::Sink};
 use millrace_runtime::{
     exchange::{BroadcastExchange, HashExchange, RebalanceExchange},
     graph::Partitioning,
 };
-use serde::Serialize;
+use serde::{Serialize, de::DeserializeOwned};
 
 use super::{
     DataStreamSink, KeyedStream,
@@ -58,7 +58,7 @@ impl<T: Record> DataStream<T> {
 
     /// As [`map`](Self::map), with a type that has `open` and `close`.
     pub fn map_with<Out: Record, F: MapFunction<T, Out>>(&self, function: F) -> DataStream<Out> {
-        self.function("Map", false, Map(function))
+        self.function("Map", None, Map(function))
     }
 
     /// Turns each record into one other, or fails the job.
@@ -68,7 +68,7 @@ impl<T: Record> DataStream<T> {
         E: Into<BoxError> + 'static,
         F: Fn(T) -> Result<Out, E> + Clone + Send + Sync + 'static,
     {
-        self.function("Map", false, TryMap(function))
+        self.function("Map", None, TryMap(function))
     }
 
     /// Keeps the records for which the closure is true.
@@ -81,7 +81,7 @@ impl<T: Record> DataStream<T> {
 
     /// As [`filter`](Self::filter), with a type that has `open` and `close`.
     pub fn filter_with<F: FilterFunction<T>>(&self, function: F) -> DataStream<T> {
-        self.function("Filter", false, Filter(function))
+        self.function("Filter", None, Filter(function))
     }
 
     /// Turns each record into any number of others. The closure returns nothing, or a `FunctionResult` if it may fail.
@@ -112,7 +112,7 @@ impl<T: Record> DataStream<T> {
 
     /// As [`flat_map`](Self::flat_map), with a type that has `open` and `close`.
     pub fn flat_map_with<Out: Record, F: FlatMapFunction<T, Out>>(&self, function: F) -> DataStream<Out> {
-        self.function("Flat Map", false, FlatMap(function))
+        self.function("Flat Map", None, FlatMap(function))
     }
 
     /// Partitions the stream by a key: all records of one key reach the same subtask, and functions behind have state
@@ -136,17 +136,17 @@ impl<T: Record> DataStream<T> {
         F: Fn(&T) -> K + Clone + Send + Sync + 'static,
     {
         let exchange = HashExchange::<T, _>::new(KeyBy(selector));
-        KeyedStream::new(self.routed(Route::fixed(Partitioning::Hash, exchange)))
+        KeyedStream::new(self.routed(Route::fixed(Partitioning::Hash, exchange)), Schema::of::<K>())
     }
 
     /// As [`key_by`](Self::key_by), for a key that lies in the record: nothing is cloned.
     pub fn key_by_ref<K, F>(&self, selector: F) -> KeyedStream<K, T>
     where
-        K: Serialize + ?Sized + 'static,
+        K: Serialize + ToOwned<Owned: DeserializeOwned> + ?Sized + 'static,
         F: for<'a> Fn(&'a T) -> &'a K + Clone + Send + Sync + 'static,
     {
         let exchange = HashExchange::<T, _>::new(KeyByRef::<F, K>::new(selector));
-        KeyedStream::new(self.routed(Route::fixed(Partitioning::Hash, exchange)))
+        KeyedStream::new(self.routed(Route::fixed(Partitioning::Hash, exchange)), Schema::of::<K::Owned>())
     }
 
     /// All records of both streams, in no particular order between them.
@@ -216,13 +216,18 @@ impl<T: Record> DataStream<T> {
     }
 
     /// Adds an operator that calls a function.
-    pub(crate) fn function<F, Out>(&self, kind: &'static str, keyed: bool, function: F) -> DataStream<Out>
+    pub(crate) fn function<F, Out>(
+        &self,
+        kind: &'static str,
+        key: Option<Result<Schema>>,
+        function: F,
+    ) -> DataStream<Out>
     where
         F: RecordFunction<T, Out>,
         Out: Record,
     {
         let factory = Arc::new(FunctionFactory::new(function));
-        DataStream::of_node(&self.plan, self.add(kind, kind, NodeBody::Operator { factory, keyed }))
+        DataStream::of_node(&self.plan, self.add(kind, kind, NodeBody::Operator { factory, key }))
     }
 
     fn sink<S: Sink<Record = T>>(&self, name: &str, sink: S) -> DataStreamSink {

@@ -2,7 +2,7 @@
 
 use std::marker::PhantomData;
 
-use millrace_core::{Record, key::Key};
+use millrace_core::{Record, Result, key::Key, schema::Schema};
 use millrace_runtime::exchange::KeySelector;
 use millrace_state::StateValue;
 use serde::Serialize;
@@ -20,33 +20,34 @@ use crate::{
 #[must_use = "a stream does nothing until it ends in a sink"]
 pub struct KeyedStream<K: ?Sized, T> {
     stream: DataStream<T>,
+    schema: Result<Schema>,
     key: PhantomData<fn(&K)>,
 }
 
 impl<K: ?Sized, T> Clone for KeyedStream<K, T> {
     fn clone(&self) -> Self {
-        Self { stream: self.stream.clone(), key: PhantomData }
+        Self { stream: self.stream.clone(), schema: self.schema.clone(), key: PhantomData }
     }
 }
 
 impl<K: ?Sized, T: Record> KeyedStream<K, T> {
-    pub(crate) fn new(stream: DataStream<T>) -> Self {
-        Self { stream, key: PhantomData }
+    pub(crate) fn new(stream: DataStream<T>, schema: Result<Schema>) -> Self {
+        Self { stream, schema, key: PhantomData }
     }
 
     /// Turns each record into any number of others.
     pub fn flat_map<Out: Record, F: KeyedFlatMapFunction<T, Out>>(&self, function: F) -> DataStream<Out> {
-        self.stream.function("Keyed Flat Map", true, KeyedFlatMap(function))
+        self.stream.function("Keyed Flat Map", Some(self.schema.clone()), KeyedFlatMap(function))
     }
 
     /// Turns each record into one other.
     pub fn map<Out: Record, F: KeyedMapFunction<T, Out>>(&self, function: F) -> DataStream<Out> {
-        self.stream.function("Keyed Map", true, KeyedMap(function))
+        self.stream.function("Keyed Map", Some(self.schema.clone()), KeyedMap(function))
     }
 
     /// Keeps some of the records.
     pub fn filter<F: KeyedFilterFunction<T>>(&self, function: F) -> DataStream<T> {
-        self.stream.function("Keyed Filter", true, KeyedFilter(function))
+        self.stream.function("Keyed Filter", Some(self.schema.clone()), KeyedFilter(function))
     }
 
     /// Combines all records of a key into one, and yields what came out so far after each record. The combination is
@@ -56,7 +57,7 @@ impl<K: ?Sized, T: Record> KeyedStream<K, T> {
         T: StateValue,
         F: Fn(T, T) -> T + Clone + Send + Sync + 'static,
     {
-        self.stream.function("Keyed Reduce", true, Reduce::new(function))
+        self.stream.function("Keyed Reduce", Some(self.schema.clone()), Reduce::new(function))
     }
 }
 

@@ -59,7 +59,7 @@ pub(crate) fn job_graph(plan: Plan, name: &str, settings: GraphSettings) -> Resu
                 graph.edges.push(job_edge(edge, id, &chains, &parallelisms));
             }
         }
-        add_to_vertex(&mut graph.vertices[chains.vertex(id).0 as usize], node, &uids[id]);
+        add_to_vertex(&mut graph.vertices[chains.vertex(id).0 as usize], node, &uids[id])?;
     }
     Ok(graph)
 }
@@ -169,21 +169,23 @@ fn add_vertex(graph: &mut JobGraph, parallelism: u32) {
     graph.vertices.push(JobVertex { id, name: String::new(), parallelism, source: None, operators: Vec::new() });
 }
 
-fn add_to_vertex(vertex: &mut JobVertex, node: &PlanNode, uid: &OperatorUid) {
+fn add_to_vertex(vertex: &mut JobVertex, node: &PlanNode, uid: &OperatorUid) -> Result<()> {
     if !vertex.name.is_empty() {
         vertex.name.push_str(" -> ");
     }
     vertex.name.push_str(&node.name);
     let (name, uid) = (node.name.clone(), uid.clone());
-    let (factory, keyed) = match &node.body {
+    let (factory, key) = match &node.body {
         NodeBody::Source(source) => {
             vertex.source = Some(SourceNode { uid, name, source: Arc::clone(source) });
-            return;
+            return Ok(());
         }
-        NodeBody::Operator { factory, keyed } => (factory, *keyed),
-        NodeBody::Sink(factory) => (factory, false),
+        NodeBody::Operator { factory, key } => (factory, key.clone().transpose()),
+        NodeBody::Sink(factory) => (factory, Ok(None)),
     };
-    vertex.operators.push(OperatorNode { uid, name, keyed, factory: Arc::clone(factory) });
+    let key = key.map_err(|error| error.context(format!("the key of operator {name:?}")))?;
+    vertex.operators.push(OperatorNode { uid, name, key, factory: Arc::clone(factory) });
+    Ok(())
 }
 
 fn job_edge(edge: &PlanEdge, to: NodeId, chains: &Chains, parallelisms: &[u32]) -> JobEdge {

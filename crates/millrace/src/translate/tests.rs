@@ -57,7 +57,7 @@ fn operators_are_chained_up_to_a_key_by() {
     .unwrap();
     assert_eq!(names(&graph), ["Source: in -> Map -> Filter", "Count -> Sink"]);
     assert_eq!(edges(&graph), [(0, 1, Partitioning::Hash)]);
-    let keyed: Vec<bool> = graph.vertices[1].operators.iter().map(|operator| operator.keyed).collect();
+    let keyed: Vec<bool> = graph.vertices[1].operators.iter().map(|operator| operator.key.is_some()).collect();
     assert_eq!(keyed, [true, false]);
     assert_eq!(graph.vertices[0].operators.len(), 2);
     assert_eq!(graph.slots_needed(), 2);

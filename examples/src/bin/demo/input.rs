@@ -16,7 +16,7 @@ use rdkafka::{
     admin::{AdminClient, AdminOptions, NewTopic, TopicReplication},
     client::DefaultClientContext,
     error::RDKafkaErrorCode,
-    producer::{BaseRecord, Producer, ThreadedProducer, DefaultProducerContext},
+    producer::{BaseRecord, DefaultProducerContext, Producer, ThreadedProducer},
 };
 
 use crate::Result;
@@ -130,7 +130,7 @@ impl Writer {
     fn write(&mut self, number: u64, record: &str) -> Result<()> {
         match self {
             Self::Files { directory, file } => {
-                if number % RECORDS_PER_FILE == 0 {
+                if number.is_multiple_of(RECORDS_PER_FILE) {
                     let path = directory.join(format!("part-{}.txt", number / RECORDS_PER_FILE));
                     *file = Some(std::fs::File::create(path)?);
                 }
