@@ -42,7 +42,7 @@ test: ## formatting, lints and all tests
 	$(SERVICES)
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets -- -D warnings
-	cargo test --workspace
+	cargo test --workspace --no-fail-fast
 
 soak: ## the tests that take long
 	$(SERVICES)

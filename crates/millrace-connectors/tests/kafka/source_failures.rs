@@ -92,6 +92,7 @@ fn undecodable_messages_fail_or_are_skipped() {
 }
 
 #[test]
+#[ignore = "known bug: librdkafka does not always report a topic that is deleted under it, so that the reader may idle"]
 fn a_topic_that_is_deleted_under_a_reader_is_an_error() {
     let kafka = KafkaBroker::shared();
     kafka.create_topic("deleted", 1).unwrap();
