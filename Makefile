@@ -42,10 +42,13 @@ test: ## formatting, lints and all tests
 	$(SERVICES)
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets -- -D warnings
+	# tests of processes start the programs as users do
+	cargo build --workspace --bins
 	cargo test --workspace --no-fail-fast
 
 soak: ## the tests that take long
 	$(SERVICES)
+	cargo build --release --workspace --bins
 	cargo test --release -p millrace-tests --features soak --test soak -- --nocapture --test-threads 1
 
 bench: ## the keyed count beside the same work by hand; ARGS='--keys 100000 --checkpoint-interval 1s'
