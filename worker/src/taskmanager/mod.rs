@@ -19,6 +19,8 @@ use tasks::Tasks;
 
 /// How long to wait before trying again to reach the jobmanager.
 const RECONNECT_PAUSE: Duration = Duration::from_millis(100);
+/// A jobmanager that accepts a connection and does not answer for this long counts as absent.
+const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// What a taskmanager is made of.
 pub struct TaskManagerSetup {
@@ -61,7 +63,14 @@ pub async fn run(setup: TaskManagerSetup, data_port: std::net::TcpListener, mut 
             setup.fingerprint.clone(),
             setup.settings.security_token.as_ref().map_or_else(String::new, |token| token.0.clone()),
         );
-        let Ok(welcome) = exchange_hello(&mut connection, &hello).await else { continue };
+        let welcome = match tokio::time::timeout(HANDSHAKE_TIMEOUT, exchange_hello(&mut connection, &hello)).await {
+            Ok(Ok(welcome)) => welcome,
+            // It went away, or stands still: another may answer at its address.
+            Ok(Err(_)) | Err(_) => {
+                tasks.discard_events_for(RECONNECT_PAUSE).await;
+                continue;
+            }
+        };
         let (accepted, generation, settings) = match welcome {
             Welcome::Accepted { job, generation, settings } => (job, generation, settings),
             Welcome::Rejected(error) => return Err(error.context("the jobmanager refused this taskmanager")),
