@@ -4,12 +4,12 @@ use std::{fs, path::Path};
 
 use millrace_core::rest::JobStatus;
 use millrace_testkit::{
-    cluster::{ClusterSpec, JobCluster, Result},
+    cluster::{ClusterSpec, JobCluster, Result, program},
     services::{minio::Minio, ports::free_port},
 };
 use millrace_tests::process::unique;
 
-use crate::{Words, assert_calm, assert_says, cancel, counts, job_over, refused, wait_for_count};
+use crate::{Words, assert_calm, assert_says, cancel, counts, failed, job_over, refused, wait_for_count};
 
 fn with_store(words: &Words, uri: &str) -> ClusterSpec {
     job_over(words).args(["--checkpoints", "100", "--checkpoint-dir", uri])
@@ -107,4 +107,16 @@ fn what_is_wrong_with_an_object_store_is_told_at_the_start() {
 pub fn files(directory: &Path) -> Vec<std::path::PathBuf> {
     let entries = fs::read_dir(directory).into_iter().flatten().flatten().map(|entry| entry.path());
     entries.flat_map(|path| if path.is_dir() { files(&path) } else { vec![path] }).collect()
+}
+
+#[test]
+fn a_job_that_ends_with_state_too_large_for_its_backend_fails_and_says_what_to_do() -> Result<()> {
+    let spec = ClusterSpec::new(program("keyed_count")?)
+        .args(["--records", "2000", "--keys", "1000", "--checkpoint-interval", "100ms", "--state-backend", "memory"])
+        .set("state.backend.memory.max-state-size", "1kb");
+    let mut cluster = JobCluster::start(spec)?;
+    let error = failed(&mut cluster)?;
+    assert_says(&error, &["\"count\"", "1024 bytes", "state.backend.memory.max-state-size", "a restart can't cure it"]);
+    assert_calm(&cluster);
+    Ok(())
 }

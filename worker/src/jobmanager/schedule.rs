@@ -169,7 +169,14 @@ impl JobManager {
             TaskEvent::Acknowledged { checkpoint, state, metrics } => {
                 self.coordinate(answer(checkpoint, Ok(TaskPart { state, metrics })));
             }
-            TaskEvent::Declined { checkpoint, reason } => self.coordinate(answer(checkpoint, Err(reason))),
+            TaskEvent::Declined { checkpoint, reason } => {
+                self.coordinate(answer(checkpoint, Err(reason.clone())));
+                // The job waits for this one, and no other will go better.
+                if !reason.retryable && (self.final_triggered || self.attempt.held) {
+                    let what = format!("checkpoint {checkpoint}, which the job can't go on without, is impossible");
+                    self.schedule(SchedulerEvent::AttemptFailed(attempt, reason.context(what)));
+                }
+            }
             TaskEvent::Deployed => self.schedule(SchedulerEvent::TaskDeployed(attempt, task)),
             TaskEvent::EndOfInput => self.schedule(SchedulerEvent::TaskEndOfInput(attempt, task)),
             TaskEvent::Finished => self.schedule(SchedulerEvent::TaskFinished(attempt, task)),
