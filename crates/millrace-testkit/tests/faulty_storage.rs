@@ -170,8 +170,8 @@ async fn an_unreachable_newest_checkpoint_is_not_stepped_over() {
         log.append_checkpoint(record(&storage, id).await, 3).await.unwrap();
     }
     store.inject(Fault::fail(Operation::Get).on("chk-2"));
-    assert!(storage.latest_checkpoint(JOB, log.view(), true).await.unwrap_err().retryable);
-    let found = storage.latest_checkpoint(JOB, log.view(), true).await.unwrap().unwrap();
+    assert!(storage.latest_checkpoint(JOB, log.view(), &[], true).await.unwrap_err().retryable);
+    let found = storage.latest_checkpoint(JOB, log.view(), &[], true).await.unwrap().unwrap();
     assert_eq!(found.checkpoint, CheckpointId(2));
 }
 

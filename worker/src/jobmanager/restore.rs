@@ -14,7 +14,7 @@ use millrace_runtime::{
 };
 use millrace_state::{
     assignment::{RestoreTarget, assign},
-    log::{JobLog, older_checkpoint},
+    log::JobLog,
     metadata::{CheckpointMetadata, OperatorStateMeta},
     storage::{CheckpointStorage, StorageOptions, open_checkpoint},
 };
@@ -182,29 +182,12 @@ struct Origin {
 
 impl Origin {
     /// The job's own newest readable checkpoint; before it has one, the one that the user gave.
-    async fn find(mut self) -> Result<Option<CheckpointMetadata>> {
+    async fn find(self) -> Result<Option<CheckpointMetadata>> {
         let log = self.log.lock().await;
-        let Some(mut record) = log.view().newest_checkpoint() else {
-            return match &self.given {
-                Some(path) => open_checkpoint(path, &self.options).await.map(Some),
-                None => Ok(None),
-            };
-        };
-        if self.damaged.contains(&record.id) {
-            record = older_checkpoint(log.view(), &self.damaged, self.allow_older)?;
-        }
-        loop {
-            match self.storage.read_metadata(self.job, record).await {
-                Ok(metadata) => return Ok(Some(metadata)),
-                // An unreachable store is never stepped over.
-                Err(error) if error.retryable => return Err(error),
-                Err(error) => {
-                    self.damaged.push(record.id);
-                    record = older_checkpoint(log.view(), &self.damaged, self.allow_older)
-                        .map_err(|refusal| refusal.context(&error))?;
-                    tracing::warn!("{error}; going back to checkpoint {}", record.id);
-                }
-            }
+        let own = self.storage.latest_checkpoint(self.job, log.view(), &self.damaged, self.allow_older).await?;
+        match (own, &self.given) {
+            (None, Some(path)) => open_checkpoint(path, &self.options).await.map(Some),
+            (own, _) => Ok(own),
         }
     }
 }

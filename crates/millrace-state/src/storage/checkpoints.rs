@@ -87,17 +87,22 @@ impl CheckpointStorage {
     }
 
     /// The checkpoint to start from: the newest in the log or, where that is damaged, an older one if that is
-    /// [allowed](older_checkpoint); `None` if there is none yet.
+    /// [allowed](older_checkpoint); `None` if there is none yet. Those in `damaged` are known to be: a state file of
+    /// theirs could not be read.
     pub async fn latest_checkpoint(
         &self,
         job: JobId,
         view: &LogView,
+        damaged: &[CheckpointId],
         allow_older: bool,
     ) -> Result<Option<CheckpointMetadata>> {
         let Some(mut record) = view.newest_checkpoint() else {
             return Ok(None);
         };
-        let mut damaged = Vec::new();
+        let mut damaged = damaged.to_vec();
+        if damaged.contains(&record.id) {
+            record = older_checkpoint(view, &damaged, allow_older)?;
+        }
         loop {
             match self.read_metadata(job, record).await {
                 Ok(metadata) => return Ok(Some(metadata)),

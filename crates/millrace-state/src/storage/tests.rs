@@ -168,12 +168,12 @@ async fn a_damaged_newest_checkpoint_is_gone_back_behind_only_where_nothing_was_
     for commits in [false, true] {
         let (dir, storage) = directory();
         let mut log = leader(&storage).await;
-        assert_eq!(storage.latest_checkpoint(JOB, log.view(), false).await.unwrap(), None);
+        assert_eq!(storage.latest_checkpoint(JOB, log.view(), &[], false).await.unwrap(), None);
         for id in [1, 2] {
             let record = crate::log::CheckpointRecord { commits, ..written(&storage, id).await };
             log.append_checkpoint(record, 3).await.unwrap();
         }
-        let latest = async |allow: bool| storage.latest_checkpoint(JOB, log.view(), allow).await;
+        let latest = async |allow: bool| storage.latest_checkpoint(JOB, log.view(), &[], allow).await;
         assert_eq!(latest(false).await.unwrap().unwrap().checkpoint, CheckpointId(2));
         std::fs::write(dir.path().join(format!("new/checkpoints/{JOB}/chk-2/_metadata")), b"torn").unwrap();
         assert_eq!(latest(true).await.unwrap().unwrap().checkpoint, CheckpointId(1));
