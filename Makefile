@@ -10,10 +10,10 @@ SHELL := bash
 # clone, with Cargo's target folder in it.
 CACHE := . scripts/cache.sh
 
-.PHONY: help setup build run test soak bench fuzz clean-cache
+.PHONY: help setup build run test soak chaos-k8s bench fuzz cluster-up cluster-down clean-cache
 
 help: ## list the targets
-	sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14
+	sed -n 's/^\([a-z0-9-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14
 
 setup: ## install what building and testing need (apt-get)
 	scripts/setup.sh test
@@ -50,6 +50,11 @@ soak: ## the tests that take long
 	$(SERVICES)
 	cargo build --release --workspace --bins
 	cargo test --release -p millrace-tests --features soak --test soak -- --nocapture --test-threads 1
+	cargo test --release -p millrace-k8s-tests --features soak --test soak -- --nocapture
+
+chaos-k8s: ## N faults on a real cluster, in the order of SEED
+	$(SERVICES)
+	cargo run -p millrace-k8s-tests --bin chaos-k8s -- --faults $(or $(N),30) $(if $(SEED),--seed $(SEED))
 
 bench: ## the keyed count beside the same work by hand; ARGS='--keys 100000 --checkpoint-interval 1s'
 	scripts/setup.sh build
@@ -60,6 +65,17 @@ bench: ## the keyed count beside the same work by hand; ARGS='--keys 100000 --ch
 fuzz: ## fuzz all that is read from outside, each target for SECONDS=60
 	scripts/fuzz.sh $(or $(SECONDS),60)
 
+cluster-up: ## bring up a real Kubernetes of one node, as root; prints the exports for kubectl and helm
+	scripts/setup.sh test
+	$(CACHE)
+	kubeconfig=$$(tests/cluster/up.sh)
+	echo "export KUBECONFIG=$$kubeconfig"
+	echo "export PATH=$$MILLRACE_CACHE/kubernetes:\$$PATH"
+
+cluster-down: ## remove it with every trace
+	tests/cluster/down.sh
+
 clean-cache: ## remove the cache with all that was fetched and built
+	tests/cluster/down.sh
 	$(CACHE)
 	rm -rf "$$MILLRACE_CACHE"

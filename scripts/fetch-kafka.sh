@@ -27,7 +27,7 @@ if [ ! -d "$home" ]; then
 
     # A broker refuses a data folder that is not formatted. Formatting takes
     # as long as starting, so it is done once and copied for every broker.
-    sed -e "s|@DATA@|$work/home/formatted|" -e 's|@PORT@|1|' \
+    sed -e "s|@DATA@|$work/home/formatted|" -e 's|@ADDRESS@|127.0.0.1:1|' \
         -e 's|@CONTROLLER_PORT@|2|' "$source/server.properties" >"$work/format.properties"
     java -cp "$work/home/libs/*" kafka.tools.StorageTool format \
         --cluster-id bWlsbHJhY2UtdGVzdHMtMQ --config "$work/format.properties" >&2

@@ -6,7 +6,8 @@
 #          zstd, lz4, zlib and jemalloc come as sources with their crates;
 #          rustc brings its own lld as linker)
 #   test   that, and what the tests take: rustfmt and clippy, Java and Maven
-#          for Kafka, Go for MinIO
+#          for Kafka, Go for MinIO and Kubernetes, and on Linux what a
+#          Kubernetes node takes from its system
 #
 # Says nothing and needs no network when nothing is missing. Rust itself is
 # taken for granted.
@@ -94,10 +95,29 @@ setup_build() {
     has cargo || die "no cargo: install Rust first, for instance with rustup"
 }
 
+# want_node: what tests/cluster runs a node with, and what images are packed from.
+want_node() {
+    [ "$(uname)" = Linux ] || return 0
+    # root's, and not on everyone's PATH
+    local PATH=$PATH:/usr/sbin:/sbin
+    want containerd containerd
+    want runc runc
+    want nft nftables
+    want ip iproute2
+    want nsenter util-linux
+    want openssl openssl
+    want python3 python3
+    want strip binutils
+    [ -x /usr/lib/cni/ptp ] || packages+=(containernetworking-plugins)
+    [ -e /etc/ssl/certs/ca-certificates.crt ] || packages+=(ca-certificates)
+    [ -e /usr/share/zoneinfo/UTC ] || packages+=(tzdata)
+}
+
 setup_test() {
     java_suits || packages+=(default-jre-headless)
     want mvn maven
     find_go >/dev/null || want go golang-go
+    want_node
     install
     java_suits || die "Java 17 or later is needed, found: $(java -version 2>&1 | head -n 1)"
     find_go >/dev/null || fetch_go

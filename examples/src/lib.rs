@@ -1,4 +1,7 @@
-//! What the example jobs share: reading their flags, and ending.
+//! The example jobs, and what they share: reading their flags, and ending.
+
+pub mod checkpoint_example;
+pub mod keyed_count;
 
 use std::{process::ExitCode, time::Duration};
 

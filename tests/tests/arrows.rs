@@ -16,10 +16,13 @@ const ARROWS: &[(&str, &[&str], &[&str])] = &[
         &["millrace-core", "millrace-state", "millrace-runtime", "millrace-worker", "millrace-connectors"],
         &["kube"],
     ),
+    ("millrace-api", &[], &["tokio", "rdkafka", "object_store", "reqwest"]),
+    ("millrace-operator", &["millrace-api", "millrace-core"], &["rdkafka", "object_store"]),
     ("millrace-testkit", &["millrace-core", "millrace-state", "millrace-runtime"], &[]),
     ("millrace-ui-tests", &["millrace"], &[]),
     ("millrace-examples", &["millrace"], &[]),
     ("millrace-benches", &["millrace"], &[]),
+    ("millrace-k8s-tests", &["millrace-testkit", "millrace-tests"], &[]),
     ("millrace-tests", &["millrace", "millrace-core", "millrace-state", "millrace-runtime", "millrace-testkit"], &[]),
 ];
 /// What tests may use beside that.
@@ -95,6 +98,11 @@ fn an_arrow_that_is_not_allowed_is_found() {
     assert_eq!(of("millrace-core", "tokio-util", false), ["millrace-core must not depend on tokio-util"]);
     assert_eq!(of("millrace-runtime", "rdkafka", false), ["millrace-runtime must not depend on rdkafka"]);
     assert_eq!(of("millrace-worker", "kube", false), ["millrace-worker must not depend on kube"]);
+    assert_eq!(of("millrace-api", "millrace-core", false), ["millrace-api must not depend on millrace-core"]);
+    assert_eq!(
+        of("millrace-operator", "millrace-worker", false),
+        ["millrace-operator must not depend on millrace-worker"]
+    );
     assert_eq!(of("millrace-something", "serde", false).len(), 1, "a crate that nobody has placed");
     assert!(of("millrace-state", "millrace-testkit", true).is_empty() && of("millrace", "tokio", false).is_empty());
 }

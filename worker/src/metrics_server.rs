@@ -1,4 +1,4 @@
-//! `/metrics` and `/health` of a taskmanager.
+//! `/metrics` and `/health` on `metrics.port`.
 
 use std::net::SocketAddr;
 
@@ -9,9 +9,9 @@ use tokio::net::TcpListener;
 
 use crate::rest::{listen, metrics_text, serve_router};
 
-/// Takes `metrics.port` on the taskmanager's bind host.
-pub async fn bind(host: &str, port: u16) -> Result<(TcpListener, SocketAddr)> {
-    listen("taskmanager.bind-host", host, "metrics.port", port).await
+/// Takes `metrics.port` on a host, which comes with the setting that it is from.
+pub async fn bind((host_key, host): (&str, &str), port: u16) -> Result<(TcpListener, SocketAddr)> {
+    listen(host_key, host, "metrics.port", port).await
 }
 
 /// Both paths.
@@ -59,8 +59,8 @@ mod tests {
 
     #[tokio::test]
     async fn a_port_in_use_is_named_with_its_setting() {
-        let (_holder, address) = bind("127.0.0.1", 0).await.unwrap();
-        let error = bind("127.0.0.1", address.port()).await.unwrap_err();
+        let (_holder, address) = bind(("taskmanager.bind-host", "127.0.0.1"), 0).await.unwrap();
+        let error = bind(("taskmanager.bind-host", "127.0.0.1"), address.port()).await.unwrap_err();
         let meant = format!("metrics.port {} on 127.0.0.1 is in use", address.port());
         assert!(error.message.starts_with(&meant), "{error}");
         assert!(!error.retryable);

@@ -18,6 +18,7 @@ pub fn options(settings: &Settings) -> StorageOptions {
         s3_region: s3.region,
         s3_access_key: s3.access_key.map(|key| key.0),
         s3_secret_key: s3.secret_key.map(|key| key.0.into()),
+        s3_ca_bundle: s3.ca_bundle,
         s3_path_style: s3.path_style_access,
         ..StorageOptions::default()
     }

@@ -80,7 +80,7 @@ async fn jobmanager(config: &Configuration) {
             }
             Some(command) = asked.recv() => {
                 let (reply, state, kept) = match command {
-                    JobCommand::Cancel(reply) => (reply, JobStatus::Canceled, None),
+                    JobCommand::Cancel(reply) | JobCommand::Delete(reply) => (reply, JobStatus::Canceled, None),
                     JobCommand::Stop(reply) => (reply, JobStatus::Finished, Some("file:///c/chk-1".to_string())),
                 };
                 reply.send(Ok(())).unwrap();
@@ -98,6 +98,7 @@ fn with_taskmanagers(view: &JobView, count: usize) -> JobView {
     view.enter(JobStatus::Running, 2);
     let taskmanager = |index: usize| TaskManagerInfo {
         id: TaskManagerId(index.to_string()),
+        resource_id: index.to_string(),
         path: String::new(),
         data_port: 0,
         time_since_last_heartbeat: 0,

@@ -77,8 +77,11 @@ pub struct TaskManagers {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct TaskManagerInfo {
-    /// Its id.
+    /// Its id, which no other process has ever had.
     pub id: TaskManagerId,
+    /// What `taskmanager.resource-id` calls it: the name of its pod, for example. One that is started again keeps it.
+    #[serde(default)]
+    pub resource_id: String,
     /// The address of its data port, `host:port`.
     pub path: String,
     /// Its data port.

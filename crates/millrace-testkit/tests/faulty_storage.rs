@@ -30,7 +30,7 @@ fn at_once(retries: u32) -> RetryPolicy {
 
 async fn leader(storage: &CheckpointStorage, retries: u32) -> JobLog {
     let mut log = JobLog::open(storage, JOB, at_once(retries));
-    assert!(matches!(log.claim("test").await.unwrap(), Claim::Leader(_)));
+    assert!(matches!(log.claim("test", 0).await.unwrap(), Claim::Leader(_)));
     log
 }
 

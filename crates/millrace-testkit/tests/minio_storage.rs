@@ -99,7 +99,7 @@ async fn of_two_contenders_exactly_one_writes_each_entry() {
                 let record = record(&storage, contender * 1000 + round).await;
                 let mut log = JobLog::open(&storage, JOB, RetryPolicy::default());
                 barrier.wait().await;
-                let claim = log.claim(&format!("contender {contender}")).await;
+                let claim = log.claim(&format!("contender {contender}"), 0).await;
                 assert!(matches!(claim, Ok(Claim::Leader(_)) | Err(LogError::Fenced { .. })), "{claim:?}");
                 barrier.wait().await;
                 match log.append_checkpoint(record, 100).await {
@@ -118,7 +118,7 @@ async fn of_two_contenders_exactly_one_writes_each_entry() {
     assert_eq!(won.iter().map(|(round, ..)| *round).collect::<Vec<_>>(), (0..ROUNDS).collect::<Vec<_>>());
 
     let mut last = JobLog::open(&storage, JOB, RetryPolicy::default());
-    assert!(matches!(last.claim("last").await.unwrap(), Claim::Leader(_)));
+    assert!(matches!(last.claim("last", 0).await.unwrap(), Claim::Leader(_)));
     let written = last.view().entries().filter(|entry| entry.checkpoint().is_some());
     let written: Vec<_> = written.map(|entry| (entry.position, entry.generation)).collect();
     assert_eq!(written, won.into_iter().map(|(_, position, generation)| (position, generation)).collect::<Vec<_>>());
@@ -157,7 +157,7 @@ async fn states_small_and_in_parts_are_written_read_and_deleted() {
 async fn a_job_is_deleted_whole() {
     let storage = bucket("deleted");
     let mut log = JobLog::open(&storage, JOB, RetryPolicy::default());
-    log.claim("test").await.unwrap();
+    log.claim("test", 0).await.unwrap();
     for id in 1..=5 {
         log.append_checkpoint(record(&storage, id).await, 2).await.unwrap();
     }
@@ -166,5 +166,5 @@ async fn a_job_is_deleted_whole() {
     storage.delete_job(JOB).await.unwrap();
     assert!(storage.list_checkpoints(JOB).await.unwrap().is_empty());
     let mut next = JobLog::open(&storage, JOB, RetryPolicy::default());
-    assert_eq!(next.claim("next").await.unwrap(), Claim::Leader(Generation(1)));
+    assert_eq!(next.claim("next", 0).await.unwrap(), Claim::Leader(Generation(1)));
 }

@@ -33,6 +33,36 @@ fn ports_are_distinct_and_reserved() {
     assert!(std::net::TcpListener::bind(("127.0.0.1", port)).is_ok());
 }
 
+/// As a job in a cluster and its test share one: at an address that is not localhost, with a reader and a writer that
+/// outlast it.
+#[test]
+fn kafka_elsewhere_is_read_on_and_written_to_once_while_it_is_killed_and_comes_back() {
+    let mut kafka = KafkaBroker::start_on([127, 0, 0, 2].into()).unwrap();
+    assert!(kafka.bootstrap().starts_with("127.0.0.2:"));
+    kafka.create_topic("numbers", 2).unwrap();
+    let mut follower = kafka.follow("numbers", Isolation::ReadUncommitted).unwrap();
+    let client = kafka.client();
+    // Goes on while the broker is away.
+    let writer = thread::spawn(move || {
+        let paced = numbered(0..400).inspect(|_| thread::sleep(Duration::from_millis(10)));
+        client.produce("numbers", paced)
+    });
+    let (mut read, end) = (Vec::new(), Instant::now() + 2 * LIMIT);
+    while read.len() < 50 && Instant::now() < end {
+        read.extend(follower.read_on(Duration::from_millis(50)).unwrap());
+    }
+    kafka.kill().unwrap();
+    assert_eq!(follower.read_on(Duration::from_millis(50)).map(|_| ()).ok(), Some(()), "an absence is no error");
+    kafka.restart().unwrap();
+    writer.join().unwrap().unwrap();
+    while read.len() < 400 && Instant::now() < end {
+        read.extend(follower.read_on(Duration::from_millis(50)).unwrap());
+    }
+    read.extend(follower.read_on(Duration::from_millis(50)).unwrap());
+    let values: std::collections::BTreeSet<_> = read.iter().map(|message| message.text().to_owned()).collect();
+    assert_eq!((read.len(), values.len()), (400, 400), "each record lies there once");
+}
+
 #[test]
 fn kafka_keeps_what_was_produced_through_restart_and_kill() {
     let mut kafka = KafkaBroker::start().unwrap();

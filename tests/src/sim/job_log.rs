@@ -25,7 +25,10 @@ impl World {
         let Some(task) = jm.log_queue.pop_front() else { return };
         let writer = WriterId(u128::from(unique));
         let command = match &task {
-            LogTask::Claim => Command::ClaimGeneration { writer, owner: format!("jobmanager {index}"), now_ms },
+            LogTask::Claim => {
+                let owner = format!("jobmanager {index}");
+                Command::ClaimGeneration { writer, owner, deployment: 0, now_ms }
+            }
             LogTask::Append(record) => {
                 let retain = self.plan.config.num_retained as usize;
                 Command::Append { writer, now_ms, body: Append::Checkpoint { record: record.clone(), retain } }
@@ -34,7 +37,7 @@ impl World {
             LogTask::Trim => Command::Trim,
             LogTask::Terminal => {
                 let checkpoints_retained = self.plan.config.num_retained > 1;
-                let record = TerminalRecord { result: TerminalResult::Finished, checkpoints_retained };
+                let record = TerminalRecord { result: TerminalResult::Finished, checkpoints_retained, deployment: 0 };
                 Command::Append { writer, now_ms, body: Append::Terminal(record) }
             }
         };

@@ -94,10 +94,15 @@ fn the_counter_goes_on_and_nothing_of_the_old_job_is_needed_after_the_first_chec
     wait_for_count(&mut cluster, COUNTED + 20)?;
     let state = cluster.state()?;
     assert_eq!(state.job.restarts, 1, "its own checkpoints were enough: {state}");
+    // To a new jobmanager too, whose settings still name the old one.
+    cluster.wait_for_new_checkpoint()?;
+    cluster.restart_jobmanager()?;
+    retained.words.write_many(5, 1);
+    wait_for_count(&mut cluster, COUNTED + 25)?;
     cancel(&mut cluster)?;
     assert_eq!(counts(&cluster.stdout(0)), (COUNTED + 1..=COUNTED + 10).collect::<Vec<_>>());
     let printed = counts(&cluster.stdout(second));
-    assert_eq!(printed.last(), Some(&(COUNTED + 20)));
+    assert_eq!(printed.last(), Some(&(COUNTED + 25)));
     assert!(printed.windows(2).all(|pair| pair[0] + 1 == pair[1]), "{printed:?}");
     assert_calm(&cluster);
     Ok(())

@@ -106,8 +106,13 @@ fn wait_for_count(cluster: &mut JobCluster, count: u64) -> Result<()> {
 
 /// Starts a job that is refused at its start; what its user reads.
 fn refused(spec: ClusterSpec) -> String {
-    match JobCluster::start(spec) {
-        Ok(cluster) => panic!("it was not refused: {}", cluster.tails()),
+    match JobCluster::start(spec.taskmanagers(0)) {
+        // What needs the store is found out when the jobmanager can be asked already.
+        Ok(mut cluster) => {
+            let (status, text) = cluster.wait_jobmanager_end().expect("it ends by itself");
+            assert!(!status.success() && !text.contains("panicked"), "{status}: {text}");
+            text
+        }
         Err(Error::Process(error @ millrace_testkit::services::Error::Ended { .. })) => {
             let text = error.to_string();
             assert!(!text.contains("panicked"), "{text}");

@@ -91,16 +91,28 @@ fn what_is_wrong_with_an_object_store_is_told_at_the_start() {
 
     let wrong = "a-secret-that-is-not-it";
     let text = refused(with_minio(&words, &uri, &minio.endpoint(), wrong));
-    assert_says(&text, &[&uri, "wrong credentials", "secret key"]);
+    assert_says(&text, &[&uri, "wrong credentials", "s3.secret-key"]);
     assert!(!text.contains(wrong), "secrets stay out of messages: {text}");
 
     let absent = format!("s3://{bucket}-not/checkpoints");
     let text = refused(with_minio(&words, &absent, &minio.endpoint(), minio.secret_key()));
-    assert_says(&text, &[&absent, "can't be used", "bucket"]);
+    assert_says(&text, &[&absent, "the bucket does not exist", "state.checkpoints.dir"]);
+}
 
+#[test]
+fn an_object_store_that_cannot_be_reached_is_waited_for_and_shown() -> Result<()> {
+    let words = Words::new();
     let endpoint = format!("http://127.0.0.1:{}", free_port());
-    let text = refused(with_minio(&words, &uri, &endpoint, minio.secret_key()));
-    assert_says(&text, &[&uri, &endpoint]);
+    let spec = with_minio(&words, "s3://bucket/checkpoints", &endpoint, Minio::shared().secret_key());
+    let mut cluster = JobCluster::start(spec.taskmanagers(0))?;
+    let state = cluster.wait_until("job that waits for its store, with the reason", |state| {
+        let waiting = state.job.waiting_for.as_deref().unwrap_or_default();
+        waiting.starts_with("checkpoint storage s3://bucket/checkpoints: ") && waiting.contains(&endpoint)
+    })?;
+    assert_eq!(state.job.state, JobStatus::Initializing);
+    let refused = cluster.cancel().expect_err("it has nothing to cancel yet").to_string();
+    assert_says(&refused, &["503", "still waits for checkpoint storage s3://bucket/checkpoints", "try again"]);
+    Ok(())
 }
 
 /// The files below a directory.

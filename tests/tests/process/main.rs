@@ -5,6 +5,8 @@
 mod demonstration;
 mod exactly_once;
 mod kills;
+mod orchestrated;
+mod store_first;
 mod two_channels;
 mod without_checkpoints;
 

@@ -203,6 +203,9 @@ options! {
             "Access key. Unset: the environment's or the profile's credentials.", aliases(&["s3.access.key"]), secret();
         S3_SECRET_KEY = "s3.secret-key", Text, "Secret key that belongs to the access key.",
             aliases(&["s3.secret.key"]), secret();
+        S3_CA_BUNDLE = "s3.ssl.ca-bundle", Text,
+            "PEM file with certificates of authorities that the service's certificate may be signed by, besides those \
+             of the system.";
         S3_PATH_STYLE = "s3.path.style.access", Flag,
             "Address buckets by path (`host/bucket`) instead of by host name. Unset: by path with an endpoint.",
             aliases(&["s3.path-style-access"]);
@@ -216,6 +219,13 @@ options! {
             "Address on which the jobmanager listens for taskmanagers; `0.0.0.0` for all.",
             aliases(&["jobmanager.rpc.bind-host"]), default("localhost");
         JOB_ID = "job.id", JobId, "The job's id. Unset: a new one at each start.";
+        DEPLOYMENT = "job.deployment", from(0),
+            "The number of the job's deployment. A job that has failed for good is not run again, except by a \
+             jobmanager whose number is higher than that of the one that gave it up: it goes on from the newest \
+             checkpoint.", default("0");
+        SHUTDOWN_ON_FINISH = "execution.shutdown-on-application-finish", Flag,
+            "Whether the jobmanager's process ends with its job. If not, it answers REST requests about the job that \
+             has ended until it gets a SIGTERM.", default("true");
     }
     "REST" {
         REST_ADDRESS = "rest.address", Text, "Host at which clients find the REST server.", default("localhost");
@@ -224,6 +234,9 @@ options! {
             aliases(&["rest.bind-host"]), default("localhost");
     }
     "Taskmanager" {
+        RESOURCE_ID = "taskmanager.resource-id", Text,
+            "The taskmanager's name, which it keeps when it is started again; its id begins with it. Unset: `tm-` and \
+             its process id.";
         TASKMANAGER_HOST = "taskmanager.host", Text, "Host at which other taskmanagers find this one.",
             default("localhost");
         TASKMANAGER_BIND_HOST = "taskmanager.bind-host", Text,
@@ -249,8 +262,8 @@ options! {
     }
     "Metrics, logs, cluster" {
         METRICS_PORT = "metrics.port", Port,
-            "Port for `/metrics` and `/health` of a taskmanager, on its bind host, or `off`. Unset: any free one, which its \
-             log names. The jobmanager serves them on the REST port.", or("off");
+            "Port for `/metrics` and `/health`, on the bind host, or `off`. Unset: a taskmanager takes any free one, which \
+             its log names; the jobmanager none, since it serves both on the REST port as well.", or("off");
         LOG_LEVEL = "log.level", Text,
             "What is logged: `error`, `warn`, `info`, `debug` or `trace`, also for single modules, such as \
              `info,millrace_runtime=debug`.", default("info");

@@ -54,12 +54,16 @@ pub struct Settings {
     pub taskmanager: TaskManagerSettings,
     /// How jobmanager and taskmanagers watch each other.
     pub heartbeat: HeartbeatSettings,
-    /// The port of a taskmanager's metrics; `None`: none.
+    /// The port of the process's metrics; `None`: none.
     pub metrics_port: Option<u16>,
     /// What is logged.
     pub log: LogSettings,
     /// The job's id, where somebody chose it.
     pub job_id: Option<JobId>,
+    /// The number of the job's deployment.
+    pub deployment: u64,
+    /// Whether the jobmanager's process ends with its job.
+    pub shutdown_on_finish: bool,
     /// Where the jobmanager announces itself.
     pub cluster_directory: Option<PathBuf>,
     /// Where the process's logs go, where that is known.
@@ -90,6 +94,8 @@ pub struct S3Settings {
     pub access_key: Option<Secret>,
     /// Secret key.
     pub secret_key: Option<Secret>,
+    /// More certificates of authorities to trust.
+    pub ca_bundle: Option<PathBuf>,
     /// Whether buckets are addressed by path.
     pub path_style_access: bool,
 }
@@ -119,6 +125,8 @@ pub struct RestSettings {
 /// What a taskmanager is like.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TaskManagerSettings {
+    /// Its name, which it keeps when it is started again.
+    pub resource_id: String,
     /// Host at which others find it.
     pub host: String,
     /// Address on which it listens.
@@ -194,6 +202,8 @@ pub(super) fn read(config: &Configuration) -> Result<Settings> {
         },
         log: reader.log()?,
         job_id: config.read(&o::JOB_ID, |text| text.parse().map_err(|error: Error| error.message))?,
+        deployment: reader.count(&o::DEPLOYMENT)?.into(),
+        shutdown_on_finish: reader.flag(&o::SHUTDOWN_ON_FINISH)?,
         cluster_directory: reader.text(&o::CLUSTER_DIRECTORY).map(PathBuf::from),
         log_directory: reader.text(&o::LOG_DIRECTORY).map(PathBuf::from),
         security_token: reader.text(&o::SECURITY_TOKEN).map(Secret),
@@ -326,6 +336,7 @@ impl Reader<'_> {
             path_style_access: self.0.read(&o::S3_PATH_STYLE, value::flag)?.unwrap_or(endpoint.is_some()),
             endpoint,
             region: self.text(&o::S3_REGION),
+            ca_bundle: self.text(&o::S3_CA_BUNDLE).map(PathBuf::from),
             access_key: access.map(Secret),
             secret_key: secret.map(Secret),
         })
@@ -349,6 +360,7 @@ impl Reader<'_> {
 
     fn taskmanager(&self) -> Result<TaskManagerSettings> {
         Ok(TaskManagerSettings {
+            resource_id: self.text(&o::RESOURCE_ID).unwrap_or_else(|| format!("tm-{}", std::process::id())),
             host: self.name(&o::TASKMANAGER_HOST)?,
             bind_host: self.name(&o::TASKMANAGER_BIND_HOST)?,
             data_port: self.always(&o::DATA_PORT, value::port)?,

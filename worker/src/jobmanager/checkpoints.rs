@@ -130,7 +130,7 @@ impl JobManager {
         self.beside(async move {
             let outcome = match log.lock().await.append_checkpoint(record, retained).await {
                 Ok(_) => AppendOutcome::Appended,
-                Err(LogError::Fenced { .. } | LogError::Ended(_)) => AppendOutcome::Fenced,
+                Err(LogError::Fenced { .. } | LogError::Removed | LogError::Ended(_)) => AppendOutcome::Fenced,
                 Err(LogError::Failed(error)) => AppendOutcome::Unknown(error),
             };
             CoordinatorEvent::Appended { checkpoint, outcome }
@@ -142,7 +142,7 @@ impl JobManager {
         self.beside(async move {
             let outcome = match log.lock().await.assert_still_leader().await {
                 Ok(()) => LeaderOutcome::Yes,
-                Err(LogError::Fenced { .. } | LogError::Ended(_)) => LeaderOutcome::No,
+                Err(LogError::Fenced { .. } | LogError::Removed | LogError::Ended(_)) => LeaderOutcome::No,
                 Err(LogError::Failed(error)) => LeaderOutcome::Unknown(error),
             };
             CoordinatorEvent::StillLeader { checkpoint, outcome }

@@ -2,13 +2,15 @@
 
 use std::{sync::Arc, time::Duration};
 
-use millrace_core::{Error, Result, checkpoint::Retention};
+use millrace_core::{Error, Result, checkpoint::Retention, rest::JobStatus};
 use millrace_runtime::scheduler::JobResult;
 use millrace_state::log::{LogError, TerminalRecord, TerminalResult};
-
 use tokio::sync::mpsc;
 
-use super::{Event, JobManager, JobOutcome, PeerEvent};
+use super::{
+    Event, JobManager, JobOutcome, PeerEvent,
+    deletion::{delete_from, left_behind},
+};
 use crate::rpc::ToTaskManager;
 
 /// How long taskmanagers may take to end with the job.
@@ -18,12 +20,19 @@ impl JobManager {
     /// Writes the result down beside the loop; the loop ends when that is done.
     pub(super) fn end(&mut self, result: JobResult) {
         self.ending = true;
-        self.view.enter(result.status(), self.clock.now_ms());
+        // How it ended is shown once that is in the log: who sees it may end this process.
+        match &result {
+            JobResult::Failed(_) => self.view.enter(JobStatus::Failing, self.clock.now_ms()),
+            JobResult::Canceled => self.view.enter(JobStatus::Cancelling, self.clock.now_ms()),
+            JobResult::Finished | JobResult::Stopped => {}
+        }
         let retained = match &result {
+            _ if self.delete => false,
             JobResult::Stopped | JobResult::Failed(_) => true,
             JobResult::Finished | JobResult::Canceled => self.checkpoints.retention == Retention::RetainOnCancellation,
         };
-        let record = TerminalRecord { result: terminal(&result), checkpoints_retained: retained };
+        let deployment = self.settings.deployment;
+        let record = TerminalRecord { result: terminal(&result), checkpoints_retained: retained, deployment };
         let (storage, log, job) = (self.storage.clone(), Arc::clone(&self.log), self.job);
         let newest = self.coordinator.retained().last().filter(|_| !self.storage.is_volatile());
         let newest = newest.map(|id| self.storage.checkpoint_uri(self.job, *id));
@@ -31,19 +40,29 @@ impl JobManager {
         if matches!(result, JobResult::Failed(_)) && !self.has_run {
             // It could not be started: a refused checkpoint, an unknown topic. Once that is mended, the next jobmanager
             // goes on where the job stood, so the log says nothing of an end.
-            let _ = events.send(Event::Ended(Ok(JobOutcome { result, retained_checkpoint: newest })));
+            let outcome = JobOutcome { result, retained_checkpoint: newest, left_behind: None };
+            let _ = events.send(Event::Ended(Ok(outcome)));
             return;
         }
+        let delete = self.delete;
         tokio::spawn(async move {
             let mut log = log.lock().await;
             let written = log.append_terminal(record).await;
             let outcome = match written {
-                Ok(_) if retained => Ok(JobOutcome { result, retained_checkpoint: newest }),
+                Ok(_) if retained => Ok(JobOutcome { result, retained_checkpoint: newest, left_behind: None }),
+                // All of it is deleted when its taskmanagers have gone.
+                Ok(_) if delete => Ok(JobOutcome { result, retained_checkpoint: None, left_behind: None }),
                 Ok(_) => {
-                    if let Err(error) = storage.delete_checkpoints(job).await {
-                        tracing::warn!(%error, "checkpoints of the ended job were left behind");
+                    let deleted = storage.delete_checkpoints(job).await;
+                    let left = deleted.err().map(|error| left_behind(&storage, job, &error));
+                    if let Some(left) = &left {
+                        tracing::warn!("checkpoints of the ended job were left behind: {left}");
                     }
-                    Ok(JobOutcome { result, retained_checkpoint: None })
+                    Ok(JobOutcome { result, retained_checkpoint: None, left_behind: left })
+                }
+                Err(LogError::Failed(error)) if delete => {
+                    let left_behind = Some(left_behind(&storage, job, &error));
+                    Ok(JobOutcome { result, retained_checkpoint: None, left_behind })
                 }
                 Err(LogError::Failed(error)) => {
                     let what = "the job has ended but its log can't be written, so it may be run again";
@@ -59,45 +78,69 @@ impl JobManager {
     pub(super) fn fenced(&mut self) {
         self.ending = true;
         let error = Error::external(format!(
-            "a newer jobmanager has taken over job {}; this one, of generation {}, stops without touching anything",
+            "a newer jobmanager has taken over job {}, or it was deleted; this one, of generation {}, stops without \
+             touching anything",
             self.job, self.generation
         ));
         let _ = self.events.send(Event::Ended(Err(error.fatal())));
     }
 
-    /// Tells everybody.
-    pub(super) fn shut_down(&mut self, outcome: &Result<JobOutcome>) {
-        match outcome {
-            Ok(JobOutcome { result, retained_checkpoint }) => {
+    /// The job's end is written down, or this jobmanager can't go on: tells everybody.
+    pub(super) async fn conclude(
+        &mut self,
+        mut outcome: Result<JobOutcome>,
+        peers: &mut mpsc::UnboundedReceiver<PeerEvent>,
+    ) -> Result<JobOutcome> {
+        match &mut outcome {
+            Ok(outcome) => {
+                let JobOutcome { result, retained_checkpoint, .. } = &*outcome;
                 tracing::info!(job = %self.job, status = %result.status(), retained_checkpoint, "the job has ended");
+                if self.delete {
+                    // Whoever still writes files must be gone before they are looked for.
+                    self.dismiss(peers).await;
+                    if outcome.left_behind.is_none() {
+                        outcome.left_behind = delete_from(&self.storage, self.job).await;
+                    }
+                    outcome.retained_checkpoint = None;
+                    self.show_end(JobStatus::Canceled, outcome);
+                } else {
+                    self.show_end(outcome.result.status(), outcome);
+                    self.dismiss(peers).await;
+                }
             }
+            // Taskmanagers of a job that another jobmanager runs belong to that one.
             Err(error) => tracing::error!(job = %self.job, %error, "the jobmanager ends"),
         }
         self.publish();
-        // Taskmanagers of a job that another jobmanager runs belong to that one.
-        if outcome.is_ok() {
-            let ids: Vec<_> = self.taskmanagers.keys().cloned().collect();
-            for id in ids {
-                self.send(&id, &ToTaskManager::Shutdown);
-            }
-        }
+        outcome
+    }
+
+    fn show_end(&mut self, state: JobStatus, outcome: &JobOutcome) {
+        self.view.left_behind = outcome.left_behind.clone();
+        self.view.waiting_for = None;
+        self.view.enter(state, self.clock.now_ms());
+        self.publish();
     }
 }
 
 impl JobManager {
-    /// Waits until the taskmanagers have gone: what was sent to one that has not read it yet can be lost when this
+    /// Sends the taskmanagers away and waits until they have gone: what was sent to one that has not read it yet can be lost when this
     /// process ends, and it would look for a jobmanager.
-    pub(super) async fn dismiss(&mut self, peers: &mut mpsc::UnboundedReceiver<PeerEvent>) {
+    async fn dismiss(&mut self, peers: &mut mpsc::UnboundedReceiver<PeerEvent>) {
+        let ids: Vec<_> = self.taskmanagers.keys().cloned().collect();
+        for id in ids {
+            self.send(&id, &ToTaskManager::Shutdown);
+        }
         let all_gone = async {
             while !self.taskmanagers.is_empty() {
                 match peers.recv().await {
-                    Some(PeerEvent::Lost(id, _)) => drop(self.taskmanagers.remove(&id)),
-                    Some(PeerEvent::Registered { location, slots, pid, sender }) => {
-                        let id = location.id.clone();
-                        self.on_peer(PeerEvent::Registered { location, slots, pid, sender });
+                    Some(PeerEvent::Registered(newcomer)) => {
+                        let id = newcomer.location.id.clone();
+                        self.on_peer(PeerEvent::Registered(newcomer));
                         self.send(&id, &ToTaskManager::Shutdown);
                     }
                     Some(PeerEvent::Message(..)) => {}
+                    Some(lost @ PeerEvent::Lost { .. }) => self.on_peer(lost),
                     None => return,
                 }
             }

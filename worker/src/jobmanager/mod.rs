@@ -3,6 +3,7 @@
 //! event.
 
 mod checkpoints;
+mod deletion;
 mod deployment;
 mod ending;
 mod publish;
@@ -11,6 +12,7 @@ mod registration;
 mod restore;
 mod schedule;
 mod splits;
+mod takeover;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -22,7 +24,7 @@ use millrace_core::{
     Error, Result,
     checkpoint::CheckpointConfig,
     ids::{Attempt, CheckpointId, Generation, JobId, TaskId, TaskManagerId},
-    rest::ExecutionState,
+    rest::{CheckpointStatistics, ExecutionState, JobStatus},
 };
 use millrace_runtime::{
     coordinator::{CheckpointCoordinator, CoordinatorEvent},
@@ -36,8 +38,10 @@ use tokio::{
     time::{Instant, MissedTickBehavior},
 };
 
-pub use ending::recorded;
+pub use deletion::delete_job;
+pub use publish::first_view;
 pub use registration::{Admission, PeerEvent, listen, serve};
+pub use takeover::{Found, Taken, take_over};
 
 use crate::{
     config::Settings,
@@ -46,9 +50,9 @@ use crate::{
 };
 use recovery::RecoveryClock;
 use restore::Restored;
-use splits::{Enumerators, Found, InitialSplits};
+use splits::{Enumerators, InitialSplits};
 
-/// What a jobmanager is made of. The log has been claimed.
+/// What a jobmanager is made of.
 pub struct JobManagerSetup {
     /// The program's graph.
     pub graph: Arc<JobGraph>,
@@ -56,16 +60,12 @@ pub struct JobManagerSetup {
     pub settings: Settings,
     /// The job.
     pub job: JobId,
-    /// This incarnation.
-    pub generation: Generation,
-    /// Where checkpoints go.
-    pub storage: CheckpointStorage,
-    /// The job's log.
-    pub log: JobLog,
+    /// The time since this process started.
+    pub clock: Clock,
+    /// Its store and log, which has been claimed.
+    pub taken: Box<Taken>,
     /// What happens at the door.
     pub peers: mpsc::UnboundedReceiver<PeerEvent>,
-    /// What users ask for.
-    pub commands: mpsc::Receiver<JobCommand>,
     /// Where the job's state is published.
     pub view: watch::Sender<Arc<JobView>>,
 }
@@ -77,12 +77,14 @@ pub struct JobOutcome {
     pub result: JobResult,
     /// The newest checkpoint, where it was kept for another run.
     pub retained_checkpoint: Option<String>,
+    /// What was to be deleted and is still there, and why.
+    pub left_behind: Option<String>,
 }
 
 /// What comes back from beside the loop.
 enum Event {
     Restored(Attempt, Result<Option<Restored>>),
-    Splits(Found),
+    Splits(splits::Found),
     Coordinator(CoordinatorEvent),
     RestartTimer(Attempt),
     Ended(Result<JobOutcome>),
@@ -91,6 +93,10 @@ enum Event {
 /// A taskmanager that belongs to the job.
 struct TaskManager {
     location: TaskManagerLocation,
+    /// Its name for people, which it keeps when it is started again.
+    resource_id: String,
+    /// Tells its connection from an earlier one.
+    connection: u64,
     slots: u32,
     pid: u32,
     sender: Sender<ToTaskManager>,
@@ -137,6 +143,10 @@ struct JobManager {
     /// Abandoned checkpoints may have left files.
     garbage: bool,
     recovery: RecoveryClock,
+    /// The resource id of the taskmanager whose loss is being reported.
+    losing: Option<String>,
+    /// The newest checkpoint of the incarnations before this one.
+    inherited: Option<CheckpointStatistics>,
     /// Where the record was read that the task failed on whose failure is being reported.
     failed_position: Option<String>,
     view: JobView,
@@ -150,17 +160,20 @@ struct JobManager {
     final_triggered: bool,
     /// The job has ended, and that is being written down.
     ending: bool,
+    /// With its end, all of the job is deleted from the store.
+    delete: bool,
 }
 
 /// Wall-clock milliseconds that never go back.
 #[derive(Clone, Copy)]
-struct Clock {
+pub struct Clock {
     started: Instant,
     started_ms: u64,
 }
 
 impl Clock {
-    fn start() -> Self {
+    /// From now on.
+    pub fn start() -> Self {
         let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         Self { started: Instant::now(), started_ms: since_epoch.as_millis() as u64 }
     }
@@ -169,7 +182,8 @@ impl Clock {
         self.started.elapsed()
     }
 
-    fn now_ms(self) -> u64 {
+    /// Milliseconds since the epoch.
+    pub fn now_ms(self) -> u64 {
         self.started_ms + self.elapsed().as_millis() as u64
     }
 
@@ -179,32 +193,40 @@ impl Clock {
 }
 
 /// Runs the job to its end. An error means that this jobmanager could not go on, not that the job failed.
-pub async fn run(setup: JobManagerSetup) -> Result<JobOutcome> {
-    let highest = setup.storage.list_checkpoints(setup.job).await?.into_iter().max();
-    let history = setup.log.view().checkpoints().map(|record| record.id).collect();
-    let next_id = highest.map_or(CheckpointId(1), CheckpointId::next);
+pub async fn run(setup: JobManagerSetup, commands: &mut mpsc::Receiver<JobCommand>) -> Result<JobOutcome> {
+    let Taken { storage, log, generation, next_id, newest } = *setup.taken;
+    let history = log.view().checkpoints().map(|record| record.id).collect();
     let (events, inbox) = mpsc::unbounded_channel();
     let checkpoints = setup.settings.checkpoint.clone();
-    let clock = Clock::start();
+    let clock = setup.clock;
+    let mut view = JobView::clone(&setup.view.borrow());
+    (view.generation, view.waiting_for) = (generation, None);
+    view.enter(JobStatus::Created, clock.now_ms());
+    let mut recovery = RecoveryClock::default();
+    if generation > Generation(1) {
+        recovery.took_over(clock.elapsed(), format!("the jobmanager was restarted (generation {generation})"));
+    }
     let plan = Plan::new(&setup.graph, checkpoints.is_enabled());
     let manager = JobManager {
         scheduler: JobScheduler::new(plan, setup.settings.restart_strategy.clone()),
-        coordinator: CheckpointCoordinator::recovered(checkpoints.clone(), setup.generation, history, next_id),
-        view: publish::first_view(&setup, clock.now_ms()),
+        coordinator: CheckpointCoordinator::recovered(checkpoints.clone(), generation, history, next_id),
+        view,
         graph: setup.graph,
         settings: setup.settings,
         checkpoints,
         job: setup.job,
-        generation: setup.generation,
-        storage: setup.storage,
-        log: Arc::new(Mutex::new(setup.log)),
+        generation,
+        storage,
+        log: Arc::new(Mutex::new(log)),
         taskmanagers: BTreeMap::new(),
         attempt: AttemptState::default(),
         undecided: None,
         damaged: BTreeSet::new(),
         // of earlier incarnations
         garbage: true,
-        recovery: RecoveryClock::default(),
+        recovery,
+        losing: None,
+        inherited: newest,
         failed_position: None,
         published: setup.view,
         events,
@@ -213,15 +235,16 @@ pub async fn run(setup: JobManagerSetup) -> Result<JobOutcome> {
         has_run: false,
         final_triggered: false,
         ending: false,
+        delete: false,
     };
-    manager.run(setup.peers, setup.commands, inbox).await
+    manager.run(setup.peers, commands, inbox).await
 }
 
 impl JobManager {
     async fn run(
         mut self,
         mut peers: mpsc::UnboundedReceiver<PeerEvent>,
-        mut commands: mpsc::Receiver<JobCommand>,
+        commands: &mut mpsc::Receiver<JobCommand>,
         mut inbox: mpsc::UnboundedReceiver<Event>,
     ) -> Result<JobOutcome> {
         // The first when taskmanagers that start beside this process have had the time to come.
@@ -235,13 +258,7 @@ impl JobManager {
                 Some(event) = peers.recv() => self.on_peer(event),
                 Some(command) = commands.recv() => self.on_command(command),
                 Some(event) = inbox.recv() => match event {
-                    Event::Ended(outcome) => {
-                        self.shut_down(&outcome);
-                        if outcome.is_ok() {
-                            self.dismiss(&mut peers).await;
-                        }
-                        return outcome;
-                    }
+                    Event::Ended(outcome) => return self.conclude(outcome, &mut peers).await,
                     event => self.on_event(event),
                 },
                 () = until(wakeup) => self.coordinate(CoordinatorEvent::Tick),
@@ -263,17 +280,21 @@ impl JobManager {
     }
 
     fn on_command(&mut self, command: JobCommand) {
-        let (event, reply) = match command {
-            JobCommand::Cancel(reply) => (millrace_runtime::scheduler::Event::Cancel, reply),
-            JobCommand::Stop(reply) => (millrace_runtime::scheduler::Event::Stop, reply),
+        let event = match command {
+            JobCommand::Cancel(_) | JobCommand::Delete(_) => millrace_runtime::scheduler::Event::Cancel,
+            JobCommand::Stop(_) => millrace_runtime::scheduler::Event::Stop,
         };
-        let refused = self.scheduler.status().is_terminal();
-        let answer = if refused { Err(Error::invalid("the job has ended already")) } else { Ok(()) };
-        if !refused {
-            tracing::info!(?event, "a user asks");
+        tracing::info!(?command, "a user asks");
+        self.delete |= matches!(command, JobCommand::Delete(_));
+        let has_ended = self.scheduler.status().is_terminal();
+        let answer = match has_ended && !self.delete {
+            true => Err(Error::invalid("the job has ended already")),
+            false => Ok(()),
+        };
+        if !has_ended {
             self.schedule(event);
         }
-        let _ = reply.send(answer);
+        command.answer(answer);
     }
 }
 

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use millrace_core::{
     Error,
-    ids::TaskId,
+    ids::{JobId, TaskId},
     rest::{
         CheckpointCounts, CheckpointStatistics, CheckpointStatus, CheckpointSummary, CheckpointingStatistics,
         LatestCheckpoints, MinMaxAvg, RestoredCheckpoint, TaskManagerInfo,
@@ -15,25 +15,26 @@ use millrace_runtime::{
     graph::{JobGraph, JobVertex, Partitioning},
 };
 
-use super::{JobManager, JobManagerSetup, TaskManager};
-use crate::rest::{EdgeView, JobView, VertexView, exception_entry};
+use super::{JobManager, TaskManager};
+use crate::{
+    config::Settings,
+    rest::{EdgeView, JobView, VertexView, exception_entry},
+};
 
 /// How many failures are kept.
 const MAX_EXCEPTIONS: usize = 16;
 
 /// What is known before anything runs.
-pub fn first_view(setup: &JobManagerSetup, now_ms: u64) -> JobView {
-    let settings = &setup.settings;
+pub fn first_view(graph: &JobGraph, settings: &Settings, job: JobId, now_ms: u64) -> JobView {
     JobView {
-        max_parallelism: setup.graph.max_parallelism,
+        max_parallelism: graph.max_parallelism,
         parallelism: settings.parallelism,
         restart_strategy: settings.restart_strategy.clone(),
-        vertices: setup.graph.vertices.iter().map(|vertex| vertex_view(&setup.graph, vertex)).collect(),
+        vertices: graph.vertices.iter().map(|vertex| vertex_view(graph, vertex)).collect(),
         checkpoint_config: settings.checkpoint.clone(),
         state_backend: settings.state_backend.clone(),
         checkpoint_dir: settings.checkpoint_dir.clone(),
-        generation: setup.generation,
-        ..JobView::new(setup.job, setup.graph.name.clone(), now_ms)
+        ..JobView::new(job, graph.name.clone(), now_ms)
     }
 }
 
@@ -78,6 +79,8 @@ impl JobManager {
         self.view.checkpoints = statistics(self.coordinator.statistics(), |id| {
             self.settings.checkpoint_dir.as_ref().map(|_| self.storage.checkpoint_uri(self.job, id))
         });
+        let newest = &mut self.view.checkpoints.latest.completed;
+        *newest = newest.take().or_else(|| self.inherited.clone());
         self.published.send_replace(Arc::new(self.view.clone()));
     }
 
@@ -94,6 +97,7 @@ impl JobManager {
         let address = &taskmanager.location.data_address;
         TaskManagerInfo {
             id: id.clone(),
+            resource_id: taskmanager.resource_id.clone(),
             path: address.clone(),
             data_port: address.rsplit_once(':').and_then(|(_, port)| port.parse().ok()).unwrap_or(0),
             time_since_last_heartbeat: taskmanager.heard_at_ms,

@@ -1,6 +1,12 @@
 //! Taskmanagers at the door: the handshake, and what they say afterwards, as events.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
 
 use millrace_core::{
     Error, Result,
@@ -15,6 +21,8 @@ use crate::rpc::{
 
 /// A peer that does not introduce itself for this long is sent away.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
+
+static NEXT_CONNECTION: AtomicU64 = AtomicU64::new(1);
 
 /// Who is let in.
 pub struct Admission {
@@ -33,20 +41,34 @@ pub struct Admission {
 /// What happens at the door.
 pub enum PeerEvent {
     /// A taskmanager belongs to the job now.
-    Registered {
-        /// Who and where it is.
-        location: TaskManagerLocation,
-        /// How many slots it offers.
-        slots: u32,
-        /// Its process.
-        pid: u32,
-        /// The way to it.
-        sender: Sender<ToTaskManager>,
-    },
+    Registered(Registered),
     /// It says something.
     Message(TaskManagerId, FromTaskManager),
-    /// Its connection is gone.
-    Lost(TaskManagerId, Error),
+    /// A connection of its is gone.
+    Lost {
+        /// Whose.
+        id: TaskManagerId,
+        /// Which.
+        connection: u64,
+        /// How that was noticed.
+        error: Error,
+    },
+}
+
+/// A taskmanager that was let in.
+pub struct Registered {
+    /// Who and where it is.
+    pub location: TaskManagerLocation,
+    /// Its name for people, which it keeps when it is started again.
+    pub resource_id: String,
+    /// How many slots it offers.
+    pub slots: u32,
+    /// Its process.
+    pub pid: u32,
+    /// Its connection, unique in this process.
+    pub connection: u64,
+    /// The way to it.
+    pub sender: Sender<ToTaskManager>,
 }
 
 /// Lets taskmanagers in, for ever.
@@ -92,10 +114,12 @@ pub async fn serve(
     connection.send(&welcome).await?;
     let (sender, receiver) = connection.split(admission.generation);
     let id = hello.location.id.clone();
-    let registered = PeerEvent::Registered { location: hello.location, slots: hello.slots, pid: hello.pid, sender };
-    if events.send(registered).is_ok() {
+    let connection = NEXT_CONNECTION.fetch_add(1, Ordering::Relaxed);
+    let Hello { location, resource_id, slots, pid, .. } = hello;
+    let registered = Registered { location, resource_id, slots, pid, connection, sender };
+    if events.send(PeerEvent::Registered(registered)).is_ok() {
         let error = forward(receiver, &id, &events).await;
-        let _ = events.send(PeerEvent::Lost(id, error));
+        let _ = events.send(PeerEvent::Lost { id, connection, error });
     }
     Ok(())
 }

@@ -17,6 +17,7 @@ use tokio::time::Instant;
 use super::{
     AttemptState, Event, JobManager, PeerEvent, TaskManager, TaskState,
     deployment::{AttemptPlan, specs},
+    registration::Registered,
 };
 use crate::rpc::{FromTaskManager, TaskManagerMetrics, ToTaskManager};
 
@@ -30,7 +31,9 @@ impl JobManager {
         for effect in effects {
             self.carry_out(effect);
         }
-        self.view.enter(self.scheduler.status(), self.clock.now_ms());
+        if !self.ending {
+            self.view.enter(self.scheduler.status(), self.clock.now_ms());
+        }
         self.log_waiting();
     }
 
@@ -123,17 +126,21 @@ impl JobManager {
 
     fn report(&mut self, error: &Error, task: Option<TaskId>) {
         tracing::error!(task = task.map(|task| task.to_string()), "the job failed: {error}");
-        self.recovery.failed(self.clock.elapsed());
+        self.recovery.failed(self.clock.elapsed(), &error.message, self.losing.clone());
         self.publish_failure(error, task);
     }
 
     pub(super) fn on_peer(&mut self, event: PeerEvent) {
         match event {
-            PeerEvent::Registered { location, slots, pid, sender } => {
-                tracing::info!(taskmanager = %location.id, slots, pid, address = location.data_address, "taskmanager registered");
+            PeerEvent::Registered(Registered { location, resource_id, slots, pid, connection, sender }) => {
                 let id = location.id.clone();
+                // It has given its tasks up before it came again; that its earlier connection is gone may be noticed
+                // late, or never.
+                self.lose(&id, Error::external(format!("taskmanager {id} has connected anew")));
+                tracing::info!(taskmanager = %id, slots, pid, address = location.data_address, "taskmanager registered");
                 let (heard_at, heard_at_ms) = (Instant::now(), self.clock.now_ms());
-                let taskmanager = TaskManager { location, slots, pid, sender, heard_at, heard_at_ms };
+                let taskmanager =
+                    TaskManager { location, resource_id, slots, pid, connection, sender, heard_at, heard_at_ms };
                 self.taskmanagers.insert(id.clone(), taskmanager);
                 self.schedule(SchedulerEvent::TaskManagerRegistered { id, slots });
             }
@@ -146,7 +153,11 @@ impl JobManager {
                     FromTaskManager::Task(attempt, task, event) => self.on_task(attempt, task, event),
                 }
             }
-            PeerEvent::Lost(id, error) => self.lose(&id, error),
+            PeerEvent::Lost { id, connection, error } => {
+                if self.taskmanagers.get(&id).is_some_and(|taskmanager| taskmanager.connection == connection) {
+                    self.lose(&id, error);
+                }
+            }
         }
     }
 
@@ -220,9 +231,15 @@ impl JobManager {
 
     /// The one place where a taskmanager is given up.
     fn lose(&mut self, id: &TaskManagerId, error: Error) {
-        if self.taskmanagers.remove(id).is_some() {
+        if let Some(taskmanager) = self.taskmanagers.remove(id) {
             tracing::warn!(taskmanager = %id, %error, "taskmanager lost");
+            // Its neighbours may have told of it first.
+            if self.attempt.tasks.keys().any(|task| self.scheduler.last_place(*task) == Some(id)) {
+                self.recovery.lost(&taskmanager.resource_id);
+            }
+            self.losing = Some(taskmanager.resource_id);
             self.schedule(SchedulerEvent::TaskManagerLost { id: id.clone(), error });
+            self.losing = None;
         }
     }
 

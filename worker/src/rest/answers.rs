@@ -100,6 +100,7 @@ pub fn job_details(view: &JobView, now: u64) -> JobDetails {
         restarts: view.restarts,
         waiting_for: view.waiting_for.clone(),
         last_recovery: view.last_recovery.clone(),
+        left_behind: view.left_behind.clone(),
     }
 }
 

@@ -68,6 +68,7 @@ impl RestState {
         };
         match tokio::time::timeout(COMMAND_TIMEOUT, exchange).await {
             Ok(Ok(Ok(()))) => Ok(()),
+            Ok(Ok(Err(error))) if error.retryable => Err(Refusal(StatusCode::SERVICE_UNAVAILABLE, error.message)),
             Ok(Ok(Err(error))) => Err(Refusal(StatusCode::CONFLICT, error.message)),
             Ok(Err(refusal)) => Err(refusal),
             Err(_) => Err(unavailable("the jobmanager does not answer: try again")),
@@ -155,6 +156,12 @@ pub async fn cancel(
             return Err(Refusal(StatusCode::BAD_REQUEST, why));
         }
     }
+    Ok((StatusCode::ACCEPTED, Json(serde_json::json!({}))))
+}
+
+pub async fn delete(State(state): State<RestState>, Path(id): Path<String>) -> Answer<impl IntoResponse> {
+    state.job(&id)?;
+    state.command(JobCommand::Delete).await?;
     Ok((StatusCode::ACCEPTED, Json(serde_json::json!({}))))
 }
 

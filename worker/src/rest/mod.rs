@@ -40,6 +40,17 @@ pub enum JobCommand {
     Cancel(oneshot::Sender<Result<()>>),
     /// End the job with a final checkpoint, which is kept.
     Stop(oneshot::Sender<Result<()>>),
+    /// End the job, if it has not ended, and delete all that the store has of it.
+    Delete(oneshot::Sender<Result<()>>),
+}
+
+impl JobCommand {
+    /// Says whether it was taken up.
+    pub fn answer(self, answer: Result<()>) {
+        let (Self::Cancel(reply) | Self::Stop(reply) | Self::Delete(reply)) = self;
+        // A client that does not wait any more has no use for it.
+        let _ = reply.send(answer);
+    }
 }
 
 /// What the handlers know.
@@ -75,7 +86,7 @@ pub fn router(state: RestState) -> Router {
         .route("/jobmanager/config", get(handlers::jobmanager_config))
         .route("/jobs", get(handlers::jobs))
         .route("/jobs/overview", get(handlers::jobs_overview))
-        .route("/jobs/{id}", get(handlers::job).patch(handlers::cancel))
+        .route("/jobs/{id}", get(handlers::job).patch(handlers::cancel).delete(handlers::delete))
         .route("/jobs/{id}/status", get(handlers::job_status))
         .route("/jobs/{id}/plan", get(handlers::job_plan))
         .route("/jobs/{id}/config", get(handlers::job_config))

@@ -68,6 +68,7 @@ fn view() -> JobView {
     view.exceptions = vec![failure, older];
     view.taskmanagers = vec![TaskManagerInfo {
         id: TaskManagerId("tm-1".to_string()),
+        resource_id: "tm".to_string(),
         path: "localhost:4000".to_string(),
         data_port: 4000,
         time_since_last_heartbeat: 5_900,
@@ -81,6 +82,8 @@ fn view() -> JobView {
         duration: 350,
         phases: vec![RecoveryPhase { name: "detect".to_string(), duration: 5 }],
         restored_checkpoint: Some(3),
+        cause: "taskmanager b is lost".to_string(),
+        taskmanager: Some("b".to_string()),
     });
     view
 }
@@ -138,8 +141,8 @@ async fn the_cluster_is_shown_with_flinks_names() {
         get("/config").await,
         json!({"refresh-interval": 1000, "timezone-name": "UTC", "timezone-offset": 0, "millrace-version": version})
     );
-    let taskmanager = json!({"id": "tm-1", "path": "localhost:4000", "dataPort": 4000, "timeSinceLastHeartbeat": 5900,
-                             "slotsNumber": 3, "freeSlots": 1, "pid": 77});
+    let taskmanager = json!({"id": "tm-1", "resourceId": "tm", "path": "localhost:4000", "dataPort": 4000,
+                             "timeSinceLastHeartbeat": 5900, "slotsNumber": 3, "freeSlots": 1, "pid": 77});
     assert_eq!(get("/taskmanagers").await, json!({"taskmanagers": [taskmanager]}));
     assert_eq!(get("/taskmanagers/tm-1").await, taskmanager);
     assert_eq!(get("/jobmanager/config").await[0], json!({"key": "rest.port", "value": "0", "origin": "-D"}));
@@ -169,13 +172,13 @@ fn a_job_is_shown_with_flinks_names_and_our_recovery() {
         json!({
             "jid": JOB.to_string(), "name": "clicks", "isStoppable": true, "state": "RUNNING", "start-time": 1000,
             "end-time": -1, "duration": 5000, "maxParallelism": 128, "now": 6000,
-            "timestamps": {"CREATED": 1000, "RUNNING": 1500}, "vertices": null,
+            "timestamps": {"INITIALIZING": 1000, "RUNNING": 1500}, "vertices": null,
             "status-counts": {"CREATED": 0, "SCHEDULED": 0, "DEPLOYING": 0, "INITIALIZING": 0, "RUNNING": 2,
                               "FINISHED": 0, "CANCELING": 0, "CANCELED": 0, "FAILED": 0},
             "plan": serde_json::to_value(answers::plan(&view())).unwrap(),
             "generation": 2, "attempt": 3, "restarts": 2,
             "last-recovery": {"timestamp": 4000, "duration": 350, "phases": [{"name": "detect", "duration": 5}],
-                              "restored-checkpoint": 3}
+                              "restored-checkpoint": 3, "cause": "taskmanager b is lost", "taskmanager": "b"}
         })
     );
     assert_eq!(
@@ -195,7 +198,9 @@ fn a_job_that_ended_stands_still() {
     let mut view = view();
     view.enter(JobStatus::Finished, 2_000);
     view.enter(JobStatus::Finished, 9_000);
+    view.left_behind = Some("s3://b/c: access denied".to_string());
     let job = answers::job_details(&view, 6_000);
+    assert_eq!(serde_json::to_value(&job).unwrap()["left-behind"], "s3://b/c: access denied");
     assert_eq!((job.end_time, job.duration, job.is_stoppable), (2_000, 1_000, false));
     assert_eq!(answers::cluster_overview(&view).jobs_finished, 1);
 }
@@ -296,6 +301,11 @@ async fn commands_reach_the_job_and_its_answer_the_client() {
                     seen.push("stop");
                     reply.send(Ok(())).unwrap();
                 }
+                delete @ JobCommand::Delete(_) => {
+                    seen.push("delete");
+                    let waiting = seen.iter().filter(|what| **what == "delete").count() == 1;
+                    delete.answer(if waiting { Err(Error::external("still waiting")) } else { Ok(()) });
+                }
             }
         }
         seen
@@ -305,8 +315,12 @@ async fn commands_reach_the_job_and_its_answer_the_client() {
     assert_eq!(ask(&state, Method::POST, &job_path("/stop"), r#"{"drain": false}"#).await, accepted);
     let (status, body) = ask(&state, Method::PATCH, &job_path(""), "").await;
     assert_eq!((status, body.as_str()), (StatusCode::CONFLICT, r#"{"errors":["job is FINISHED"]}"#));
+    // What may pass is worth another request.
+    let (status, body) = ask(&state, Method::DELETE, &job_path(""), "").await;
+    assert_eq!((status, body.as_str()), (StatusCode::SERVICE_UNAVAILABLE, r#"{"errors":["still waiting"]}"#));
+    assert_eq!(ask(&state, Method::DELETE, &job_path(""), "").await, accepted);
     drop(state);
-    assert_eq!(job.await.unwrap(), ["cancel", "stop", "cancel"]);
+    assert_eq!(job.await.unwrap(), ["cancel", "stop", "cancel", "delete", "delete"]);
 }
 
 #[tokio::test]
@@ -325,6 +339,7 @@ async fn wrong_requests_are_refused_and_say_why() {
         (Method::GET, job_path("/exceptions?maxExceptions=-1"), "", 400, "maxExceptions".to_string()),
         (Method::GET, "/taskmanagers/tm-9".to_string(), "", 404, "\"tm-9\" is not registered".to_string()),
         (Method::GET, "/jars".to_string(), "", 404, "path /jars is unknown".to_string()),
+        (Method::DELETE, format!("/jobs/{other}"), "", 404, "not found".to_string()),
         (Method::DELETE, "/jobs".to_string(), "", 405, "DELETE is not allowed on /jobs".to_string()),
     ] {
         let (found, text) = ask(&state, method, &path, body).await;

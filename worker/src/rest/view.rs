@@ -61,6 +61,8 @@ pub struct JobView {
     pub waiting_for: Option<String>,
     /// The last recovery.
     pub last_recovery: Option<RecoveryDetails>,
+    /// What was to be deleted and is still in the store, and why.
+    pub left_behind: Option<String>,
 }
 
 /// A vertex of the job.
@@ -94,15 +96,15 @@ pub struct EdgeView {
 }
 
 impl JobView {
-    /// A job that has just been created: no tasks, no checkpoints, no taskmanagers yet.
+    /// A job of which nothing is known yet: its jobmanager has just started.
     pub fn new(job_id: JobId, name: impl Into<String>, start_time: u64) -> Self {
         Self {
             job_id,
             name: name.into(),
-            state: JobStatus::Created,
+            state: JobStatus::Initializing,
             start_time,
             end_time: None,
-            timestamps: BTreeMap::from([(JobStatus::Created, start_time)]),
+            timestamps: BTreeMap::from([(JobStatus::Initializing, start_time)]),
             max_parallelism: millrace_core::key::DEFAULT_MAX_PARALLELISM,
             parallelism: 1,
             restart_strategy: RestartStrategy::None,
@@ -119,6 +121,7 @@ impl JobView {
             restarts: 0,
             waiting_for: None,
             last_recovery: None,
+            left_behind: None,
         }
     }
 

@@ -8,7 +8,7 @@ use millrace_runtime::task::{TaskCommand, TaskEvent, TaskManagerLocation, TaskSp
 use serde::{Deserialize, Serialize};
 
 /// The version of this protocol; peers of another version are refused.
-const PROTOCOL_VERSION: u32 = 1;
+const PROTOCOL_VERSION: u32 = 2;
 const MAGIC: &str = "millrace-control";
 
 /// What tells two programs apart, part by part, so that a mismatch can be named.
@@ -48,6 +48,8 @@ pub struct Hello {
     pub job: Option<JobId>,
     /// The taskmanager and its data port.
     pub location: TaskManagerLocation,
+    /// Its name for people, which it keeps when it is started again.
+    pub resource_id: String,
     /// How many slots it offers.
     pub slots: u32,
     /// Its process id, for messages to a person.
@@ -63,12 +65,13 @@ impl Hello {
     pub fn new(
         job: Option<JobId>,
         location: TaskManagerLocation,
+        resource_id: String,
         slots: u32,
         fingerprint: Fingerprint,
         token: String,
     ) -> Self {
         let (magic, pid) = (MAGIC.to_string(), std::process::id());
-        Self { magic, protocol: PROTOCOL_VERSION, job, location, slots, pid, fingerprint, token }
+        Self { magic, protocol: PROTOCOL_VERSION, job, location, resource_id, slots, pid, fingerprint, token }
     }
 
     /// Refuses a peer of another protocol, job, program or cluster.
@@ -150,7 +153,7 @@ pub struct TaskManagerMetrics {
     pub tasks: Vec<(TaskId, u64, u64)>,
 }
 
-/// The identity of a new taskmanager process.
-pub fn new_taskmanager_id() -> TaskManagerId {
-    TaskManagerId(format!("tm-{}-{:08x}", std::process::id(), uuid::Uuid::new_v4().as_fields().0))
+/// The identity of a new taskmanager process: it begins with its resource id.
+pub fn new_taskmanager_id(resource_id: &str) -> TaskManagerId {
+    TaskManagerId(format!("{resource_id}-{:08x}", uuid::Uuid::new_v4().as_fields().0))
 }

@@ -32,6 +32,8 @@ pub struct TaskManagerSetup {
     pub backends: BackendRegistry,
     /// Who and where this is; the data port is bound.
     pub location: TaskManagerLocation,
+    /// Its name for people.
+    pub resource_id: String,
     /// The program's fingerprint.
     pub fingerprint: Fingerprint,
     /// The process's metrics.
@@ -59,6 +61,7 @@ pub async fn run(setup: TaskManagerSetup, data_port: std::net::TcpListener, mut 
         let hello = Hello::new(
             job,
             setup.location.clone(),
+            setup.resource_id.clone(),
             setup.settings.taskmanager.slots,
             setup.fingerprint.clone(),
             setup.settings.security_token.as_ref().map_or_else(String::new, |token| token.0.clone()),

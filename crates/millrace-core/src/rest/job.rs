@@ -194,6 +194,9 @@ pub struct JobDetails {
     /// The last recovery.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub last_recovery: Option<RecoveryDetails>,
+    /// What of the job lies in the store still although it was to be deleted, and why.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub left_behind: Option<String>,
 }
 
 /// A vertex of a job.
@@ -233,11 +236,11 @@ pub struct IoMetrics {
     pub write_records: u64,
 }
 
-/// How long a recovery took, from the failure to the first record, and where the time went. Milliseconds.
+/// How long a recovery took, until all tasks ran, and where the time went. Milliseconds.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub struct RecoveryDetails {
-    /// When the failure was noticed.
+    /// When the failure was noticed, or the new jobmanager's process started.
     pub timestamp: u64,
     /// All of it.
     pub duration: u64,
@@ -246,12 +249,18 @@ pub struct RecoveryDetails {
     /// The checkpoint that was restored.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub restored_checkpoint: Option<u64>,
+    /// What made it necessary: a failure's message, or that the jobmanager was started again.
+    #[serde(default)]
+    pub cause: String,
+    /// The resource id of the taskmanager whose loss was the cause.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub taskmanager: Option<String>,
 }
 
 /// A phase of a recovery.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RecoveryPhase {
-    /// `detect`, `cancel`, `allocate`, `fetch`, `restore` or `first-record`.
+    /// `cancel-and-allocate` (of a new jobmanager `take-over` and `allocate`), `fetch-metadata-and-splits`, `restore`.
     pub name: String,
     /// How long it took.
     pub duration: u64,

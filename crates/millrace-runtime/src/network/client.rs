@@ -1,8 +1,11 @@
 //! The producing end of a connection.
 
-use std::sync::{
-    Arc, Condvar, Mutex, MutexGuard, PoisonError,
-    atomic::{AtomicBool, Ordering},
+use std::{
+    sync::{
+        Arc, Condvar, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
 };
 
 use bytes::Bytes;
@@ -27,6 +30,9 @@ use crate::{
         gate::{Gate, Pushed},
     },
 };
+
+/// How long it may take until somebody answers: nobody does for the address of a pod that is gone.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// A connection to a consuming taskmanager, shared by all channels of an attempt that lead there. It ends when the last
 /// of them is dropped.
@@ -289,7 +295,9 @@ impl ConnectionRun {
 
     async fn establish(&self) -> Result<(Source, Sink), String> {
         let address = &self.to.data_address;
-        let socket = TcpStream::connect(address).await.map_err(|error| format!("{address}: {error}"))?;
+        let connected = tokio::time::timeout(CONNECT_TIMEOUT, TcpStream::connect(address)).await;
+        let socket = connected.map_err(|_| format!("{address}: no answer within {CONNECT_TIMEOUT:?}"))?;
+        let socket = socket.map_err(|error| format!("{address}: {error}"))?;
         let (mut source, mut sink) = io::framed(socket, &self.settings)?;
         io::send(&mut sink, &Frame::Hello(self.hello.clone())).await?;
         match io::next(&mut source).await? {

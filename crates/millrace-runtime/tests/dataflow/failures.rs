@@ -156,6 +156,23 @@ fn an_unreachable_consumer_fails_its_producer() {
 }
 
 #[test]
+fn a_consumer_that_never_answers_does_not_keep_its_producer_from_being_cancelled() {
+    let numbers = Numbers::new(1);
+    let graph = Builder::source(&numbers, 1).then(Partitioning::Forward, "map", 1, Map::factory()).build();
+    let mut cluster = Cluster::with_network(2, |settings| settings.connect_timeout = Duration::from_secs(3600));
+    // The kernel takes connections, and what is sent; nobody reads it.
+    let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = silent.local_addr().unwrap().to_string();
+    cluster.run(&graph, |spec| {
+        numbered(spec);
+        spec.consumers.iter_mut().flatten().for_each(|consumer| consumer.data_address = address.clone());
+    });
+    until("the source waits", || cluster.handles[&task(0, 0)].metrics().snapshot().backpressured_ms > 0);
+    cluster.cancel();
+    cluster.each("was cancelled", |event| matches!(event, TaskEvent::Canceled));
+}
+
+#[test]
 fn a_record_larger_than_a_frame_is_the_users_error() {
     let numbers = Numbers::with_ballast(1, 5000);
     let graph = Builder::source(&numbers, 1).then(Partitioning::Forward, "map", 1, Map::factory()).build();

@@ -89,7 +89,8 @@ pub enum LogBody {
     Generation(GenerationRecord),
     /// A checkpoint is complete.
     Checkpoint(CheckpointRecord),
-    /// The job has ended and is not run again. Nothing follows.
+    /// The job has ended and is not run again. Nothing follows, unless it
+    /// [failed and is deployed anew](TerminalRecord::is_taken_up_by).
     Terminal(TerminalRecord),
 }
 
@@ -126,6 +127,22 @@ pub struct TerminalRecord {
     /// Whether its checkpoints are kept. Where they are not, their entries are void from here on, and their files are
     /// deleted next.
     pub checkpoints_retained: bool,
+    /// The deployment that it ended under. Only a failed job's matters, and an entry without it is one of deployment 0.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub deployment: u64,
+}
+
+fn is_zero(number: &u64) -> bool {
+    *number == 0
+}
+
+impl TerminalRecord {
+    /// Whether a jobmanager of this deployment goes on with the job all the same: one that failed for good is given
+    /// another chance by a later deployment, since what it failed on may be mended. A job that finished or was
+    /// cancelled is never run again.
+    pub fn is_taken_up_by(&self, deployment: u64) -> bool {
+        matches!(self.result, TerminalResult::Failed { .. }) && deployment > self.deployment
+    }
 }
 
 /// The results that end a job for good.
@@ -273,13 +290,17 @@ pub(crate) mod tests {
         }
     }
 
-    fn bodies() -> [LogBody; 4] {
+    fn bodies() -> [LogBody; 5] {
         let failed = TerminalResult::Failed { error: Error::user("record \"x\" is no number") };
+        let end = |result: &TerminalResult, checkpoints_retained, deployment| {
+            LogBody::Terminal(TerminalRecord { result: result.clone(), checkpoints_retained, deployment })
+        };
         [
             LogBody::Generation(GenerationRecord { owner: "host-1/4711".to_string() }),
             LogBody::Checkpoint(record(5)),
-            LogBody::Terminal(TerminalRecord { result: TerminalResult::Finished, checkpoints_retained: false }),
-            LogBody::Terminal(TerminalRecord { result: failed, checkpoints_retained: true }),
+            end(&TerminalResult::Finished, false, 0),
+            end(&failed, true, 0),
+            end(&failed, true, 7),
         ]
     }
 

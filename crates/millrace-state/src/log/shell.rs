@@ -50,6 +50,9 @@ pub enum LogError {
         /// The other's generation.
         generation: Generation,
     },
+    /// The job was deleted from the store. This one must stop and leave everything as it is.
+    #[error("the job was deleted: its log is gone")]
+    Removed,
     /// The job has ended already.
     #[error("the job has ended already")]
     Ended(TerminalRecord),
@@ -76,10 +79,10 @@ impl JobLog {
     }
 
     /// Becomes the job's only jobmanager: reads the log and appends the next generation. `owner` tells people who
-    /// that is.
-    pub async fn claim(&mut self, owner: &str) -> Result<Claim, LogError> {
+    /// that is; a `deployment` above the one that a job failed under for good takes it up again.
+    pub async fn claim(&mut self, owner: &str, deployment: u64) -> Result<Claim, LogError> {
         let (writer, owner) = (WriterId::random(), owner.to_string());
-        match self.run(Command::ClaimGeneration { writer, owner, now_ms: now_ms() }).await? {
+        match self.run(Command::ClaimGeneration { writer, owner, deployment, now_ms: now_ms() }).await? {
             Outcome::Claimed { generation } => Ok(Claim::Leader(generation)),
             Outcome::Ended(record) => Ok(Claim::Ended(record)),
             other => Err(failed(other)),
@@ -207,6 +210,7 @@ fn now_ms() -> u64 {
 fn failed(outcome: Outcome) -> LogError {
     match outcome {
         Outcome::Fenced { generation } => LogError::Fenced { generation },
+        Outcome::Removed => LogError::Removed,
         Outcome::Ended(record) => LogError::Ended(record),
         Outcome::Refused(error) | Outcome::GaveUp(error) => LogError::Failed(error),
         other => LogError::Failed(Error::internal(format!("the log's protocol answered out of turn: {other:?}"))),

@@ -17,24 +17,35 @@ pub(super) fn explain(error: &object_store::Error) -> Explanation {
     };
     let setting = |text: &str| Explanation { text: text.to_string(), is_setting: true };
     match element(&full, "Code") {
-        Some("NoSuchBucket") => return setting("the bucket does not exist"),
-        Some("InvalidAccessKeyId") => return setting("wrong credentials: the store does not know the access key"),
+        Some("NoSuchBucket") => {
+            return setting("the bucket does not exist: create it, or set state.checkpoints.dir to one that does");
+        }
+        Some("InvalidAccessKeyId") => {
+            return setting("wrong credentials: the store does not know the access key (s3.access-key)");
+        }
         Some("SignatureDoesNotMatch") => {
-            return setting("wrong credentials: the secret key does not belong to the access key");
+            return setting("wrong credentials: the secret key (s3.secret-key) does not belong to the access key");
+        }
+        Some("AuthorizationHeaderMalformed" | "PermanentRedirect") => {
+            return setting("the bucket is in another region: set s3.region to it");
         }
         Some("ExpiredToken" | "InvalidToken") => return setting("wrong credentials: the session token is not valid"),
-        Some("AccessDenied") => return setting("access denied: the credentials don't allow this"),
+        Some("AccessDenied") => return setting("access denied: the credentials (s3.access-key) don't allow this"),
         _ => {}
     }
     match error {
         object_store::Error::PermissionDenied { .. } if full.contains("403") => {
-            setting("access denied: the credentials are wrong or don't allow this")
+            setting("access denied: the credentials (s3.access-key) are wrong or don't allow this")
         }
         object_store::Error::Unauthenticated { .. } => setting("access denied: the credentials are not accepted"),
         object_store::Error::PermissionDenied { .. }
         | object_store::Error::NotImplemented { .. }
         | object_store::Error::NotSupported { .. }
         | object_store::Error::InvalidPath { .. } => Explanation { text: full, is_setting: true },
+        _ if full.contains("invalid peer certificate") => setting(
+            "the server's certificate is not signed by an authority that is trusted here: set s3.ssl.ca-bundle to a \
+             PEM file with the one that signed it",
+        ),
         _ if full.contains("169.254.169.254") => setting(
             "no credentials: none are set, in the environment or in the profile, and this machine has none of its own",
         ),
@@ -87,7 +98,9 @@ mod tests {
     #[test]
     fn a_wrong_setting_is_the_users_at_the_start_and_may_pass_later() {
         let error = answer("<Code>AccessDenied</Code>");
-        assert_eq!(start_error("x", &error), Error::invalid("x: access denied: the credentials don't allow this"));
+        let start = start_error("x", &error);
+        assert!(start.message.starts_with("x: access denied: the credentials"), "{start}");
+        assert_eq!((start.domain, start.retryable), (ErrorDomain::User, false));
         let later = store_error("x", &error);
         assert_eq!((later.domain, later.retryable), (ErrorDomain::External, true));
     }

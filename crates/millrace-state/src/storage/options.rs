@@ -1,6 +1,6 @@
 //! How a checkpoint store is reached.
 
-use std::{fmt, time::Duration};
+use std::{fmt, path::PathBuf, time::Duration};
 
 /// A text that must not be shown: `Debug` hides it, and there is no `Display`.
 #[derive(Clone, PartialEq, Eq)]
@@ -47,6 +47,8 @@ pub struct StorageOptions {
     pub s3_session_token: Option<Secret>,
     /// The profile to take credentials and region from; `None` for `AWS_PROFILE` or `default`.
     pub s3_profile: Option<String>,
+    /// A PEM file with certificates of authorities that are trusted besides those of the system.
+    pub s3_ca_bundle: Option<PathBuf>,
     /// Whether the bucket's name stands in the URL's path (`true`, what most servers that are not Amazon's need) or in
     /// its host name.
     pub s3_path_style: bool,
@@ -67,6 +69,7 @@ impl Default for StorageOptions {
             s3_secret_key: None,
             s3_session_token: None,
             s3_profile: None,
+            s3_ca_bundle: None,
             s3_path_style: true,
             connect_timeout: Duration::from_secs(5),
             request_timeout: Duration::from_secs(30),

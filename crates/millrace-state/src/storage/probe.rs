@@ -1,6 +1,7 @@
 //! Proof that a store has what the log stands on.
 
 use bytes::Bytes;
+use futures::TryStreamExt;
 use millrace_core::{Error, Result};
 use object_store::{Error as StoreError, ObjectStoreExt};
 
@@ -13,17 +14,21 @@ impl CheckpointStorage {
         let name = format!(".probe-{}", uuid::Uuid::new_v4().simple());
         let path = self.inner.place.prefix.clone().join(name);
         let uri = &self.inner.uri;
-        let explained = |error: StoreError| start_error(format!("checkpoint directory {uri} can't be used"), &error);
+        let explained = |error: StoreError| start_error(format!("checkpoint storage {uri}"), &error);
         let create = |text: &'static [u8]| self.try_create(&path, Bytes::from_static(text));
         let (first, second) = (b"first", b"second");
         // A conflict on a name that nobody else has is the answer to a repeated request.
         create(first).await.map_err(explained)?;
         let conflict = create(second).await.map_err(explained)?;
         let kept = self.bounded(async { self.store().get(&path).await?.bytes().await }).await.map_err(explained)?;
-        self.delete(&path).await?;
+        // What a running job needs as well: where it is not allowed, better to say so now.
+        self.bounded(self.store().delete(&path)).await.map_err(explained)?;
+        self.bounded(async { self.store().list(Some(&self.inner.place.prefix)).try_next().await })
+            .await
+            .map_err(explained)?;
         if conflict != Created::Exists || kept.as_ref() != first {
             return Err(Error::invalid(format!(
-                "checkpoint directory {uri} can't be used: the store does not refuse to create what exists \
+                "checkpoint storage {uri}: the store does not refuse to create what exists \
                  (If-None-Match on S3, hard links on a file system), and without that two jobmanagers could write \
                  over each other. Use another store, or a newer version of it"
             )));

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use millrace_core::{Error, Result};
 use object_store::{
-    BackoffConfig, ClientOptions, RetryConfig,
+    BackoffConfig, Certificate, ClientOptions, RetryConfig,
     aws::{AmazonS3, AmazonS3Builder, AmazonS3ConfigKey},
 };
 
@@ -35,9 +35,7 @@ fn configure(
         (None, Some(_)) => return Err(Error::invalid("s3.secret-key is set, but s3.access-key is not")),
     };
     let mut builder = AmazonS3Builder::new().with_bucket_name(bucket).with_retry(retry(options));
-    builder = builder.with_client_options(
-        ClientOptions::new().with_connect_timeout(options.connect_timeout).with_timeout(options.request_timeout),
-    );
+    builder = builder.with_client_options(client(options)?);
     for (name, value) in variables.filter(|(name, _)| name.starts_with("AWS_")) {
         match name.to_ascii_lowercase().parse::<AmazonS3ConfigKey>() {
             Ok(AmazonS3ConfigKey::Bucket) | Err(_) => {}
@@ -96,6 +94,21 @@ fn with_endpoint(builder: AmazonS3Builder, bucket: &str, options: &StorageOption
         _ => endpoint,
     };
     builder.with_config(AmazonS3ConfigKey::S3Endpoint, endpoint).with_allow_http(allow_http)
+}
+
+fn client(options: &StorageOptions) -> Result<ClientOptions> {
+    let client =
+        ClientOptions::new().with_connect_timeout(options.connect_timeout).with_timeout(options.request_timeout);
+    let Some(path) = &options.s3_ca_bundle else {
+        return Ok(client);
+    };
+    let wrong = |why: String| Error::invalid(format!("s3.ssl.ca-bundle: {} {why}", path.display()));
+    let pem = std::fs::read(path).map_err(|error| wrong(format!("can't be read: {error}")))?;
+    let bundle = Certificate::from_pem_bundle(&pem).map_err(|error| wrong(format!("is no PEM file: {error}")))?;
+    if bundle.is_empty() {
+        return Err(wrong("holds no certificate: name a PEM file with \"BEGIN CERTIFICATE\" in it".to_string()));
+    }
+    Ok(bundle.into_iter().fold(client, ClientOptions::with_root_certificate))
 }
 
 fn retry(options: &StorageOptions) -> RetryConfig {
@@ -179,6 +192,19 @@ mod tests {
         assert_eq!(endpoint(true, &[]).as_deref(), Some("http://minio:9000"));
         assert_eq!(endpoint(false, &[]).as_deref(), Some("http://bucket.minio:9000"));
         assert_eq!(endpoint(true, &[("AWS_ENDPOINT_URL", "http://env:1")]).as_deref(), Some("http://env:1"));
+    }
+
+    #[test]
+    fn a_bundle_without_a_certificate_is_refused_by_name() {
+        let dir = tempfile::tempdir().unwrap();
+        let (empty, absent) = (dir.path().join("empty.pem"), dir.path().join("absent.pem"));
+        std::fs::write(&empty, "no certificate").unwrap();
+        for (path, why) in [(empty, "holds no certificate"), (absent, "can't be read")] {
+            let options = StorageOptions { s3_ca_bundle: Some(path.clone()), ..StorageOptions::default() };
+            let error = configure("bucket", &options, &|_| None, std::iter::empty()).unwrap_err();
+            assert!(error.message.contains(&format!("s3.ssl.ca-bundle: {} {why}", path.display())), "{error}");
+            assert!(!error.retryable);
+        }
     }
 
     #[test]

@@ -52,7 +52,7 @@ async fn files(storage: &CheckpointStorage) -> Vec<String> {
 
 async fn leader(storage: &CheckpointStorage) -> JobLog {
     let mut log = JobLog::open(storage, JOB, RetryPolicy::NEVER);
-    assert!(matches!(log.claim("test").await.unwrap(), Claim::Leader(_)));
+    assert!(matches!(log.claim("test", 0).await.unwrap(), Claim::Leader(_)));
     log
 }
 
@@ -225,12 +225,12 @@ async fn an_ended_job_keeps_its_log_until_all_of_it_is_deleted() {
     for (_dir, storage) in all() {
         let mut log = leader(&storage).await;
         log.append_checkpoint(written(&storage, 1).await, 3).await.unwrap();
-        let end = TerminalRecord { result: TerminalResult::Canceled, checkpoints_retained: false };
+        let end = TerminalRecord { result: TerminalResult::Canceled, checkpoints_retained: false, deployment: 0 };
         log.append_terminal(end.clone()).await.unwrap();
         storage.delete_checkpoints(JOB).await.unwrap();
         assert!(files(&storage).await.iter().all(|file| file.starts_with("log/")));
         let mut next = JobLog::open(&storage, JOB, RetryPolicy::NEVER);
-        assert_eq!(next.claim("next").await.unwrap(), Claim::Ended(end));
+        assert_eq!(next.claim("next", 0).await.unwrap(), Claim::Ended(end));
         storage.delete_job(JOB).await.unwrap();
         assert_eq!(files(&storage).await, Vec::<String>::new());
     }
@@ -258,7 +258,11 @@ async fn the_log_works_over_a_store() {
         assert_eq!(first.assert_still_leader().await.unwrap_err(), fenced);
         assert_eq!(
             first
-                .append_terminal(TerminalRecord { result: TerminalResult::Finished, checkpoints_retained: true })
+                .append_terminal(TerminalRecord {
+                    result: TerminalResult::Finished,
+                    checkpoints_retained: true,
+                    deployment: 0
+                })
                 .await
                 .unwrap_err(),
             fenced

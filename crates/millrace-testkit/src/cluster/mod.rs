@@ -23,6 +23,7 @@ mod state;
 use std::{
     os::unix::process::ExitStatusExt,
     path::{Path, PathBuf},
+    process::ExitStatus,
     thread,
     time::{Duration, Instant},
 };
@@ -33,7 +34,7 @@ use millrace_core::{
 };
 use serde::{Deserialize, de::DeserializeOwned};
 
-use crate::services::process::ManagedProcess;
+use crate::services::process::{ManagedProcess, Signal};
 
 pub use error::{Error, Result};
 pub use programs::program;
@@ -132,6 +133,44 @@ impl JobCluster {
         self.jobmanager.kill()?;
         (self.jobmanager, self.announcement) = self.launcher.jobmanager()?;
         Ok(())
+    }
+
+    /// Sets a configuration key for all processes that are started from now on.
+    pub fn set(&mut self, key: &str, value: &str) {
+        self.launcher.spec.config.push((key.to_owned(), value.to_owned()));
+    }
+
+    /// Sends the jobmanager a signal, waits for its end and returns how it ended and how long that took.
+    pub fn end_jobmanager(&mut self, signal: Signal) -> Result<(ExitStatus, Duration)> {
+        end_by(&mut self.jobmanager, signal)
+    }
+
+    /// Sends a taskmanager a signal, waits for its end and returns how it ended and how long that took.
+    pub fn end_taskmanager(&mut self, index: usize, signal: Signal) -> Result<(ExitStatus, Duration)> {
+        end_by(&mut self.taskmanagers[index], signal)
+    }
+
+    /// Waits until the jobmanager has ended by itself; what it wrote to its standard error.
+    pub fn wait_jobmanager_end(&mut self) -> Result<(ExitStatus, String)> {
+        let status = self.jobmanager.wait_timeout(PATIENCE)?;
+        let status = status.ok_or_else(|| self.timed_out("end of the jobmanager"))?;
+        Ok((status, self.jobmanager.stderr()))
+    }
+
+    /// Waits until a taskmanager has ended by itself.
+    pub fn wait_taskmanager_end(&mut self, index: usize) -> Result<ExitStatus> {
+        let status = self.taskmanagers[index].wait_timeout(PATIENCE)?;
+        status.ok_or_else(|| self.timed_out("end of a taskmanager"))
+    }
+
+    /// Whether the jobmanager's process is there.
+    pub fn jobmanager_is_alive(&mut self) -> bool {
+        self.jobmanager.is_alive()
+    }
+
+    fn timed_out(&self, awaited: &str) -> Error {
+        let (awaited, last) = (awaited.to_owned(), "still running".to_owned());
+        Error::TimedOut { awaited, limit: PATIENCE, last, logs: self.tails() }
     }
 
     /// Stops a taskmanager from running (SIGSTOP).
@@ -268,6 +307,12 @@ impl JobCluster {
         self.rest.send(reqwest::Method::PATCH, &self.announcement.rest_address, &path).map(drop)
     }
 
+    /// Asks the jobmanager to end the job and to delete all that the store has of it.
+    pub fn delete(&self) -> Result<()> {
+        let path = format!("/jobs/{}", self.job());
+        self.rest.send(reqwest::Method::DELETE, &self.announcement.rest_address, &path).map(drop)
+    }
+
     /// Asks the jobmanager to end the job with a final checkpoint.
     pub fn stop(&self) -> Result<()> {
         let path = format!("/jobs/{}/stop", self.job());
@@ -317,6 +362,20 @@ fn kill_running(process: &mut ManagedProcess) -> Result<()> {
     let signal = status.and_then(|status| status.signal());
     assert_eq!(signal, Some(KILLED), "process {} ended by itself ({status:?}) before it was killed", process.pid());
     Ok(())
+}
+
+fn end_by(process: &mut ManagedProcess, signal: Signal) -> Result<(ExitStatus, Duration)> {
+    let start = Instant::now();
+    process.signal(signal)?;
+    match process.wait_timeout(PATIENCE)? {
+        Some(status) => Ok((status, start.elapsed())),
+        None => Err(Error::TimedOut {
+            awaited: format!("end of process {} by {signal:?}", process.pid()),
+            limit: PATIENCE,
+            last: "it runs".to_owned(),
+            logs: tail("it", "log", &process.stderr()),
+        }),
+    }
 }
 
 fn tail(name: &str, what: &str, text: &str) -> String {

@@ -2,6 +2,8 @@
 
 use std::fs;
 use std::io;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::ops::Deref;
 use std::path::PathBuf;
 use std::process::Command;
 use std::sync::OnceLock;
@@ -22,7 +24,7 @@ const START_LIMIT: Duration = Duration::from_secs(60);
 const ASK_LIMIT: Duration = Duration::from_secs(2);
 const STOP_LIMIT: Duration = Duration::from_secs(30);
 
-/// A MinIO server on a port, with credentials and a data folder of its own.
+/// A MinIO server on a port, with credentials and a data folder of its own. It is a [`MinioClient`] of itself.
 #[derive(Debug)]
 pub struct Minio {
     // Dropped in this order: the process ends before its folder goes.
@@ -31,29 +33,49 @@ pub struct Minio {
     settings: Settings,
 }
 
+/// What a client needs to know. It outlives a server that is restarted where it was.
+#[derive(Clone, Debug)]
+pub struct MinioClient {
+    endpoint: String,
+    access_key: String,
+    secret_key: String,
+}
+
 /// What stays the same when the server is started again.
 #[derive(Debug)]
 struct Settings {
     program: PathBuf,
-    port: u16,
-    access_key: String,
-    secret_key: String,
+    address: SocketAddr,
+    client: MinioClient,
     starts: u32,
 }
 
+impl Deref for Minio {
+    type Target = MinioClient;
+
+    fn deref(&self) -> &MinioClient {
+        &self.settings.client
+    }
+}
+
 impl Minio {
-    /// Starts a server and waits until it is ready.
+    /// Starts a server on a loopback port and waits until it is ready.
     pub fn start() -> Result<Self> {
+        Self::start_on(Ipv4Addr::LOCALHOST.into())
+    }
+
+    /// The same on another address of this machine, for clients that are not on it.
+    pub fn start_on(host: IpAddr) -> Result<Self> {
         let program = installed("MinIO", "MILLRACE_MINIO_BIN", "minio/minio", "scripts/fetch-minio.sh")?;
         let dir = WorkDir::new("minio")?;
-        let reserved = ReservedPort::new();
-        let mut settings = Settings {
-            program,
-            port: reserved.port(),
+        let reserved = ReservedPort::on(host);
+        let address = SocketAddr::new(host, reserved.port());
+        let client = MinioClient {
+            endpoint: format!("http://{address}"),
             access_key: format!("access-{}", random()),
             secret_key: format!("secret-{}", random()),
-            starts: 0,
         };
+        let mut settings = Settings { program, address, client, starts: 0 };
         reserved.release();
         let process = settings.launch(&dir)?;
         Ok(Self { process, dir, settings })
@@ -69,42 +91,9 @@ impl Minio {
         SHARED.get_or_init(|| Self::start().unwrap_or_else(|error| panic!("{error}")))
     }
 
-    /// The URL that an S3 client is given; buckets are addressed path style.
-    pub fn endpoint(&self) -> String {
-        self.settings.endpoint()
-    }
-
-    /// The settings of a client for one bucket.
-    pub fn client(&self, bucket: &str) -> AmazonS3Builder {
-        self.settings.client(bucket)
-    }
-
-    /// The access key of the only user.
-    pub fn access_key(&self) -> &str {
-        &self.settings.access_key
-    }
-
-    /// That user's secret.
-    pub fn secret_key(&self) -> &str {
-        &self.settings.secret_key
-    }
-
     /// Makes a bucket. With one drive, a folder on it is a bucket.
     pub fn create_bucket(&self, name: &str) -> Result<()> {
         fs::create_dir(self.dir.path().join("data").join(name)).map_err(io_error(format!("creating bucket {name}")))
-    }
-
-    /// The paths of all objects in a bucket, in order.
-    pub fn objects(&self, bucket: &str) -> Result<Vec<String>> {
-        let client = self.client(bucket).build().expect("the settings are complete");
-        let listed = on_own_thread(async move {
-            let objects: Vec<_> = client.list(None).try_collect().await?;
-            Ok::<_, object_store::Error>(objects)
-        });
-        let listed = listed.map_err(|error| io_error(format!("listing bucket {bucket}"))(io::Error::other(error)));
-        let mut paths: Vec<_> = listed?.into_iter().map(|object| object.location.to_string()).collect();
-        paths.sort();
-        Ok(paths)
     }
 
     /// Ends the server with SIGTERM and waits until it is gone.
@@ -141,6 +130,46 @@ impl Minio {
     }
 }
 
+impl MinioClient {
+    /// The URL that an S3 client is given; buckets are addressed path style.
+    pub fn endpoint(&self) -> String {
+        self.endpoint.clone()
+    }
+
+    /// The access key of the only user.
+    pub fn access_key(&self) -> &str {
+        &self.access_key
+    }
+
+    /// That user's secret.
+    pub fn secret_key(&self) -> &str {
+        &self.secret_key
+    }
+
+    /// The settings of a client for one bucket.
+    pub fn client(&self, bucket: &str) -> AmazonS3Builder {
+        AmazonS3Builder::new()
+            .with_endpoint(&self.endpoint)
+            .with_allow_http(true)
+            .with_access_key_id(&self.access_key)
+            .with_secret_access_key(&self.secret_key)
+            .with_bucket_name(bucket)
+    }
+
+    /// The paths of all objects in a bucket, in order.
+    pub fn objects(&self, bucket: &str) -> Result<Vec<String>> {
+        let client = self.client(bucket).build().expect("the settings are complete");
+        let listed = on_own_thread(async move {
+            let objects: Vec<_> = client.list(None).try_collect().await?;
+            Ok::<_, object_store::Error>(objects)
+        });
+        let listed = listed.map_err(|error| io_error(format!("listing bucket {bucket}"))(io::Error::other(error)));
+        let mut paths: Vec<_> = listed?.into_iter().map(|object| object.location.to_string()).collect();
+        paths.sort();
+        Ok(paths)
+    }
+}
+
 impl Settings {
     fn launch(&mut self, dir: &WorkDir) -> Result<ManagedProcess> {
         self.starts += 1;
@@ -148,12 +177,12 @@ impl Settings {
         command
             .arg("server")
             .arg(dir.path().join("data"))
-            .args(["--address", &format!("127.0.0.1:{}", self.port)])
+            .args(["--address", &self.address.to_string()])
             // else it makes a folder in the user's home
             .arg("--certs-dir")
             .arg(dir.path().join("certs"))
-            .env("MINIO_ROOT_USER", &self.access_key)
-            .env("MINIO_ROOT_PASSWORD", &self.secret_key)
+            .env("MINIO_ROOT_USER", self.client.access_key())
+            .env("MINIO_ROOT_PASSWORD", self.client.secret_key())
             .env("MINIO_BROWSER", "off")
             .env("MINIO_UPDATE", "off");
         let mut process = ManagedProcess::spawn(&format!("minio-{}", self.starts), &command, dir.path())?;
@@ -161,23 +190,11 @@ impl Settings {
         Ok(process)
     }
 
-    fn endpoint(&self) -> String {
-        format!("http://127.0.0.1:{}", self.port)
-    }
-
-    fn client(&self, bucket: &str) -> AmazonS3Builder {
-        AmazonS3Builder::new()
-            .with_endpoint(self.endpoint())
-            .with_allow_http(true)
-            .with_access_key_id(&self.access_key)
-            .with_secret_access_key(&self.secret_key)
-            .with_bucket_name(bucket)
-    }
-
     /// Whether a signed request gets its proper answer. MinIO's own readiness
     /// check answers 200 before that, while users are still being loaded.
     fn is_ready(&self) -> bool {
         let client = self
+            .client
             .client("no-such-bucket")
             .with_retry(RetryConfig { max_retries: 0, ..RetryConfig::default() })
             .with_client_options(ClientOptions::new().with_allow_http(true).with_timeout(ASK_LIMIT))

@@ -1,6 +1,6 @@
-//! Free loopback ports for servers that are about to be started.
+//! Free ports for servers that are about to be started.
 
-use std::net::{Ipv4Addr, TcpListener};
+use std::net::{IpAddr, Ipv4Addr, TcpListener};
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU16, Ordering};
 
@@ -25,6 +25,14 @@ impl ReservedPort {
     /// # Panics
     /// When there is none left.
     pub fn new() -> Self {
+        Self::on(Ipv4Addr::LOCALHOST.into())
+    }
+
+    /// Finds and binds a free port of an address of this machine.
+    ///
+    /// # Panics
+    /// When there is none left, or the address is none of this machine's.
+    pub fn on(host: IpAddr) -> Self {
         // Processes start at random places, and a process never tries the same
         // port twice, so that two servers that start at once do not meet.
         static NEXT: OnceLock<AtomicU16> = OnceLock::new();
@@ -34,11 +42,11 @@ impl ReservedPort {
         });
         for _ in 0..COUNT {
             let port = FIRST + next.fetch_add(1, Ordering::Relaxed) % COUNT;
-            if let Ok(listener) = TcpListener::bind((Ipv4Addr::LOCALHOST, port)) {
+            if let Ok(listener) = TcpListener::bind((host, port)) {
                 return Self { listener, port };
             }
         }
-        panic!("no free port from {FIRST} on");
+        panic!("no free port of {host} from {FIRST} on");
     }
 
     /// The port's number, while it stays reserved.

@@ -219,7 +219,10 @@ fn result(noted: Option<&JobEnd>, end: &End) -> (String, u8) {
             (format!("job failed: {why}"), 1)
         }
         (_, End::Killed) => ("the job's processes were killed".to_string(), INTERRUPTED),
-        (Some(state), End::Exited { status, .. }) => (format!("the jobmanager gave the job up: {state} ({status})"), 1),
+        (Some(state), End::Exited { status, .. }) => {
+            let why = noted.and_then(|end| end.error.clone()).unwrap_or_else(|| format!("{state} ({status})"));
+            (format!("the jobmanager gave the job up: {why}"), 1)
+        }
         (None, End::Exited { status, .. }) => (format!("the jobmanager ended before the job did ({status})"), 1),
     };
     (text + &kept, code)
@@ -242,7 +245,10 @@ mod tests {
         let finished = noted(JobStatus::Finished, None, Some("file:///c/chk-3"));
         let canceled = noted(JobStatus::Canceled, None, None);
         let failed = noted(JobStatus::Failed, Some("map 2 panicked: x"), None);
+        let refused = noted(JobStatus::Suspended, Some("checkpoint storage s3://b: the bucket does not exist"), None);
+        let given_up = "the jobmanager gave the job up: checkpoint storage s3://b: the bucket does not exist";
         for (noted, end, text, code) in [
+            (Some(&refused), exited(false), given_up, 1),
             (Some(&finished), exited(false), "job finished; checkpoint kept at file:///c/chk-3", 0),
             (Some(&canceled), exited(false), "job cancelled", 3),
             (Some(&canceled), exited(true), "job cancelled", 130),

@@ -100,8 +100,14 @@ impl LogProtocol {
             Standing::Leader { at, .. } => Some(at),
             _ => None,
         };
+        // This incarnation's own first entry is deleted by nobody but who deletes the whole job: what is written after
+        // that must count for nothing, also by one that stood still meanwhile.
+        if newest <= own && generation_at.is_some_and(|at| !listed.contains(&at)) {
+            self.standing = Standing::Removed;
+            return done(Outcome::Removed);
+        }
         let known = self.view.entries().map(|entry| entry.position);
-        let missing = generation_at.into_iter().chain(known).chain([own]).find(|position| !listed.contains(position));
+        let missing = known.chain([own]).find(|position| !listed.contains(position));
         match missing {
             Some(position) if newest <= own => {
                 let gone = Error::external(format!(

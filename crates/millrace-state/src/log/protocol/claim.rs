@@ -11,8 +11,10 @@ use crate::log::{
 };
 
 /// What a claim has seen of the log so far. Entries never change, so that one that was read need not be read again.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Survey {
+    /// The deployment that is claimed for.
+    deployment: u64,
     listed: BTreeSet<u64>,
     read: BTreeMap<u64, LogEntry>,
     /// How many times in a row what was found made no sense while the newest entry stayed the same.
@@ -29,6 +31,10 @@ enum Next {
 }
 
 impl Survey {
+    pub(super) fn new(deployment: u64) -> Self {
+        Self { deployment, listed: BTreeSet::new(), read: BTreeMap::new(), refuted: 0 }
+    }
+
     /// What must be read next: first the newest entry, since its floor says what is valid at all.
     fn next(&self) -> Next {
         let Some(&newest_at) = self.listed.last() else {
@@ -38,6 +44,12 @@ impl Survey {
             return Next::Read(newest_at);
         };
         let valid = newest.floor..=newest_at;
+        if self.stands(newest) {
+            // The end is all that counts. What is missing below it was deleted by somebody who was about to delete it
+            // too, and was interrupted.
+            let unread = self.listed.range(valid).find(|position| !self.read.contains_key(position));
+            return unread.map_or(Next::Complete, |position| Next::Read(*position));
+        }
         // The loop ends at the first number that is not listed: a floor far below costs nothing.
         for position in std::iter::once(newest.generation_at).chain(valid) {
             if !self.listed.contains(&position) {
@@ -48,6 +60,11 @@ impl Survey {
             }
         }
         Next::Complete
+    }
+
+    /// Whether an entry is the end of the job, for this deployment too.
+    fn stands(&self, newest: &LogEntry) -> bool {
+        newest.terminal().is_some_and(|end| !end.is_taken_up_by(self.deployment))
     }
 
     /// The valid entries as a view, if they are one line of history.
@@ -74,7 +91,9 @@ fn check_follows(before: Option<&LogEntry>, entry: &LogEntry) -> Result<()> {
     let Some(before) = before else {
         return Ok(());
     };
-    if before.terminal().is_some() {
+    // Which deployment took a failed job up is not in the entry: nobody else writes behind its end.
+    let is_taken_up = is_generation && before.terminal().is_some_and(|end| end.is_taken_up_by(u64::MAX));
+    if before.terminal().is_some() && !is_taken_up {
         return refuse("an entry stands behind the job's end".to_string());
     }
     if entry.floor < before.floor {
@@ -166,17 +185,17 @@ impl LogProtocol {
         }
     }
 
-    /// The log is read: append the next generation, unless the job has ended.
+    /// The log is read: append the next generation, unless the job has ended, for this deployment too.
     fn claim_behind(&mut self, goal: Goal, view: LogView) -> Vec<Effect> {
         self.newest_checkpoint_at = view.entries().rev().find(|e| e.checkpoint().is_some()).map(|e| e.position);
         self.view = view;
-        if let Some(record) = self.view.terminal().cloned() {
+        let Goal::Claim { writer, owner, now_ms, survey } = &goal else {
+            return done(Outcome::Refused(Error::internal("the log's protocol claims for a claim only")));
+        };
+        if let Some(record) = self.view.terminal().filter(|end| !end.is_taken_up_by(survey.deployment)).cloned() {
             self.standing = Standing::Ended(record.clone());
             return done(Outcome::Ended(record));
         }
-        let Goal::Claim { writer, owner, now_ms, .. } = &goal else {
-            return done(Outcome::Refused(Error::internal("the log's protocol claims for a claim only")));
-        };
         let by = (self.view.generation().next(), self.view.last() + 1);
         let body = LogBody::Generation(GenerationRecord { owner: owner.clone() });
         let entry = self.next_entry(*writer, *now_ms, by, self.view.floor_of_generation(), body);

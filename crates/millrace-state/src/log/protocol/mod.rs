@@ -76,6 +76,9 @@ pub enum Command {
         writer: WriterId,
         /// Who claims, for people.
         owner: String,
+        /// The deployment of the job that it claims for: one that is higher than that of the entry goes on with a job
+        /// that failed for good.
+        deployment: u64,
         /// The time, for people.
         now_ms: u64,
     },
@@ -187,6 +190,9 @@ pub enum Outcome {
         /// The other's generation.
         generation: Generation,
     },
+    /// The entry with which this incarnation took over is gone, and nobody else's stands above it: the job was deleted.
+    /// This one must stop, and leave everything as it is.
+    Removed,
     /// The job has ended and must not be run.
     Ended(TerminalRecord),
     /// The log is damaged, or the operation makes no sense now; nothing was written.
@@ -219,6 +225,7 @@ enum Standing {
     Outside,
     Leader { generation: Generation, at: u64 },
     Fenced(Generation),
+    Removed,
     Ended(TerminalRecord),
 }
 
@@ -317,14 +324,15 @@ impl LogProtocol {
         }
         let leader = match &self.standing {
             Standing::Fenced(generation) => return done(Outcome::Fenced { generation: *generation }),
+            Standing::Removed => return done(Outcome::Removed),
             Standing::Ended(record) => return done(Outcome::Ended(record.clone())),
             Standing::Outside => false,
             Standing::Leader { .. } => true,
         };
         match command {
             Command::ClaimGeneration { .. } if leader => refuse("this incarnation has claimed its generation already"),
-            Command::ClaimGeneration { writer, owner, now_ms } => {
-                self.survey(Goal::Claim { writer, owner, now_ms, survey: Survey::default() }, 0)
+            Command::ClaimGeneration { writer, owner, deployment, now_ms } => {
+                self.survey(Goal::Claim { writer, owner, now_ms, survey: Survey::new(deployment) }, 0)
             }
             _ if !leader => refuse("no generation has been claimed"),
             Command::Append { writer, now_ms, body } => self.start_append(writer, now_ms, body),

@@ -41,6 +41,8 @@ struct Writer {
     next_writer: u128,
     waiting: Option<(RequestId, StoreOp)>,
     outcome: Option<Outcome>,
+    /// The deployment that it claims for.
+    deployment: u64,
     /// In a race: paused before this step.
     paused_until: u128,
 }
@@ -52,7 +54,11 @@ impl Writer {
 
     fn with(name: u128, checks: ProtocolChecks) -> Self {
         let protocol = LogProtocol::new(JOB, checks);
-        Self { protocol, next_writer: name << 64, waiting: None, outcome: None, paused_until: 0 }
+        Self { protocol, next_writer: name << 64, waiting: None, outcome: None, deployment: 0, paused_until: 0 }
+    }
+
+    fn of_deployment(name: u128, deployment: u64) -> Self {
+        Self { deployment, ..Self::new(name) }
     }
 
     fn step(&mut self, event: Event) {
@@ -74,8 +80,8 @@ impl Writer {
 
     fn start_claim(&mut self) {
         self.next_writer += 1;
-        let writer = WriterId(self.next_writer);
-        self.command(Command::ClaimGeneration { writer, owner: "test".to_string(), now_ms: 0 });
+        let (writer, deployment) = (WriterId(self.next_writer), self.deployment);
+        self.command(Command::ClaimGeneration { writer, owner: "test".to_string(), deployment, now_ms: 0 });
     }
 
     fn start_append(&mut self, body: Append) {
@@ -145,6 +151,11 @@ impl Writer {
 
 fn checkpoint(id: u64) -> Append {
     Append::Checkpoint { record: record(id), retain: 2 }
+}
+
+fn failed(deployment: u64) -> TerminalRecord {
+    let result = TerminalResult::Failed { error: Error::user("record \"x\" is no number") };
+    TerminalRecord { result, checkpoints_retained: true, deployment }
 }
 
 fn claimed(generation: u64) -> Outcome {
@@ -365,7 +376,7 @@ fn an_ended_job_is_not_claimed_again() {
         let mut writer = leader(1, &mut store);
         writer.append(1, &mut store);
         writer.append(2, &mut store);
-        let end = TerminalRecord { result: TerminalResult::Finished, checkpoints_retained };
+        let end = TerminalRecord { result: TerminalResult::Finished, checkpoints_retained, deployment: 0 };
         writer.start_append(Append::Terminal(end.clone()));
         let released: &[u64] = if checkpoints_retained { &[] } else { &[1, 2] };
         assert_eq!(writer.finish(&mut store), appended(4, released));
@@ -374,23 +385,104 @@ fn an_ended_job_is_not_claimed_again() {
         // The newest entries of the generation, of a checkpoint, and the end always stay.
         let kept: &[u64] = if checkpoints_retained { &[1, 2, 3, 4] } else { &[1, 3, 4] };
         assert_eq!(store.0.keys().copied().collect::<Vec<_>>(), kept);
-        let mut next = Writer::new(2);
+        let mut next = Writer::of_deployment(2, 9);
         assert_eq!(next.claim(&mut store), Outcome::Ended(end));
         assert_eq!(store.0.keys().copied().collect::<Vec<_>>(), kept);
     }
 }
 
 #[test]
-fn a_log_that_vanishes_is_noticed_and_may_come_back() {
+fn a_job_that_failed_is_taken_up_by_a_higher_deployment_alone() {
     let mut store = Store::default();
     let mut writer = leader(1, &mut store);
     writer.append(1, &mut store);
-    let kept = std::mem::take(&mut store.0);
+    writer.append(2, &mut store);
+    writer.start_append(Append::Terminal(failed(4)));
+    assert_eq!(writer.finish(&mut store), appended(4, &[]));
+    for not_above in [0, 3, 4] {
+        assert_eq!(Writer::of_deployment(2, not_above).claim(&mut store), Outcome::Ended(failed(4)));
+    }
+    let mut next = Writer::of_deployment(3, 5);
+    assert_eq!(next.claim(&mut store), claimed(2));
+    assert_eq!(next.retained(), [1, 2]);
+    // Whoever ended it is fenced, and the job goes on as any other: the end is history.
+    assert_eq!(writer.append(3, &mut store), Outcome::Ended(failed(4)));
+    assert_eq!(next.append(3, &mut store), appended(6, &[1]));
+    next.trim(&mut store);
+    assert_eq!(store.0.keys().copied().collect::<Vec<_>>(), [3, 4, 5, 6]);
+    let mut restarted = Writer::of_deployment(4, 5);
+    assert_eq!(restarted.claim(&mut store), claimed(3));
+    assert_eq!(restarted.retained(), [2, 3]);
+    restarted.start_append(Append::Terminal(failed(5)));
+    restarted.finish(&mut store);
+    assert_eq!(Writer::of_deployment(5, 5).claim(&mut store), Outcome::Ended(failed(5)));
+}
+
+/// Whoever deletes a job deletes its entries from the oldest on. What is left by one that was killed meanwhile says
+/// that the job has ended, until nothing is left.
+#[test]
+fn half_a_log_with_an_end_says_that_the_job_has_ended() {
+    let canceled = TerminalRecord { result: TerminalResult::Canceled, checkpoints_retained: false, deployment: 0 };
+    let ends = [failed(0), canceled];
+    for end in ends {
+        let mut store = Store::default();
+        let mut writer = leader(1, &mut store);
+        writer.append(1, &mut store);
+        let mut second = leader(2, &mut store);
+        second.append(2, &mut store);
+        second.start_append(Append::Terminal(end.clone()));
+        second.finish(&mut store);
+        while store.0.len() > 1 {
+            store.0.pop_first();
+            assert_eq!(Writer::new(3).claim(&mut store), Outcome::Ended(end.clone()), "{:?}", store.entries());
+        }
+    }
+    // For one that would go on with the job it is damaged.
+    let mut store = Store::default();
+    let mut writer = leader(1, &mut store);
+    writer.append(1, &mut store);
+    writer.start_append(Append::Terminal(failed(0)));
+    writer.finish(&mut store);
+    store.0.remove(&1);
+    assert!(matches!(Writer::of_deployment(2, 1).claim(&mut store), Outcome::Refused(_)));
+}
+
+#[test]
+fn an_entry_that_vanishes_is_noticed_and_may_come_back() {
+    let mut store = Store::default();
+    let mut writer = leader(1, &mut store);
+    writer.append(1, &mut store);
+    let kept = store.0.remove(&2).unwrap();
     assert!(matches!(writer.check(&mut store), Outcome::GaveUp(error) if error.message.contains("gone")));
-    // An entry that gets into the empty directory is no success.
     assert!(matches!(writer.append(2, &mut store), Outcome::GaveUp(_)));
-    store.0 = kept;
+    store.0.insert(2, kept);
     assert_eq!(writer.append(2, &mut store), appended(3, &[]));
+}
+
+/// Two jobmanagers, the first of which stands still while a user deletes the job at the second.
+#[test]
+fn who_wakes_after_its_job_was_deleted_stops() {
+    for paused_in in 0..3 {
+        let mut store = Store::default();
+        let mut first = leader(1, &mut store);
+        first.append(1, &mut store);
+        match paused_in {
+            0 => {}
+            1 => {
+                first.start_append(checkpoint(2));
+                first.until_create(&mut store);
+            }
+            _ => first.command(Command::Trim),
+        }
+        leader(2, &mut store);
+        store.0.clear();
+        if first.is_busy() {
+            assert_eq!(first.finish(&mut store), Outcome::Removed);
+        }
+        // Also when it tries again.
+        assert_eq!(first.check(&mut store), Outcome::Removed);
+        assert_eq!(first.append(3, &mut store), Outcome::Removed);
+    }
 }
 
 #[test]

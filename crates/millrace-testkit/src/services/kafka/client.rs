@@ -11,11 +11,10 @@ use rdkafka::client::{ClientContext, DefaultClientContext};
 use rdkafka::config::ClientConfig;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
-use rdkafka::message::{DeliveryResult, Message as _};
+use rdkafka::message::{BorrowedMessage, DeliveryResult, Message as _};
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer, ProducerContext};
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 
-use super::KafkaBroker;
 use crate::services::{Error, Result};
 
 const LIMIT: Duration = Duration::from_secs(30);
@@ -44,6 +43,17 @@ impl Message {
     }
 }
 
+impl From<&BorrowedMessage<'_>> for Message {
+    fn from(message: &BorrowedMessage<'_>) -> Self {
+        Self {
+            partition: message.partition(),
+            offset: message.offset(),
+            key: message.key().map(Into::into),
+            value: message.payload().unwrap_or_default().into(),
+        }
+    }
+}
+
 /// Which records of transactions a reader sees.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Isolation {
@@ -53,7 +63,23 @@ pub enum Isolation {
     ReadCommitted,
 }
 
-impl KafkaBroker {
+/// The operations, on the broker at an address. It outlives a broker that is restarted there.
+#[derive(Clone, Debug)]
+pub struct KafkaClient {
+    bootstrap: String,
+}
+
+impl KafkaClient {
+    /// A client of the broker at `host:port`.
+    pub fn new(bootstrap: &str) -> Self {
+        Self { bootstrap: bootstrap.to_owned() }
+    }
+
+    /// `host:port`, the client setting `bootstrap.servers`.
+    pub fn bootstrap(&self) -> String {
+        self.bootstrap.clone()
+    }
+
     /// Creates a topic and waits until clients see it.
     pub fn create_topic(&self, name: &str, partitions: i32) -> Result<()> {
         kafka(format!("creating topic {name}"), || {
@@ -103,7 +129,8 @@ impl KafkaBroker {
         kafka(format!("producing to {topic}"), || {
             let producer: BaseProducer<Deliveries> = self
                 .config()
-                .set("acks", "all")
+                // Each record lies in the topic once, also where the broker is killed and comes back.
+                .set("enable.idempotence", "true")
                 .set("message.timeout.ms", LIMIT.as_millis().to_string())
                 // A topic was waited for when it was created.
                 .set("topic.metadata.propagation.max.ms", "1000")
@@ -167,12 +194,7 @@ impl KafkaBroker {
                             continue;
                         };
                         if message.offset() < end {
-                            messages.push(Message {
-                                partition: message.partition(),
-                                offset: message.offset(),
-                                key: message.key().map(Into::into),
-                                value: message.payload().unwrap_or_default().into(),
-                            });
+                            messages.push(Message::from(&message));
                         }
                         if message.offset() + 1 >= end {
                             open.remove(&message.partition());
@@ -216,7 +238,9 @@ impl KafkaBroker {
 
     fn config(&self) -> ClientConfig {
         let mut config = ClientConfig::new();
-        config.set("bootstrap.servers", self.bootstrap());
+        config.set("bootstrap.servers", &self.bootstrap);
+        // A broker that comes back is seen at once.
+        config.set("reconnect.backoff.max.ms", "500");
         config
     }
 
@@ -225,7 +249,7 @@ impl KafkaBroker {
     }
 
     /// A consumer that is assigned its partitions and commits nothing.
-    fn consumer(&self, isolation: Isolation) -> KafkaResult<BaseConsumer> {
+    pub(super) fn consumer(&self, isolation: Isolation) -> KafkaResult<BaseConsumer> {
         let level = match isolation {
             Isolation::ReadUncommitted => "read_uncommitted",
             Isolation::ReadCommitted => "read_committed",
@@ -276,7 +300,7 @@ impl ProducerContext for Deliveries {
 }
 
 /// The partitions of a topic, each of which has a leader.
-fn partitions(consumer: &BaseConsumer, topic: &str) -> KafkaResult<Vec<i32>> {
+pub(super) fn partitions(consumer: &BaseConsumer, topic: &str) -> KafkaResult<Vec<i32>> {
     let metadata = consumer.fetch_metadata(Some(topic), LIMIT)?;
     let failed = |error| KafkaError::MetadataFetch(RDKafkaErrorCode::from(error));
     let Some(topic) = metadata.topics().first() else {
@@ -319,6 +343,6 @@ fn single(mut results: Vec<Result<String, (String, RDKafkaErrorCode)>>) -> Kafka
 }
 
 /// Runs an operation; its error says what was tried.
-fn kafka<T>(action: String, operation: impl FnOnce() -> KafkaResult<T>) -> Result<T> {
+pub(super) fn kafka<T>(action: String, operation: impl FnOnce() -> KafkaResult<T>) -> Result<T> {
     operation().map_err(|source| Error::Kafka { action, source })
 }

@@ -1,9 +1,12 @@
 //! A Kafka broker, and the few client operations that tests need of it.
 
 mod client;
+mod follower;
 
 use std::env;
 use std::fs;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::ops::Deref;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::OnceLock;
@@ -14,7 +17,8 @@ use super::process::ManagedProcess;
 use super::workdir::WorkDir;
 use super::{Result, installed, io_error};
 
-pub use client::{Isolation, Message};
+pub use client::{Isolation, KafkaClient, Message};
+pub use follower::Follower;
 
 const START_LIMIT: Duration = Duration::from_secs(120);
 const STOP_LIMIT: Duration = Duration::from_secs(60);
@@ -23,36 +27,51 @@ const STOP_LIMIT: Duration = Duration::from_secs(60);
 const READY_LINE: &str = "Kafka Server started";
 
 /// A broker that is its own controller, on ports and with a data folder of its
-/// own. Topics are not created by being used.
+/// own. Topics are not created by being used. It is a [`KafkaClient`] of itself.
 #[derive(Debug)]
 pub struct KafkaBroker {
     // Dropped in this order: the process ends before its folder goes.
     process: ManagedProcess,
     dir: WorkDir,
     settings: Settings,
+    client: KafkaClient,
+}
+
+impl Deref for KafkaBroker {
+    type Target = KafkaClient;
+
+    fn deref(&self) -> &KafkaClient {
+        &self.client
+    }
 }
 
 /// What stays the same when the broker is started again.
 #[derive(Debug)]
 struct Settings {
     home: PathBuf,
-    port: u16,
+    address: SocketAddr,
     starts: u32,
 }
 
 impl KafkaBroker {
-    /// Starts a broker and waits until it serves clients.
+    /// Starts a broker on loopback ports and waits until it serves clients.
     pub fn start() -> Result<Self> {
+        Self::start_on(Ipv4Addr::LOCALHOST.into())
+    }
+
+    /// The same on another address of this machine, for clients that are not on it.
+    pub fn start_on(host: IpAddr) -> Result<Self> {
         let home = installed("Kafka", "MILLRACE_KAFKA_HOME", "kafka", "scripts/fetch-kafka.sh")?;
         let dir = WorkDir::new("kafka")?;
-        let port = ReservedPort::new();
+        let port = ReservedPort::on(host);
         let controller_port = ReservedPort::new();
-        let mut settings = Settings { home, port: port.port(), starts: 0 };
+        let address = SocketAddr::new(host, port.port());
+        let mut settings = Settings { home, address, starts: 0 };
         settings.prepare(dir.path(), controller_port.port()).map_err(io_error("preparing a broker's folder"))?;
         port.release();
         controller_port.release();
         let process = settings.launch(&dir)?;
-        Ok(Self { process, dir, settings })
+        Ok(Self { process, dir, settings, client: KafkaClient::new(&address.to_string()) })
     }
 
     /// The broker that the tests of this process share. It ends with the
@@ -65,9 +84,9 @@ impl KafkaBroker {
         SHARED.get_or_init(|| Self::start().unwrap_or_else(|error| panic!("{error}")))
     }
 
-    /// `host:port`, the client setting `bootstrap.servers`.
-    pub fn bootstrap(&self) -> String {
-        format!("127.0.0.1:{}", self.settings.port)
+    /// A client that outlives the broker's process.
+    pub fn client(&self) -> KafkaClient {
+        self.client.clone()
     }
 
     /// Shuts the broker down with SIGTERM and waits until it is gone.
@@ -103,7 +122,7 @@ impl Settings {
             fs::copy(entry.path(), data.join(entry.file_name()))?;
         }
         let properties = include_str!("../../../../../tests/services/kafka/server.properties")
-            .replace("@PORT@", &self.port.to_string())
+            .replace("@ADDRESS@", &self.address.to_string())
             .replace("@CONTROLLER_PORT@", &controller_port.to_string())
             .replace("@DATA@", &data.display().to_string());
         fs::write(dir.join("server.properties"), properties)?;

@@ -12,6 +12,7 @@ struct Met {
     stale_creates_that_succeeded: usize,
     fenced: usize,
     resumed: usize,
+    taken_up: usize,
     violation: Option<String>,
 }
 
@@ -25,7 +26,7 @@ fn race(seed: u64, checks: ProtocolChecks, met: &mut Met) {
     let mut announced: Vec<(Generation, u64)> = Vec::new();
     for step in 0..300u128 {
         if writers.len() < 3 || (writers.len() < 5 && random.random_ratio(1, 30)) {
-            writers.push(Writer::with(step + 1, checks));
+            writers.push(Writer { deployment: step as u64, ..Writer::with(step + 1, checks) });
         }
         let index = random.random_range(0..writers.len());
         let crashed = random.random_ratio(1, 100);
@@ -68,6 +69,11 @@ fn race(seed: u64, checks: ProtocolChecks, met: &mut Met) {
             }
         }
         match writer.outcome.take() {
+            Some(Outcome::Claimed { .. }) => {
+                let before = writer.protocol.view().entries().rev().nth(1);
+                met.taken_up += usize::from(before.is_some_and(|entry| entry.terminal().is_some()));
+            }
+            Some(Outcome::Ended(_)) => drop(writers.remove(index)),
             Some(Outcome::Appended { position, .. }) => {
                 announced.push((writer.protocol.generation().unwrap_or_default(), position));
             }
@@ -97,6 +103,9 @@ fn start_something(writer: &mut Writer, random: &mut ChaCha8Rng) {
         return writer.start_claim();
     }
     let next = writer.protocol.view().newest_checkpoint().map_or(1, |record| record.id.0 + 1);
+    if random.random_ratio(1, 50) {
+        return writer.start_append(Append::Terminal(failed(writer.deployment)));
+    }
     match random.random_range(0..4) {
         0 => writer.command(Command::AnnounceCheck),
         1 => writer.command(Command::Trim),
@@ -109,7 +118,7 @@ fn check_history(store: &mut Store, announced: &[(Generation, u64)]) -> Option<S
     if let Some(pair) = announced.windows(2).find(|pair| pair[0].0 > pair[1].0 || pair[0].1 >= pair[1].1) {
         return Some(format!("announced out of order: {pair:?}"));
     }
-    let mut last = Writer::new(u128::from(u32::MAX));
+    let mut last = Writer::of_deployment(u128::from(u32::MAX), u64::MAX);
     if let Outcome::Refused(error) = last.claim(store) {
         return Some(error.message);
     }
@@ -128,7 +137,7 @@ fn random_schedules_never_break_the_line_of_history() {
         assert_eq!(met.violation, None);
     }
     // Otherwise the test shows nothing.
-    let counts = [met.lost_answers, met.stale_creates_that_succeeded, met.fenced, met.resumed];
+    let counts = [met.lost_answers, met.stale_creates_that_succeeded, met.fenced, met.resumed, met.taken_up];
     assert!(counts.iter().all(|count| *count >= 1000), "{met:?}");
 }
 

@@ -1,0 +1,93 @@
+//! `/healthz`, `/readyz` and `/metrics`.
+
+use std::{
+    collections::BTreeMap,
+    io,
+    net::Ipv6Addr,
+    sync::{
+        Arc, OnceLock,
+        atomic::{AtomicBool, Ordering},
+    },
+};
+
+use axum::{
+    Router,
+    extract::State,
+    http::{StatusCode, header},
+    response::{IntoResponse, Response},
+    routing::get,
+};
+use kube::runtime::reflector::Store;
+use millrace_api::{Phase, StreamJob};
+use tokio::net::TcpListener;
+
+use crate::metrics::Metrics;
+
+/// What the endpoints show.
+#[derive(Clone)]
+pub struct Health {
+    metrics: Metrics,
+    jobs: Arc<OnceLock<Vec<Store<StreamJob>>>>,
+    ready: Arc<AtomicBool>,
+}
+
+impl Health {
+    /// Of an operator that has just started.
+    pub fn new(metrics: Metrics) -> Self {
+        Self { metrics, jobs: Arc::default(), ready: Arc::default() }
+    }
+
+    /// From now on the operator is ready: it stands by, or has seen its jobs.
+    pub fn set_ready(&self) {
+        self.ready.store(true, Ordering::Relaxed);
+    }
+
+    /// The jobs that are counted by phase, once this replica leads.
+    pub fn set_jobs(&self, jobs: Vec<Store<StreamJob>>) {
+        let _ = self.jobs.set(jobs);
+    }
+
+    fn phases(&self) -> Vec<(String, i64)> {
+        let mut phases = BTreeMap::new();
+        for job in self.jobs.get().into_iter().flatten().flat_map(Store::state) {
+            let phase = job.status.as_ref().and_then(|status| status.phase).unwrap_or(Phase::Created);
+            *phases.entry(phase.as_str().to_owned()).or_insert(0) += 1;
+        }
+        phases.into_iter().collect()
+    }
+}
+
+/// The endpoints of the health port.
+pub fn health_router(health: Health) -> Router {
+    Router::new().route("/healthz", get(|| async { "ok" })).route("/readyz", get(readyz)).with_state(health)
+}
+
+/// The endpoint of the metrics port.
+pub fn metrics_router(health: Health) -> Router {
+    Router::new().route("/metrics", get(metrics)).with_state(health)
+}
+
+/// Takes a port, on all addresses.
+pub async fn listen(port: u16) -> io::Result<TcpListener> {
+    let named = |error: io::Error| io::Error::new(error.kind(), format!("port {port}: {error}"));
+    match TcpListener::bind((Ipv6Addr::UNSPECIFIED, port)).await {
+        Ok(listener) => Ok(listener),
+        // A host without IPv6.
+        Err(_) => TcpListener::bind(("0.0.0.0", port)).await.map_err(named),
+    }
+}
+
+async fn readyz(State(health): State<Health>) -> Response {
+    if health.ready.load(Ordering::Relaxed) {
+        "ok".into_response()
+    } else {
+        (StatusCode::SERVICE_UNAVAILABLE, "the jobs have not been read yet").into_response()
+    }
+}
+
+async fn metrics(State(health): State<Health>) -> Response {
+    match health.metrics.render(&health.phases()) {
+        Ok(text) => ([(header::CONTENT_TYPE, prometheus::TEXT_FORMAT)], text).into_response(),
+        Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, error.to_string()).into_response(),
+    }
+}

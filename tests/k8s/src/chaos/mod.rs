@@ -1,0 +1,10 @@
+//! Faults against a running job, each shown to have happened, with a check of all counts at the end.
+
+mod campaign;
+mod fault;
+mod strike;
+mod table;
+
+pub use campaign::Campaign;
+pub use fault::{Fault, Grace, schedule};
+pub use table::{Recovery, Report};

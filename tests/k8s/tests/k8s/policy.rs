@@ -1,0 +1,83 @@
+//! NetworkPolicy, where the cluster enforces it.
+
+use std::time::Duration;
+
+use k8s_openapi::api::{core::v1::Pod, networking::v1::NetworkPolicy};
+use kube::{Api, api::PostParams};
+use millrace_k8s_tests::{
+    Result,
+    cluster::{Namespace, OPERATOR_IMAGE},
+    ensure,
+    job::{Job, Manifest, Role, pods},
+    load::Feed,
+    suite::{Suite, skipped},
+    wait,
+};
+use serde_json::{from_value, json};
+
+/// How long a probe pod asks.
+const ASKS: &str = "5s";
+
+pub fn ports(suite: &Suite) -> Result<()> {
+    suite.block_on(async {
+        let namespace = suite.namespace("policy").await?;
+        let place = suite.place(&namespace).await?;
+        let feed = Feed::start(&place, 12);
+        let job = Job::apply(&namespace, &Manifest::counting(&place))?;
+        job.wait_until_settled().await?;
+        let policies = Api::<NetworkPolicy>::namespaced(namespace.client(), &namespace.name);
+        ensure!(!policies.list(&Default::default()).await?.items.is_empty(), "the job has no NetworkPolicy");
+
+        // A stranger without any policy against it, and one that may send nothing.
+        let jobmanager = format!("http://{}:8081/health", pods::address(&job.pods(Role::JobManager).await?[0]));
+        let strangers = suite.namespace("strangers").await?;
+        let muted = suite.namespace("muted").await?;
+        let deny = json!({
+            "metadata": {"name": "deny"},
+            "spec": {"podSelector": {}, "policyTypes": ["Egress"], "egress": []},
+        });
+        let in_muted = Api::<NetworkPolicy>::namespaced(muted.client(), &muted.name);
+        in_muted.create(&PostParams::default(), &from_value(deny)?).await?;
+        if reaches(&muted, &jobmanager).await? {
+            skipped("NetworkPolicy", "this cluster does not enforce it");
+        } else {
+            ensure!(!reaches(&strangers, &jobmanager).await?, "a stranger reaches the jobmanager's REST port");
+        }
+        feed.finish().map(drop)
+    })
+}
+
+/// Whether a pod of a namespace gets an answer from an address.
+async fn reaches(namespace: &Namespace<'_>, address: &str) -> Result<bool> {
+    let pod = json!({
+        "metadata": {"name": "probe"},
+        "spec": {
+            "restartPolicy": "Never",
+            "automountServiceAccountToken": false,
+            "securityContext": {
+                "runAsNonRoot": true, "runAsUser": 10001, "runAsGroup": 10001,
+                "seccompProfile": {"type": "RuntimeDefault"},
+            },
+            "containers": [{
+                "name": "probe",
+                "image": OPERATOR_IMAGE,
+                "imagePullPolicy": "IfNotPresent",
+                "args": ["check", format!("--address={address}"), format!("--timeout={ASKS}")],
+                "securityContext": {
+                    "allowPrivilegeEscalation": false,
+                    "readOnlyRootFilesystem": true,
+                    "capabilities": {"drop": ["ALL"]},
+                },
+            }],
+        },
+    });
+    let api = Api::<Pod>::namespaced(namespace.client(), &namespace.name);
+    api.create(&PostParams::default(), &from_value(pod)?).await?;
+    let ended = async || {
+        let pod = api.get("probe").await?;
+        let phase = pod.status.and_then(|status| status.phase).unwrap_or_default();
+        Ok(matches!(phase.as_str(), "Succeeded" | "Failed").then(|| phase == "Succeeded"))
+    };
+    let explain = async || millrace_k8s_tests::job::describe(&namespace.client(), &namespace.name).await;
+    wait::until("end of a probe", Duration::from_secs(60), ended, explain).await
+}

@@ -1,0 +1,118 @@
+//! The ways between a jobmanager and its taskmanagers: TCP, or a pipe inside one process.
+
+use std::{convert::Infallible, net::SocketAddr, sync::Arc, time::Duration};
+
+use millrace_core::{Error, Result};
+use tokio::{
+    net::{TcpListener, TcpStream},
+    sync::mpsc,
+    task::AbortHandle,
+};
+
+use crate::{
+    jobmanager::{self, Admission, PeerEvent},
+    rpc::Connection,
+    taskmanager::Connect,
+};
+
+/// How long connecting may take: nobody answers for the address of a pod that is gone.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// How taskmanagers come in.
+pub enum Door {
+    /// A port.
+    Network(TcpListener, SocketAddr),
+    /// A pipe from the same process.
+    Local(mpsc::UnboundedReceiver<Connection>),
+}
+
+impl Door {
+    /// The port's address.
+    pub fn address(&self) -> Option<SocketAddr> {
+        match self {
+            Self::Network(_, address) => Some(*address),
+            Self::Local(_) => None,
+        }
+    }
+
+    /// Sends everybody away, for ever: they come again. While the job is not this jobmanager's, that is all that it
+    /// can tell them, and a connection that waited would be of no use any more when its turn comes.
+    pub async fn turn_away(&mut self) -> Infallible {
+        loop {
+            match self {
+                Self::Network(listener, _) => {
+                    if listener.accept().await.is_err() {
+                        tokio::time::sleep(Duration::from_millis(100)).await;
+                    }
+                }
+                Self::Local(door) => {
+                    if door.recv().await.is_none() {
+                        std::future::pending::<()>().await;
+                    }
+                }
+            }
+        }
+    }
+
+    /// Lets taskmanagers in until it is dropped.
+    pub fn open(self, admission: Arc<Admission>, events: mpsc::UnboundedSender<PeerEvent>) -> OpenDoor {
+        let task = match self {
+            Self::Network(listener, _) => tokio::spawn(jobmanager::listen(listener, admission, events)),
+            Self::Local(door) => tokio::spawn(serve_local(door, admission, events)),
+        };
+        OpenDoor(task.abort_handle())
+    }
+}
+
+/// A door through which taskmanagers come in. Dropping it closes it.
+pub struct OpenDoor(AbortHandle);
+
+impl Drop for OpenDoor {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+async fn serve_local(
+    mut door: mpsc::UnboundedReceiver<Connection>,
+    admission: Arc<Admission>,
+    events: mpsc::UnboundedSender<PeerEvent>,
+) {
+    while let Some(connection) = door.recv().await {
+        let (admission, events) = (Arc::clone(&admission), events.clone());
+        tokio::spawn(jobmanager::serve(connection, admission, events));
+    }
+}
+
+/// A pipe to the jobmanager of the same process.
+pub struct LocalConnect(pub mpsc::UnboundedSender<Connection>);
+
+impl Connect for LocalConnect {
+    async fn connect(&mut self) -> Result<Connection> {
+        let (near, far) = tokio::io::duplex(1 << 20);
+        self.0.send(Connection::new(far)).map_err(|_| Error::internal("the jobmanager has ended"))?;
+        Ok(Connection::new(near))
+    }
+
+    fn target(&self) -> String {
+        "this process".to_string()
+    }
+}
+
+/// A TCP connection to the jobmanager's address.
+pub struct TcpConnect(pub String);
+
+impl Connect for TcpConnect {
+    async fn connect(&mut self) -> Result<Connection> {
+        let cannot = |why: String| Error::external(format!("can't connect: {why}"));
+        let connected = tokio::time::timeout(CONNECT_TIMEOUT, TcpStream::connect(&self.0)).await;
+        let stream = connected.map_err(|_| cannot(format!("no answer within {CONNECT_TIMEOUT:?}")))?;
+        let stream = stream.map_err(|error| cannot(error.to_string()))?;
+        stream.set_nodelay(true).map_err(|error| cannot(error.to_string()))?;
+        Ok(Connection::new(stream))
+    }
+
+    fn target(&self) -> String {
+        self.0.clone()
+    }
+}
