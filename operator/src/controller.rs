@@ -26,9 +26,10 @@ use serde::de::DeserializeOwned;
 
 use crate::{
     build::{JOB_LABEL, MANAGER},
+    context::{Context, error_policy},
     memory::Memory,
     observe::cluster::{Caches, trim_job, trim_pod, trim_set},
-    reconcile::{Context, error_policy, reconcile},
+    reconcile::reconcile,
 };
 
 /// Requests for reconciles.

@@ -171,3 +171,65 @@ fn facts(
         failure: exceptions.root_exception,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use axum::{
+        Json, Router,
+        extract::Path,
+        http::StatusCode as Code,
+        routing::{get, patch},
+    };
+    use serde_json::json;
+    use tokio::net::TcpListener;
+
+    use super::*;
+
+    /// Serves what a jobmanager would; the process that a job runs in is tested with the operator on a real cluster.
+    async fn serve(router: Router) -> EngineClient {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        tokio::spawn(axum::serve(listener, router).into_future());
+        EngineClient::new(port)
+    }
+
+    #[tokio::test]
+    async fn a_refusal_is_told_with_its_sentence() {
+        let refused = || async { (Code::SERVICE_UNAVAILABLE, Json(json!({"errors": ["still waits for the store"]}))) };
+        let client = serve(Router::new().route("/jobs/{id}", patch(refused).delete(refused))).await;
+        let error = client.delete("127.0.0.1", "a").await.unwrap_err();
+        let said = "the jobmanager refused with 503 Service Unavailable: still waits for the store";
+        assert_eq!(error.to_string(), said);
+    }
+
+    #[tokio::test]
+    async fn an_answer_that_makes_no_sense_or_is_too_long_is_none() {
+        let answer = |Path(id): Path<String>| async move {
+            if id == "long" { "x".repeat(ANSWER_BYTES_MAX + 1) } else { "{}".to_owned() }
+        };
+        let client = serve(Router::new().route("/jobs/{id}", get(answer))).await;
+        for (id, said) in [("a", "answer to /jobs/a: missing field"), ("long", "longer than 4194304 bytes")] {
+            let error = client.job("127.0.0.1", id).await.unwrap_err().to_string();
+            assert!(error.contains(said), "{error}");
+        }
+    }
+
+    #[tokio::test]
+    async fn one_that_does_not_answer_is_not_waited_for_longer_than_2_s() {
+        let never = || async { std::future::pending::<String>().await };
+        let client = serve(Router::new().route("/jobs/{id}", get(never))).await;
+        let started = std::time::Instant::now();
+        let error = client.job("127.0.0.1", "a").await.unwrap_err();
+        assert_eq!(error.to_string(), "no answer within 2 s");
+        assert!(started.elapsed() < Duration::from_secs(10));
+    }
+
+    #[tokio::test]
+    async fn a_closed_port_is_named_as_such() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let client = EngineClient::new(listener.local_addr().unwrap().port());
+        drop(listener);
+        let error = client.job("127.0.0.1", "a").await.unwrap_err().to_string();
+        assert!(error.contains("onnection refused"), "{error}");
+    }
+}

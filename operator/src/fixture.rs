@@ -99,7 +99,7 @@ pub fn suspended() -> Facts {
 }
 
 impl Facts {
-    pub fn with_set(mut self, component: Component) -> Self {
+    pub(crate) fn with_set(mut self, component: Component) -> Self {
         let number = self.deployment().map_or(1, |deployed| deployed.number);
         let set = SetFacts {
             name: format!("orders-{}", component.as_str()),
@@ -107,6 +107,7 @@ impl Facts {
             deployment: number,
             generation: 1,
             deleting: false,
+            foreign: false,
         };
         match component {
             Component::JobManager => self.job_manager = Some(set),
@@ -115,7 +116,7 @@ impl Facts {
         self
     }
 
-    pub fn with_pods(mut self, ready: bool) -> Self {
+    pub(crate) fn with_pods(mut self, ready: bool) -> Self {
         let pods = [(Component::JobManager, 0), (Component::TaskManager, 0), (Component::TaskManager, 1)];
         self.pods = pods.map(|(component, index)| self.pod(component, index, ready)).into();
         self
@@ -137,14 +138,14 @@ impl Facts {
     }
 
     /// Nothing of the job stands.
-    pub fn without_sets(mut self) -> Self {
+    pub(crate) fn without_sets(mut self) -> Self {
         (self.job_manager, self.task_manager, self.engine) = (None, None, Engine::Absent);
         self.pods.clear();
         self
     }
 
     /// Its sets and pods are being deleted.
-    pub fn leaving(mut self) -> Self {
+    pub(crate) fn leaving(mut self) -> Self {
         for set in [&mut self.job_manager, &mut self.task_manager].into_iter().flatten() {
             set.deleting = true;
         }
@@ -153,7 +154,7 @@ impl Facts {
         self
     }
 
-    pub fn saying(mut self, state: JobStatus) -> Self {
+    pub(crate) fn saying(mut self, state: JobStatus) -> Self {
         let job = JobFacts {
             state: Some(state),
             generation: 1,
@@ -166,29 +167,29 @@ impl Facts {
         self
     }
 
-    pub fn in_phase(mut self, phase: Phase) -> Self {
+    pub(crate) fn in_phase(mut self, phase: Phase) -> Self {
         self.job.status.as_mut().unwrap().phase = Some(phase);
         self
     }
 
-    pub fn deleted(mut self, seconds_ago: i64) -> Self {
+    pub(crate) fn deleted(mut self, seconds_ago: i64) -> Self {
         self.job.metadata.deletion_timestamp = Some(Time(ago(seconds_ago)));
         self
     }
 
     /// The job's spec is changed by the user.
-    pub fn wanting(mut self, change: impl FnOnce(&mut StreamJobSpec)) -> Self {
+    pub(crate) fn wanting(mut self, change: impl FnOnce(&mut StreamJobSpec)) -> Self {
         change(&mut self.job.spec);
         self.job.metadata.generation = self.job.metadata.generation.map(|generation| generation + 1);
         self
     }
 
-    pub fn invalid(mut self, problem: &str) -> Self {
+    pub(crate) fn invalid(mut self, problem: &str) -> Self {
         self.invalid = Some(problem.to_owned());
         self
     }
 
-    pub fn troubled(mut self, component: Component, reason: &str, message: &str) -> Self {
+    pub(crate) fn troubled(mut self, component: Component, reason: &str, message: &str) -> Self {
         for pod in self.pods.iter_mut().filter(|pod| pod.component == component) {
             pod.trouble = Some(Trouble { reason: reason.to_owned(), message: message.to_owned() });
             (pod.ready, pod.running) = (false, false);
@@ -199,11 +200,11 @@ impl Facts {
         self
     }
 
-    pub fn deployed_mut(&mut self) -> &mut DeploymentStatus {
+    pub(crate) fn deployed_mut(&mut self) -> &mut DeploymentStatus {
         self.job.status.as_mut().unwrap().deployment.as_mut().unwrap()
     }
 
-    pub fn engine_mut(&mut self) -> &mut JobFacts {
+    pub(crate) fn engine_mut(&mut self) -> &mut JobFacts {
         match &mut self.engine {
             Engine::Job(job) => job,
             other => panic!("no jobmanager answers: {other:?}"),

@@ -6,6 +6,7 @@
 pub mod apply;
 pub mod build;
 pub mod check;
+pub mod context;
 pub mod controller;
 pub mod decide;
 pub mod engine;

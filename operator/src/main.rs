@@ -6,13 +6,13 @@ use clap::Parser;
 use kube::{Client, Config};
 use millrace_operator::{
     build::REST_PORT,
+    context::Context,
     controller::Scope,
     engine::EngineClient,
     leader::Elector,
     logging,
     memory::Memory,
     metrics::Metrics,
-    reconcile::Context,
     server::{self, Health},
     settings::{Command, Settings},
 };
@@ -29,13 +29,12 @@ type Failure = Box<dyn std::error::Error + Send + Sync>;
 fn main() -> ExitCode {
     let settings = Settings::parse();
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
-    let ran = logging::init(&settings)
-        .map_err(Failure::from)
-        .and_then(|()| runtime.map_err(Failure::from))
-        .and_then(|runtime| match &settings.command {
+    let ran = logging::init(&settings).map_err(Failure::from).and_then(|()| runtime.map_err(Failure::from)).and_then(
+        |runtime| match &settings.command {
             Some(Command::Check(check)) => runtime.block_on(check.run()).map_err(Failure::from),
             None => runtime.block_on(run(settings)),
-        });
+        },
+    );
     match ran {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
@@ -62,9 +61,9 @@ async fn run(settings: Settings) -> Result<(), Failure> {
     if settings.leader_election {
         let mut candidate = Elector::new(client.clone(), &namespace, &settings.lease_name, &pod);
         // Standing by is all that another replica has to be ready for.
-        health.set_ready();
+        health.set_ready(true);
         tokio::select! {
-            () = candidate.acquire() => {}
+            () = candidate.acquire() => health.set_ready(false),
             _ = end.changed() => return Ok(()),
         }
         elector = Some(candidate);
@@ -122,23 +121,29 @@ async fn work(
         running.push(scope.run(Arc::new(context), concurrency, ended));
     }
     health.set_jobs(stores.clone());
-    let ready = async {
+    let readiness = async {
         for store in &stores {
+            // It fails when the watches have ended, and they end with the process.
             if store.wait_until_ready().await.is_err() {
-                return;
+                std::future::pending().await
             }
         }
-        health.set_ready();
+        health.set_ready(true);
+        std::future::pending().await
     };
     let reconciling = futures::future::join_all(running);
     let mut end = end;
     let farewell = async {
         let _ = end.wait_for(|end| *end).await;
-        tokio::time::sleep(FAREWELL).await;
-        tracing::warn!("reconciles have not ended within {FAREWELL:?}");
+        // Before the jobs were read nothing can have begun.
+        if health.is_ready() {
+            tokio::time::sleep(FAREWELL).await;
+            tracing::warn!("reconciles have not ended within {FAREWELL:?}");
+        }
     };
     tokio::select! {
-        _ = async { tokio::join!(reconciling, ready) } => {}
+        _ = reconciling => {}
+        () = readiness => {}
         () = farewell => {}
     }
 }

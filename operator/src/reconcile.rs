@@ -3,21 +3,20 @@
 use std::{sync::Arc, time::Duration};
 
 use k8s_openapi::jiff::Timestamp;
-use kube::{Client, ResourceExt, runtime::controller::Action};
+use kube::{ResourceExt, runtime::controller::Action};
 use millrace_api::{StreamJob, StreamJobStatus};
 use tokio::time::Instant;
 
 use crate::{
     apply,
-    build::{self, BuildContext, Component, DeploymentRef},
+    build::{self, Component, DeploymentRef},
+    context::Context,
     decide::{Decision, Pace, Step, decide},
-    engine::{EngineClient, EngineError},
+    engine::EngineError,
     error::{Error, ErrorClass},
-    memory::Memory,
-    metrics::Metrics,
     observe::{
         Engine, Facts,
-        cluster::{self, Caches, Sight},
+        cluster::{self, Sight},
     },
     report,
     validate::validate,
@@ -32,26 +31,6 @@ const IDLE: Duration = Duration::from_secs(300);
 /// Steps in one reconcile; the longest way from a spec to its pods has four.
 const STEPS_MAX: usize = 8;
 
-/// What all reconciles of a scope share.
-pub struct Context {
-    /// The API server.
-    pub client: Client,
-    /// The jobmanagers.
-    pub engine: EngineClient,
-    /// What the operator's settings give to the objects of jobs.
-    pub build: BuildContext,
-    /// The operator's name in events.
-    pub reporter: String,
-    /// How often a running job's numbers are read.
-    pub poll_interval: Duration,
-    /// What is kept between reconciles.
-    pub memory: Arc<Memory>,
-    /// The operator's metrics.
-    pub metrics: Metrics,
-    /// What is known of the cluster.
-    pub caches: Caches,
-}
-
 /// Brings a job nearer to what its spec says.
 pub async fn reconcile(job: Arc<StreamJob>, context: Arc<Context>) -> Result<Action, Error> {
     let started = Instant::now();
@@ -62,21 +41,6 @@ pub async fn reconcile(job: Arc<StreamJob>, context: Arc<Context>) -> Result<Act
         context.memory.update(&uid, |memory| memory.failures = 0);
     }
     result
-}
-
-/// When to try again after an error.
-pub fn error_policy(job: Arc<StreamJob>, error: &Error, context: Arc<Context>) -> Action {
-    let failures = context.memory.update(&job.uid().unwrap_or_default(), |memory| {
-        memory.failures += 1;
-        memory.failures
-    });
-    let (class, name, namespace) = (error.class(), job.name_any(), job.namespace().unwrap_or_default());
-    if class == ErrorClass::Conflict {
-        tracing::debug!(namespace, name, failures, "{error}");
-    } else {
-        tracing::warn!(namespace, name, class = class.name(), failures, "{error}");
-    }
-    Action::requeue(class.back_off(failures))
 }
 
 struct Reconcile<'a> {
@@ -128,7 +92,7 @@ impl Reconcile<'_> {
     /// Decides and does one step.
     async fn step(&self, facts: &Facts, look: &mut Look) -> Result<Next, Error> {
         let now = Timestamp::now();
-        if facts.loses_pods() && !facts.namespace_terminating && !look.probed {
+        if facts.loses_job_manager() && !facts.namespace_terminating && !look.probed {
             look.probed = true;
             if cluster::namespace_terminates(&self.context.client, &facts.job).await {
                 self.context.memory.update(self.uid, |memory| memory.namespace_terminating = true);

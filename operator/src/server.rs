@@ -37,9 +37,14 @@ impl Health {
         Self { metrics, jobs: Arc::default(), ready: Arc::default() }
     }
 
-    /// From now on the operator is ready: it stands by, or has seen its jobs.
-    pub fn set_ready(&self) {
-        self.ready.store(true, Ordering::Relaxed);
+    /// Whether the operator is ready: it stands by, or leads and has read its jobs.
+    pub fn set_ready(&self, ready: bool) {
+        self.ready.store(ready, Ordering::Relaxed);
+    }
+
+    /// Whether the operator is ready.
+    pub fn is_ready(&self) -> bool {
+        self.ready.load(Ordering::Relaxed)
     }
 
     /// The jobs that are counted by phase, once this replica leads.
@@ -78,7 +83,7 @@ pub async fn listen(port: u16) -> io::Result<TcpListener> {
 }
 
 async fn readyz(State(health): State<Health>) -> Response {
-    if health.ready.load(Ordering::Relaxed) {
+    if health.is_ready() {
         "ok".into_response()
     } else {
         (StatusCode::SERVICE_UNAVAILABLE, "the jobs have not been read yet").into_response()
@@ -89,5 +94,47 @@ async fn metrics(State(health): State<Health>) -> Response {
     match health.metrics.render(&health.phases()) {
         Ok(text) => ([(header::CONTENT_TYPE, prometheus::TEXT_FORMAT)], text).into_response(),
         Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, error.to_string()).into_response(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use axum::{body::Body, http::Request};
+    use kube::runtime::{reflector, watcher::Event};
+    use tower::ServiceExt;
+
+    use super::*;
+    use crate::fixture;
+
+    async fn answer(router: Router, path: &str) -> (StatusCode, String) {
+        let response = router.oneshot(Request::get(path).body(Body::empty()).unwrap()).await.unwrap();
+        let status = response.status();
+        let body = axum::body::to_bytes(response.into_body(), 1 << 20).await.unwrap();
+        (status, String::from_utf8(body.to_vec()).unwrap())
+    }
+
+    #[tokio::test]
+    async fn it_is_ready_when_it_says_so_and_healthy_always() {
+        let health = Health::new(Metrics::new().unwrap());
+        assert_eq!(answer(health_router(health.clone()), "/healthz").await.0, StatusCode::OK);
+        assert_eq!(answer(health_router(health.clone()), "/readyz").await.0, StatusCode::SERVICE_UNAVAILABLE);
+        health.set_ready(true);
+        assert_eq!(answer(health_router(health), "/readyz").await.0, StatusCode::OK);
+    }
+
+    #[tokio::test]
+    async fn jobs_are_counted_by_phase() {
+        let health = Health::new(Metrics::new().unwrap());
+        let (store, mut writer) = reflector::store();
+        let mut other = fixture::created().job;
+        other.metadata.name = Some("other".to_owned());
+        for job in [fixture::running().job, other] {
+            writer.apply_watcher_event(&Event::Apply(job));
+        }
+        health.set_jobs(vec![store]);
+        let (status, text) = answer(metrics_router(health), "/metrics").await;
+        assert_eq!(status, StatusCode::OK);
+        assert!(text.contains("millrace_operator_jobs{phase=\"Running\"} 1"), "{text}");
+        assert!(text.contains("millrace_operator_jobs{phase=\"Created\"} 1"), "{text}");
     }
 }

@@ -77,6 +77,19 @@ async fn wrong_credentials_and_a_missing_bucket_are_told_apart() {
 }
 
 #[tokio::test]
+async fn a_certificate_of_ones_own_is_trusted_where_it_is_named() {
+    let (minio, certificate) = Minio::start_with_tls().unwrap();
+    minio.create_bucket("secured").unwrap();
+    let probe = |s3_ca_bundle| async {
+        let options = StorageOptions { s3_ca_bundle, ..options(&minio) };
+        CheckpointStorage::open("s3://secured/x", &options).unwrap().probe().await
+    };
+    let error = probe(None).await.unwrap_err();
+    assert!(error.message.contains("s3.ssl.ca-bundle") && !error.retryable, "{error}");
+    probe(Some(certificate)).await.unwrap();
+}
+
+#[tokio::test]
 async fn nobody_listening_is_an_error_that_may_pass() {
     let endpoint = format!("http://127.0.0.1:{}", millrace_testkit::services::ports::free_port());
     let options = StorageOptions { s3_endpoint: Some(endpoint), request_retries: 0, ..options(Minio::shared()) };

@@ -114,3 +114,52 @@ fn hash(children: &Children, components: &[Component]) -> u64 {
 fn feed(hasher: &mut Xxh3, object: &impl Serialize) {
     hasher.write(&serde_json::to_vec(object).expect("an object of the API is JSON"));
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        build::{BuildContext, DeploymentRef, children},
+        fixture::{ago, now, running},
+    };
+
+    const BOTH: [Component; 2] = [Component::JobManager, Component::TaskManager];
+
+    fn wanted(facts: &Facts) -> Children {
+        let deployment = DeploymentRef { job_id: "a".repeat(32), number: 1, replicas: 2 };
+        children(&BuildContext::default(), &facts.job, &facts.job.spec, &deployment)
+    }
+
+    fn applied(facts: &Facts) -> Applied {
+        let sets = BOTH.map(|component| {
+            let set = facts.set(component).unwrap();
+            (component, set.uid.clone(), set.generation)
+        });
+        Applied { hash: hash(&wanted(facts), &BOTH), at: ago(60), sets: sets.into() }
+    }
+
+    #[test]
+    fn what_stands_as_it_was_applied_is_not_applied_again() {
+        let facts = running();
+        assert!(applied(&facts).holds(&wanted(&facts), &BOTH, &facts, now()));
+    }
+
+    #[test]
+    fn what_is_changed_or_gone_or_was_applied_long_ago_is_applied_again() {
+        let (facts, applied) = (running(), applied(&running()));
+        let mut changed = facts.clone();
+        changed.task_manager.as_mut().unwrap().generation += 1;
+        let mut replaced = facts.clone();
+        replaced.task_manager.as_mut().unwrap().uid = "another".to_owned();
+        let mut gone = facts.clone();
+        gone.job_manager = None;
+        for seen in [&changed, &replaced, &gone] {
+            assert!(!applied.holds(&wanted(&facts), &BOTH, seen, now()));
+        }
+        let other = wanted(&facts.clone().wanting(|spec| spec.image = "jobs:2".to_owned()));
+        assert!(!applied.holds(&other, &BOTH, &facts, now()));
+        assert!(!applied.holds(&wanted(&facts), &[Component::JobManager], &facts, now()));
+        let long_ago = Applied { at: ago(601), ..applied };
+        assert!(!long_ago.holds(&wanted(&facts), &BOTH, &facts, now()));
+    }
+}

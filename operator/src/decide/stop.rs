@@ -8,7 +8,7 @@ use super::{Decision, Pace, Situation, Step};
 use crate::{
     build::Component,
     engine::JobFacts,
-    observe::{Engine, Facts},
+    observe::{Engine, Facts, SetFacts},
 };
 
 /// Deletes the StatefulSets and waits until no pod is left; none when that is so.
@@ -26,10 +26,12 @@ pub(super) fn all(facts: &Facts, situation: Situation) -> Option<Decision> {
     leaving.then(|| Decision::wait(situation, Pace::Idle))
 }
 
-/// What another deployment has left, or somebody deletes: it has to be gone before something takes its place.
+/// What another deployment, or a job that had the name before, has left, or somebody deletes: it has to be gone before
+/// something takes its place. Pods whose StatefulSet is gone will be deleted as well.
 pub(super) fn leftovers(facts: &Facts, deployed: &DeploymentStatus, situation: Situation) -> Option<Decision> {
     let other = |component: &Component| {
-        facts.set(*component).is_some_and(|set| !set.deleting && set.deployment != deployed.number)
+        let other = |set: &SetFacts| set.foreign || set.deployment != deployed.number;
+        facts.set(*component).is_some_and(|set| !set.deleting && other(set))
     };
     let others: Vec<_> = facts.components().into_iter().filter(other).collect();
     if !others.is_empty() {
@@ -38,7 +40,7 @@ pub(super) fn leftovers(facts: &Facts, deployed: &DeploymentStatus, situation: S
     let leaving =
         [Component::JobManager, Component::TaskManager].into_iter().any(|component| match facts.set(component) {
             Some(set) => set.deleting,
-            None => facts.pods_of(component).any(|pod| pod.deleted_until.is_some()),
+            None => facts.pods_of(component).next().is_some(),
         });
     leaving.then(|| Decision::wait(situation, Pace::Idle))
 }

@@ -46,7 +46,7 @@ pub fn cached(caches: &Caches, job: &StreamJob) -> Sight {
     let namespace = job.namespace().unwrap_or_default();
     let set = |component| {
         let reference = ObjectRef::new(&name_of(job, component)).within(&namespace);
-        caches.sets.get(&reference).filter(|set| owned(set, job)).map(|set| SetFacts::from(&*set))
+        caches.sets.get(&reference).map(|set| SetFacts::of(&set, job))
     };
     let name = job.name_any();
     let pods = caches.pods.state_filter(|pod| {
@@ -74,7 +74,7 @@ pub async fn fresh(client: &Client, job: &StreamJob) -> Result<Option<Sight>, Er
     let pods = pods.list(&of_job).await.map_err(Error::api("list the pods"))?;
     let set = |component| {
         let wanted = name_of(&found, component);
-        sets.iter().find(|set| set.name_any() == wanted && owned(set, &found)).map(SetFacts::from)
+        sets.iter().find(|set| set.name_any() == wanted).map(|set| SetFacts::of(set, &found))
     };
     Ok(Some(Sight {
         job_manager: set(Component::JobManager),
@@ -97,11 +97,6 @@ pub async fn namespace_terminates(client: &Client, job: &StreamJob) -> bool {
     let parameters = PostParams { dry_run: true, ..PostParams::default() };
     let answer = services.create(&parameters, &service).await;
     answer.map_err(Error::api("probe the namespace")).is_err_and(|error| error.is_namespace_terminating())
-}
-
-/// Whether the StatefulSet is this job's, not that of one that had its name before: that one goes by itself.
-fn owned(set: &StatefulSet, job: &StreamJob) -> bool {
-    set.metadata.owner_references.iter().flatten().any(|owner| Some(&owner.uid) == job.metadata.uid.as_ref())
 }
 
 /// What is kept of a job in the cache.

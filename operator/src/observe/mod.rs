@@ -104,10 +104,10 @@ impl Facts {
             || (self.deleted_since().is_some() && self.finalizers().any(|name| name == FOREGROUND))
     }
 
-    /// Whether pods are being deleted whose StatefulSet is not: somebody deletes them, or the whole namespace.
-    pub fn loses_pods(&self) -> bool {
-        let stands = |component| self.set(component).is_some_and(|set| !set.deleting);
-        self.pods.iter().any(|pod| pod.deleted_until.is_some() && stands(pod.component))
+    /// Whether somebody deletes the jobmanager's pod, but not its StatefulSet: that pod alone, or the whole namespace.
+    pub fn loses_job_manager(&self) -> bool {
+        let stands = self.job_manager.as_ref().is_some_and(|set| !set.deleting);
+        stands && self.pods_of(Component::JobManager).any(|pod| pod.deleted_until.is_some())
     }
 
     fn finalizers(&self) -> impl Iterator<Item = &String> {

@@ -1,6 +1,7 @@
 //! A StatefulSet as plain data.
 
 use k8s_openapi::api::apps::v1::StatefulSet;
+use millrace_api::StreamJob;
 
 use crate::build::DEPLOYMENT_ANNOTATION;
 
@@ -17,10 +18,13 @@ pub struct SetFacts {
     pub generation: i64,
     /// Whether it is being deleted.
     pub deleting: bool,
+    /// Whether it was left by another job that had the name before.
+    pub foreign: bool,
 }
 
-impl From<&StatefulSet> for SetFacts {
-    fn from(set: &StatefulSet) -> Self {
+impl SetFacts {
+    /// The facts of a StatefulSet that has the name and the labels of this job's.
+    pub fn of(set: &StatefulSet, job: &StreamJob) -> Self {
         let metadata = &set.metadata;
         let number = metadata.annotations.as_ref().and_then(|annotations| annotations.get(DEPLOYMENT_ANNOTATION));
         Self {
@@ -29,6 +33,11 @@ impl From<&StatefulSet> for SetFacts {
             deployment: number.and_then(|number| number.parse().ok()).unwrap_or_default(),
             generation: metadata.generation.unwrap_or_default(),
             deleting: metadata.deletion_timestamp.is_some(),
+            foreign: !metadata
+                .owner_references
+                .iter()
+                .flatten()
+                .any(|owner| Some(&owner.uid) == job.metadata.uid.as_ref()),
         }
     }
 }

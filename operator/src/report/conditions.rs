@@ -8,7 +8,7 @@ use millrace_api::{Phase, StreamJobStatus, bounded};
 use millrace_core::rest::JobStatus;
 
 use crate::{
-    build::Component,
+    build::{Component, name_of},
     decide::{Decision, Situation},
     observe::{Engine, Facts},
 };
@@ -126,7 +126,8 @@ fn moving(facts: &Facts, phase: Phase) -> Verdict {
             (None, None) => "tasks are being started".to_owned(),
         },
         Engine::Unreachable(_) => unreachable(facts),
-        Engine::Absent => "waits for the jobmanager's pod".to_owned(),
+        Engine::Absent if facts.job_manager_pod().is_some() => "waits for the jobmanager's pod to start".to_owned(),
+        Engine::Absent => no_pod(facts),
     };
     verdict("False", phase.as_str(), message)
 }
@@ -136,6 +137,12 @@ fn trouble(facts: &Facts) -> Option<(&str, &crate::observe::Trouble)> {
     let components = [Component::JobManager, Component::TaskManager].into_iter();
     let mut pods = components.flat_map(|component| facts.pods_of(component)).filter(|pod| pod.deleted_until.is_none());
     pods.find_map(|pod| Some((pod.name.as_str(), pod.trouble.as_ref()?)))
+}
+
+/// What keeps a StatefulSet from making pods, such as a quota or a policy, only its events tell.
+fn no_pod(facts: &Facts) -> String {
+    let set = name_of(&facts.job, Component::JobManager);
+    format!("waits for the jobmanager's pod; if it does not come, kubectl describe statefulset {set} tells why")
 }
 
 fn unreachable(facts: &Facts) -> String {
@@ -158,7 +165,7 @@ fn job_manager_ready(facts: &Facts, decision: &Decision) -> Verdict {
             None => verdict("False", "Starting", format!("pod {} is starting", pod.name)),
         },
         None => match decision.situation {
-            Situation::Deployed => verdict("False", "NoPod", "the jobmanager's pod is not there yet"),
+            Situation::Deployed => verdict("False", "NoPod", no_pod(facts)),
             _ => verdict("False", "Stopped", "no jobmanager is to run"),
         },
     }

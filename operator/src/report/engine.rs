@@ -4,7 +4,7 @@ use k8s_openapi::{apimachinery::pkg::apis::meta::v1::Time, jiff::Timestamp};
 use millrace_api::{
     CheckpointStatus, CheckpointsStatus, RecoveryPhase, RecoveryStatus, SlotsStatus, StreamJobStatus, bounded,
 };
-use millrace_core::rest::{CheckpointStatistics, RecoveryDetails};
+use millrace_core::rest::{CheckpointStatistics, JobStatus, RecoveryDetails};
 
 use crate::{engine::JobFacts, observe::Facts};
 
@@ -12,7 +12,7 @@ use crate::{engine::JobFacts, observe::Facts};
 pub(super) fn take(status: &mut StreamJobStatus, facts: &Facts) {
     let Some(job) = facts.engine_job().filter(|job| !is_zombie(status, job)) else { return };
     restarts(status, job);
-    if status.start_time.is_none() && job.start_time > 0 {
+    if status.start_time.is_none() && job.state == Some(JobStatus::Running) {
         status.start_time = time(job.start_time);
     }
     let before = status.checkpoints.take().unwrap_or_default();

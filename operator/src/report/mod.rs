@@ -6,6 +6,9 @@ mod engine;
 pub mod events;
 mod phase;
 
+#[cfg(test)]
+mod tests;
+
 use k8s_openapi::jiff::Timestamp;
 use millrace_api::{Phase, SlotsStatus, StreamJobSpec, StreamJobStatus, TaskManagersStatus};
 

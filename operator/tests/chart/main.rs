@@ -87,10 +87,12 @@ fn the_crd_is_the_generated_one_and_stays_when_the_release_goes() {
     let objects = template("millrace", "streaming", "{}");
     let rendered = one(&objects, "CustomResourceDefinition");
     assert_eq!(rendered["metadata"]["annotations"]["helm.sh/resource-policy"], "keep");
-    let generated = millrace_operator::definition::files();
-    let ours =
-        generated.iter().find(|(path, _)| path.to_str().unwrap().contains("charts")).expect("one is the chart's");
-    assert!(rendered == &documents(&ours.1)[0], "the rendered CRD is not the generated one: run crdgen");
+    // crdgen's own test holds this file to the types.
+    let file = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("../crds/streamjobs.millrace.dev.yaml"));
+    assert!(
+        rendered["spec"] == documents(&file.unwrap())[0]["spec"],
+        "the chart's CRD is not the one of crds/: run crdgen"
+    );
     assert!(all(&template("millrace", "streaming", "{crds: {enabled: false}}"), "CustomResourceDefinition").is_empty());
 }
 

@@ -149,10 +149,13 @@ fn a_damaged_log_is_refused_by_name() -> Result<()> {
     entries.sort();
     let newest = entries.last().expect("the log has entries");
     flip_a_bit(newest);
-    let Err(error) = job.cluster.restart_jobmanager() else { panic!("the log was accepted") };
-    let error = error.to_string();
+    let error = match job.cluster.restart_jobmanager() {
+        // It announces itself before it reads the log.
+        Ok(()) => job.cluster.wait_jobmanager_end()?.1,
+        Err(error) => error.to_string(),
+    };
     let name = newest.file_name().and_then(|name| name.to_str()).expect("a name");
     assert_says(&error, &["log entry", name, "--from-checkpoint"]);
-    assert!(!error.contains("panicked") && error.contains("ended"), "{error}");
+    assert!(!error.contains("panicked"), "{error}");
     Ok(())
 }

@@ -66,13 +66,13 @@ fn a_record_that_is_none_fails_the_job_by_its_offset() -> Result<()> {
 fn records_that_are_none_are_left_out_and_counted_where_that_is_chosen() -> Result<()> {
     let kafka = KafkaBroker::shared();
     let topic = topic_with_garbage(kafka)?;
-    let port = free_port();
-    let spec = job_of(&kafka.bootstrap(), &topic).args(["--skip-undecodable"]);
-    let mut cluster = JobCluster::start(spec.set("metrics.port", port.to_string()))?;
+    let mut cluster = JobCluster::start(job_of(&kafka.bootstrap(), &topic).args(["--skip-undecodable"]))?;
     wait_for_count(&mut cluster, 3)?;
+    let log = cluster.log(0);
+    let address = log.lines().find_map(|line| line.split_once("metrics address=")).expect("its log names the port").1;
     let metric = "millrace_source_num_records_in_errors";
     let shown = cluster.wait_for("metric", PATIENCE, |_| {
-        let metrics = http_get(&format!("localhost:{port}"), "/metrics");
+        let metrics = http_get(address, "/metrics");
         let line = metrics.as_deref().ok().and_then(|text| text.lines().find(|line| line.starts_with(metric)));
         (line.map(str::to_owned), format!("{metrics:?}"))
     })?;

@@ -23,7 +23,7 @@ fn a_directory_that_cannot_be_written_is_named_at_the_start() {
     fs::write(&file, "").expect("the file can be written");
     for uri in [format!("file://{}/checkpoints", file.display()), "file:///proc".to_owned()] {
         let text = refused(with_store(&words, &uri));
-        assert_says(&text, &[&format!("checkpoint directory {uri} can't be")]);
+        assert_says(&text, &[&uri, "can't be created", "state.checkpoints.dir"]);
     }
 }
 

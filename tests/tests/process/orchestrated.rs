@@ -3,7 +3,8 @@
 
 use std::{
     fs::OpenOptions,
-    io::Write,
+    io::{Read, Write},
+    net::TcpStream,
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -11,7 +12,7 @@ use std::{
 use millrace_core::{ids::Generation, rest::JobStatus};
 use millrace_testkit::{
     cluster::{ClusterSpec, JobCluster, JobState, Result},
-    services::process::Signal,
+    services::{ports::free_port, process::Signal},
 };
 use tempfile::TempDir;
 
@@ -218,6 +219,20 @@ fn a_job_is_deleted_and_its_jobmanager_ends_where_it_does_not_stay() -> Result<(
     cluster.delete()?;
     assert_eq!(cluster.wait_end()?.state, JobStatus::Canceled);
     assert_eq!(place.files(&cluster.job().to_string()), Vec::<PathBuf>::new());
+    Ok(())
+}
+
+#[test]
+fn the_jobmanager_serves_health_and_metrics_on_a_port_of_their_own_where_one_is_set() -> Result<()> {
+    let (place, port) = (Place::new(), free_port());
+    let _cluster = JobCluster::start(place.job().taskmanagers(0).set("metrics.port", port.to_string()))?;
+    for (path, part) in [("/health", "\"ok\""), ("/metrics", "millrace_jobmanager_job_numRestarts")] {
+        let mut stream = TcpStream::connect(("127.0.0.1", port)).expect("it listens");
+        write!(stream, "GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n").expect("it reads");
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).expect("it answers");
+        assert!(answer.starts_with("HTTP/1.1 200") && answer.contains(part), "{path}: {answer}");
+    }
     Ok(())
 }
 

@@ -263,7 +263,8 @@ options! {
     "Metrics, logs, cluster" {
         METRICS_PORT = "metrics.port", Port,
             "Port for `/metrics` and `/health`, on the bind host, or `off`. Unset: a taskmanager takes any free one, which \
-             its log names; the jobmanager none, since it serves both on the REST port as well.", or("off");
+             its log names; the jobmanager none, since it serves both on the REST port as well. Each process of a machine \
+             needs one of its own: 0.", or("off");
         LOG_LEVEL = "log.level", Text,
             "What is logged: `error`, `warn`, `info`, `debug` or `trace`, also for single modules, such as \
              `info,millrace_runtime=debug`.", default("info");

@@ -101,6 +101,10 @@ impl Program {
                 command.answer(Err(Error::invalid("the job has ended already")));
                 continue;
             };
+            // Who asked while all of it was being deleted, and has given up waiting, asks again.
+            if reply.is_closed() {
+                continue;
+            }
             let now = desk.clock.now_ms();
             desk.show(|view| view.enter(JobStatus::Cancelling, now));
             let _ = reply.send(Ok(()));

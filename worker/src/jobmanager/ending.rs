@@ -140,7 +140,9 @@ impl JobManager {
                         self.send(&id, &ToTaskManager::Shutdown);
                     }
                     Some(PeerEvent::Message(..)) => {}
-                    Some(lost @ PeerEvent::Lost { .. }) => self.on_peer(lost),
+                    Some(PeerEvent::Lost { id, connection, .. }) => {
+                        self.taskmanagers.retain(|known, peer| *known != id || peer.connection != connection);
+                    }
                     None => return,
                 }
             }

@@ -53,6 +53,7 @@ pub trait Connect: Send {
 pub async fn run(setup: TaskManagerSetup, data_port: std::net::TcpListener, mut connect: impl Connect) -> Result<()> {
     let mut tasks = Tasks::new(&setup, data_port);
     let mut job = setup.settings.job_id;
+    let mut turned_away = false;
     loop {
         let mut connection = reach(&setup, &mut connect, &mut tasks).await?;
         // A jobmanager that lost sight of these tasks has started others, or will.
@@ -70,6 +71,9 @@ pub async fn run(setup: TaskManagerSetup, data_port: std::net::TcpListener, mut 
             Ok(Ok(welcome)) => welcome,
             // It went away, or stands still: another may answer at its address.
             Ok(Err(_)) | Err(_) => {
+                if !std::mem::replace(&mut turned_away, true) {
+                    tracing::info!(jobmanager = connect.target(), "waiting until the jobmanager has its job");
+                }
                 tasks.discard_events_for(RECONNECT_PAUSE).await;
                 continue;
             }
@@ -80,6 +84,7 @@ pub async fn run(setup: TaskManagerSetup, data_port: std::net::TcpListener, mut 
         };
         tracing::info!(job = %accepted, %generation, jobmanager = connect.target(), "registered");
         job = Some(accepted);
+        turned_away = false;
         tasks.belong_to(accepted, generation, &settings)?;
         let session = Session::new(connection.split(generation), &setup.settings);
         match session.run(&mut tasks).await {

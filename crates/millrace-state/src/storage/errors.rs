@@ -38,8 +38,10 @@ pub(super) fn explain(error: &object_store::Error) -> Explanation {
             setting("access denied: the credentials (s3.access-key) are wrong or don't allow this")
         }
         object_store::Error::Unauthenticated { .. } => setting("access denied: the credentials are not accepted"),
-        object_store::Error::PermissionDenied { .. }
-        | object_store::Error::NotImplemented { .. }
+        object_store::Error::PermissionDenied { .. } => {
+            setting(&format!("{full}: set state.checkpoints.dir to a place that can be written"))
+        }
+        object_store::Error::NotImplemented { .. }
         | object_store::Error::NotSupported { .. }
         | object_store::Error::InvalidPath { .. } => Explanation { text: full, is_setting: true },
         _ if full.contains("invalid peer certificate") => setting(

@@ -168,7 +168,8 @@ impl Staged {
                 Err(error) => return Err(io_error(&path, error)),
             }
         }
-        Err(io_error(&path, io::Error::other("its directory keeps vanishing")))
+        let why = "the file can't be created: its directory keeps vanishing";
+        Err(io_error(&path, io::Error::new(ErrorKind::PermissionDenied, why)))
     }
 
     fn write(&self, bytes: &[u8], offset: u64) -> Result<()> {

@@ -89,8 +89,11 @@ impl CheckpointStorage {
     pub fn open(uri: &str, options: &StorageOptions) -> Result<Self> {
         let uri = StorageUri::parse(uri)?;
         if let StorageUri::File(path) = &uri {
-            std::fs::create_dir_all(path)
-                .map_err(|error| Error::invalid(format!("checkpoint directory {uri} can't be created: {error}")))?;
+            std::fs::create_dir_all(path).map_err(|error| {
+                Error::invalid(format!(
+                    "checkpoint directory {uri} can't be created: {error}; state.checkpoints.dir names it"
+                ))
+            })?;
         }
         Self::open_existing(uri, options)
     }

@@ -66,12 +66,31 @@ impl Minio {
 
     /// The same on another address of this machine, for clients that are not on it.
     pub fn start_on(host: IpAddr) -> Result<Self> {
+        Self::start_at(host, "http", |_| Ok(()))
+    }
+
+    /// A server that speaks TLS, with a certificate that nobody has signed; returns the certificate's PEM file too.
+    pub fn start_with_tls() -> Result<(Self, PathBuf)> {
+        let host = Ipv4Addr::LOCALHOST;
+        let certified = rcgen::generate_simple_self_signed([host.to_string()]).expect("a certificate can be made");
+        let server = Self::start_at(host.into(), "https", |certs| {
+            let made = fs::create_dir(certs)
+                .and_then(|()| fs::write(certs.join("public.crt"), certified.cert.pem()))
+                .and_then(|()| fs::write(certs.join("private.key"), certified.signing_key.serialize_pem()));
+            made.map_err(io_error(format!("writing certificates to {}", certs.display())))
+        })?;
+        let certificate = server.dir.path().join("certs/public.crt");
+        Ok((server, certificate))
+    }
+
+    fn start_at(host: IpAddr, scheme: &str, certify: impl FnOnce(&std::path::Path) -> Result<()>) -> Result<Self> {
         let program = installed("MinIO", "MILLRACE_MINIO_BIN", "minio/minio", "scripts/fetch-minio.sh")?;
         let dir = WorkDir::new("minio")?;
+        certify(&dir.path().join("certs"))?;
         let reserved = ReservedPort::on(host);
         let address = SocketAddr::new(host, reserved.port());
         let client = MinioClient {
-            endpoint: format!("http://{address}"),
+            endpoint: format!("{scheme}://{address}"),
             access_key: format!("access-{}", random()),
             secret_key: format!("secret-{}", random()),
         };
@@ -190,6 +209,11 @@ impl Settings {
         Ok(process)
     }
 
+    /// Who asks whether it is ready has no certificate to check its own by.
+    fn asking() -> ClientOptions {
+        ClientOptions::new().with_allow_http(true).with_allow_invalid_certificates(true).with_timeout(ASK_LIMIT)
+    }
+
     /// Whether a signed request gets its proper answer. MinIO's own readiness
     /// check answers 200 before that, while users are still being loaded.
     fn is_ready(&self) -> bool {
@@ -197,7 +221,7 @@ impl Settings {
             .client
             .client("no-such-bucket")
             .with_retry(RetryConfig { max_retries: 0, ..RetryConfig::default() })
-            .with_client_options(ClientOptions::new().with_allow_http(true).with_timeout(ASK_LIMIT))
+            .with_client_options(Self::asking())
             .build()
             .expect("the settings are complete");
         let path = Path::from("no-such-object");

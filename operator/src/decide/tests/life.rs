@@ -92,10 +92,20 @@ fn nothing_takes_the_place_of_what_is_still_on_its_way_out() {
 }
 
 #[test]
-fn pods_that_a_deleted_set_left_standing_are_taken_over_by_the_next() {
+fn pods_of_a_set_that_is_gone_are_waited_for() {
+    // Kubernetes deletes them too, a moment later.
     let mut facts = running();
     facts.task_manager = None;
-    assert_eq!(step(&facts), Step::Apply(both()));
+    assert_eq!(step(&facts), Step::Wait);
+}
+
+#[test]
+fn what_a_job_that_had_the_name_before_has_left_is_stopped_first() {
+    let mut facts = recorded().with_set(Component::JobManager).with_set(Component::TaskManager);
+    facts.job_manager.as_mut().unwrap().foreign = true;
+    assert_eq!(step(&facts), Step::Stop(vec![Component::JobManager]));
+    facts.job_manager.as_mut().unwrap().deleting = true;
+    assert_eq!(step(&facts), Step::Wait);
 }
 
 #[test]

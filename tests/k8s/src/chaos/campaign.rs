@@ -168,24 +168,36 @@ impl Run<'_> {
         Ok(Recovery { fault, evidence, output, running })
     }
 
-    /// Watches output and status until both are as after a recovery.
+    /// Watches output and status until status says that the job is over the fault and all keys have moved on since.
+    /// Recovery is over with the end of the longest time that any key stood still: without its jobmanager, for one, a
+    /// job goes on for a while, and is interrupted when the next one takes over.
     async fn recover(&mut self, fault: Fault, struck: &Struck, from: Instant) -> Result<(Duration, Duration)> {
-        let then = self.feed.written();
-        let (mut output, mut running) = (None, None);
+        let (mut longest, mut output, mut running) = (Duration::ZERO, Duration::ZERO, None);
+        let (mut since, mut then) = (from, self.feed.written());
         loop {
             self.outputs.read_on()?;
-            if output.is_none() && self.outputs.seen.moved_past(&then) {
-                output = Some(from.elapsed());
+            if self.outputs.seen.moved_past(&then) {
+                let stood_still = since.elapsed();
+                let first = longest.is_zero();
+                if first || (stood_still > longest && !fault.spares_the_job()) {
+                    (longest, output) = (stood_still, from.elapsed());
+                }
+                if let Some(running) = running {
+                    return Ok((output, running));
+                }
+                (since, then) = (Instant::now(), self.feed.written());
             }
             if running.is_none() && struck.is_recovered(fault, &self.target.job.view().await?) {
                 running = Some(from.elapsed());
-            }
-            if let (Some(output), Some(running)) = (output, running) {
-                return Ok((output, running));
+                // What comes now counts as after it.
+                then = self.feed.written();
             }
             if from.elapsed() > wait::PATIENCE {
                 let described = self.target.job.describe().await;
-                bail!("no recovery from {fault}: new output {output:?}, Running {running:?}\n{described}");
+                bail!(
+                    "no recovery from {fault}: keys stand still for {:?}, Running {running:?}\n{described}",
+                    since.elapsed()
+                );
             }
         }
     }

@@ -2,7 +2,7 @@
 
 use std::{
     sync::{Mutex, PoisonError},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use k8s_openapi::api::core::v1::Pod;
@@ -58,6 +58,9 @@ enum Proof {
     Restarted(Role, String, i32),
     /// A checkpoint failed, or the job was started again. This was the newest one when the service came back.
     NoCheckpoint(i64),
+    /// The job's log says since then that this address does not answer. This was the newest checkpoint when it did
+    /// again.
+    Complaint(String, Instant, i64),
     /// The job was started again while this pod lived on.
     LivesOn(String, i32),
 }
@@ -90,10 +93,14 @@ impl Target<'_> {
             Fault::TaskManagerProcess => self.kill(Role::TaskManager, &victim)?,
             Fault::JobManagerProcess => self.kill(Role::JobManager, &jobmanager)?,
             Fault::Minio => {
-                self.away(rng, |services| services.minio.kill(), |services| services.minio.restart()).await?
+                self.away(rng, |services| services.minio.kill(), |services| services.minio.restart()).await?;
+                Proof::NoCheckpoint(self.job.view().await?.latest_checkpoint())
             }
+            // Without new records there is nothing that a checkpoint could wait for: none need fail.
             Fault::Kafka => {
-                self.away(rng, |services| services.kafka.kill(), |services| services.kafka.restart()).await?
+                let (began, address) = (Instant::now(), self.services().kafka.bootstrap());
+                self.away(rng, |services| services.kafka.kill(), |services| services.kafka.restart()).await?;
+                Proof::Complaint(address, began, self.job.view().await?.latest_checkpoint())
             }
             Fault::Zombie => {
                 cut = Some(self.node()?.cut_off(&pods::address(&victim))?);
@@ -118,18 +125,18 @@ impl Target<'_> {
         Ok(Proof::Restarted(role, pods::uid(pod), pods::container_restarts(pod)))
     }
 
-    /// Kills a service and starts it again after a checkpoint must have failed.
+    /// Kills a service and starts it again after longer than a checkpoint may take.
     async fn away(
         &self,
         rng: &mut ChaCha8Rng,
         kill: impl FnOnce(&mut Services) -> millrace_testkit::services::Result<()>,
         restart: impl FnOnce(&mut Services) -> millrace_testkit::services::Result<()>,
-    ) -> Result<Proof> {
+    ) -> Result<()> {
         kill(&mut self.services())?;
         // The length of the fault itself; nothing is waited for.
         tokio::time::sleep(CHECKPOINT_TIMEOUT + rng.random_range(Duration::from_secs(2)..Duration::from_secs(4))).await;
         restart(&mut self.services())?;
-        Ok(Proof::NoCheckpoint(self.job.view().await?.latest_checkpoint()))
+        Ok(())
     }
 
     fn services(&self) -> std::sync::MutexGuard<'_, Services> {
@@ -169,6 +176,11 @@ impl Target<'_> {
                 let happened = failed > 0 || restarts > 0;
                 Ok(happened.then(|| format!("{failed} checkpoints failed, {restarts} restarts")))
             }
+            Proof::Complaint(address, began, _) => {
+                let lines = self.job.log_lines(began.elapsed(), address).await?;
+                let failed = lines.iter().filter(|line| line.contains("refused") || line.contains("failed")).count();
+                Ok((failed > 0).then(|| format!("{failed} complaints about {address} in the job's log")))
+            }
             Proof::LivesOn(uid, container_restarts) => {
                 let pods = self.job.pods(Role::TaskManager).await?;
                 let lives = pods
@@ -191,7 +203,7 @@ impl Struck {
             view.restarts() == before.restarts() && view.generation() == before.generation()
         } else if fault.hits_jobmanager() {
             view.generation() > before.generation()
-        } else if let Proof::NoCheckpoint(newest) = self.proof {
+        } else if let Proof::NoCheckpoint(newest) | Proof::Complaint(.., newest) = self.proof {
             view.latest_checkpoint() > newest
         } else {
             view.restarts() > before.restarts()

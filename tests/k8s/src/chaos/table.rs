@@ -12,7 +12,8 @@ pub struct Recovery {
     pub fault: Fault,
     /// What shows that it happened.
     pub evidence: String,
-    /// From the fault to new right output of all keys. For a service that was away: from its return.
+    /// From the fault to new right output of all keys, after the longest time that one stood still. For a service that
+    /// was away: from its return.
     pub output: Duration,
     /// From there to phase Running.
     pub running: Duration,

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use k8s_openapi::api::core::v1::{Event, Pod};
 use kube::{
     Api, ResourceExt,
-    api::{ApiResource, DeleteParams, DynamicObject, GroupVersionKind, ListParams, Patch, PatchParams},
+    api::{ApiResource, DeleteParams, DynamicObject, GroupVersionKind, ListParams, LogParams, Patch, PatchParams},
 };
 use serde_json::{Value, json};
 
@@ -175,6 +175,20 @@ impl<'a> Job<'a> {
         let mut events = api.list(&ListParams::default().fields(&fields)).await?.items;
         events.sort_by_key(|event| event.metadata.creation_timestamp.clone());
         Ok(events)
+    }
+
+    /// The lines with a text in them that its pods have logged for so long.
+    pub async fn log_lines(&self, since: Duration, text: &str) -> Result<Vec<String>> {
+        let mut lines = Vec::new();
+        for role in [Role::JobManager, Role::TaskManager] {
+            for pod in self.pods(role).await? {
+                let seconds = since.as_secs() as i64 + 1;
+                let params = LogParams { since_seconds: Some(seconds), ..LogParams::default() };
+                let log = self.pod_api().logs(&pods::name(&pod), &params).await?;
+                lines.extend(log.lines().filter(|line| line.contains(text)).map(str::to_owned));
+            }
+        }
+        Ok(lines)
     }
 
     /// Everything that helps to understand why it is not as expected.

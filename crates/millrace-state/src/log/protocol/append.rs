@@ -56,6 +56,9 @@ impl LogProtocol {
         }
         // An earlier attempt of our own did reach the log: it is history, and this entry follows it.
         self.take_in(found);
+        if let Some(record) = self.view.terminal() {
+            return done(Outcome::Ended(record.clone()));
+        }
         self.create_next(goal)
     }
 

@@ -271,6 +271,18 @@ fn appending_something_else_settles_what_is_in_doubt() {
     }
 }
 
+/// A random schedule found this.
+#[test]
+fn nothing_is_appended_behind_an_end_that_was_in_doubt() {
+    let mut store = Store::default();
+    let mut writer = leader(1, &mut store);
+    writer.start_append(Append::Terminal(failed(0)));
+    writer.lose_answer(&mut store);
+    writer.give_up();
+    assert_eq!(writer.append(1, &mut store), Outcome::Ended(failed(0)));
+    assert_eq!(store.0.len(), 2);
+}
+
 #[test]
 fn several_appends_in_doubt_are_told_apart_from_a_strangers() {
     let mut store = Store::default();

@@ -123,7 +123,8 @@ fn check_history(store: &mut Store, announced: &[(Generation, u64)]) -> Option<S
         return Some(error.message);
     }
     let (generation, newest) = *announced.last()?;
-    let seen = last.protocol.view().entries().filter(|entry| entry.checkpoint().is_some()).map(|e| e.position).max();
+    let told = |entry: &&LogEntry| !matches!(entry.body, LogBody::Generation(_));
+    let seen = last.protocol.view().entries().filter(told).map(|entry| entry.position).max();
     (seen < Some(newest)).then(|| format!("entry {newest} of generation {generation} is lost; the newest is {seen:?}"))
 }
 
@@ -137,8 +138,8 @@ fn random_schedules_never_break_the_line_of_history() {
         assert_eq!(met.violation, None);
     }
     // Otherwise the test shows nothing.
-    let counts = [met.lost_answers, met.stale_creates_that_succeeded, met.fenced, met.resumed, met.taken_up];
-    assert!(counts.iter().all(|count| *count >= 1000), "{met:?}");
+    let counts = [met.lost_answers, met.stale_creates_that_succeeded, met.fenced, met.resumed];
+    assert!(counts.iter().all(|count| *count >= 1000) && met.taken_up >= 100, "{met:?}");
 }
 
 #[test]
