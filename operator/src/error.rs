@@ -62,6 +62,12 @@ impl Error {
         move |source| Self { action, source }
     }
 
+    /// The API server did not answer.
+    pub fn timed_out(after: Duration) -> Self {
+        let source = kube::Error::Service(format!("no answer within {} s", after.as_secs()).into());
+        Self { action: "reconcile".to_owned(), source }
+    }
+
     /// Its class.
     pub fn class(&self) -> ErrorClass {
         match &self.source {
@@ -128,6 +134,9 @@ mod tests {
             assert_eq!(refused(code, "no").class(), class, "{code}");
         }
         assert_eq!(refused(422, "spec.ports: wrong").to_string(), "apply service a: spec.ports: wrong");
+        let silent = Error::timed_out(Duration::from_secs(60));
+        assert_eq!(silent.class(), ErrorClass::Unavailable);
+        assert!(silent.to_string().contains("no answer within 60 s"), "{silent}");
     }
 
     #[test]

@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 use k8s_openapi::jiff::Timestamp;
 use kube::{ResourceExt, runtime::controller::Action};
 use millrace_api::{StreamJob, StreamJobStatus};
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout};
 
 use crate::{
     apply,
@@ -28,6 +28,8 @@ const FAST: Duration = Duration::from_secs(1);
 const ASKED: Duration = Duration::from_millis(200);
 /// When to look again although nothing is expected.
 const IDLE: Duration = Duration::from_secs(300);
+/// How long a reconcile may take: a connection that hangs must not hold a place for ever. It may end anywhere.
+const TIMEOUT: Duration = Duration::from_secs(60);
 /// Steps in one reconcile; the longest way from a spec to its pods has four.
 const STEPS_MAX: usize = 8;
 
@@ -35,7 +37,12 @@ const STEPS_MAX: usize = 8;
 pub async fn reconcile(job: Arc<StreamJob>, context: Arc<Context>) -> Result<Action, Error> {
     let started = Instant::now();
     let uid = job.uid().unwrap_or_default();
-    let result = Reconcile { context: &context, uid: &uid }.run(&job).await;
+    let this = Reconcile { context: &context, uid: &uid };
+    let run = async {
+        context.caches.filled().await;
+        this.run(&job).await
+    };
+    let result = timeout(TIMEOUT, run).await.unwrap_or_else(|_| Err(Error::timed_out(TIMEOUT)));
     context.metrics.reconciled(started.elapsed(), result.as_ref().err().map(Error::class));
     if result.is_ok() {
         context.memory.update(&uid, |memory| memory.failures = 0);

@@ -210,7 +210,9 @@ fn suspend(facts: &Facts, deployed: &DeploymentStatus) -> Decision {
 fn upgrade(facts: &Facts, target: &StreamJobSpec, deployed: &DeploymentStatus, now: Timestamp) -> Decision {
     let finished = facts.phase() == Phase::Finished;
     let without_state = target.upgrade_mode == UpgradeMode::Stateless && deployment_hash(target) != deployed.hash;
-    let discards = without_state && !finished && deployed.discarded_at.is_none();
+    // A job that has finished is not run again: another takes its place.
+    let fresh = without_state || finished || deployed.discarded_at.is_some();
+    let discards = (without_state || finished) && deployed.discarded_at.is_none();
     if discards && stop::stored(facts).is_some() {
         let deployment = DeploymentStatus { discarded_at: Some(Time(now)), ..deployed.clone() };
         return Decision::new(record(facts, deployment), Situation::Upgrading);
@@ -223,7 +225,6 @@ fn upgrade(facts: &Facts, target: &StreamJobSpec, deployed: &DeploymentStatus, n
     if let Some(stop) = stop::all(facts, Situation::Upgrading) {
         return stop;
     }
-    let fresh = without_state || finished || deployed.discarded_at.is_some();
     let deployment = DeploymentStatus {
         number: deployed.number + 1,
         hash: deployment_hash(target),

@@ -1,7 +1,7 @@
 //! Stopping: everything is gone before anything is started again.
 
 use k8s_openapi::jiff::Timestamp;
-use millrace_api::{DeploymentStatus, Phase};
+use millrace_api::DeploymentStatus;
 use millrace_core::rest::JobStatus;
 
 use super::{Decision, Pace, Situation, Step};
@@ -45,18 +45,12 @@ pub(super) fn leftovers(facts: &Facts, deployed: &DeploymentStatus, situation: S
     leaving.then(|| Decision::wait(situation, Pace::Idle))
 }
 
-/// A job that has ended: a failed one keeps its jobmanager, which tells why, a finished one nothing.
+/// A job that has ended keeps its jobmanager, which tells how, and deletes what the job has stored when that is asked of
+/// it.
 pub(super) fn ended(facts: &Facts) -> Decision {
-    let keeps = |component: &Component| facts.phase() == Phase::Failed && *component == Component::JobManager;
-    let standing: Vec<_> = facts
-        .components()
-        .into_iter()
-        .filter(|component| !keeps(component) && facts.set(*component).is_some_and(|set| !set.deleting))
-        .collect();
-    if standing.is_empty() {
-        Decision::wait(Situation::Ended, Pace::Idle)
-    } else {
-        Decision::new(Step::Stop(standing), Situation::Ended)
+    match facts.set(Component::TaskManager) {
+        Some(set) if !set.deleting => Decision::new(Step::Stop(vec![Component::TaskManager]), Situation::Ended),
+        _ => Decision::wait(Situation::Ended, Pace::Idle),
     }
 }
 

@@ -104,7 +104,7 @@ fn container_trouble(status: &ContainerStatus) -> Option<Trouble> {
     let ended = state.and_then(|state| state.terminated.as_ref());
     let ended = ended.or_else(|| status.last_state.as_ref().and_then(|state| state.terminated.as_ref()));
     let exit = ended.filter(|ended| ended.exit_code != 0 && !status.ready).map(|ended| {
-        let said = ended.message.as_deref().unwrap_or_default().trim();
+        let said = last_words(ended.message.as_deref().unwrap_or_default());
         let how = ended.reason.as_deref().filter(|reason| *reason != "Error").map(|reason| format!(" ({reason})"));
         let how = how.unwrap_or_default();
         let colon = if said.is_empty() { "" } else { ": " };
@@ -122,6 +122,14 @@ fn container_trouble(status: &ContainerStatus) -> Option<Trouble> {
             Some(Trouble { reason: reason.to_string(), message })
         }
     }
+}
+
+/// What a process said at its end: the error, without the log before it.
+fn last_words(said: &str) -> &str {
+    let said = said.trim();
+    let error = said.rfind("\nerror: ").map(|line| &said[line + 1..]);
+    let error = error.unwrap_or(said);
+    error.strip_prefix("error: ").unwrap_or(error)
 }
 
 fn condition<'a>(pod: &'a Pod, type_: &str) -> Option<(&'a str, &'a str)> {
@@ -230,6 +238,15 @@ mod tests {
         ]});
         let said = "0/1 nodes are available: insufficient memory".to_string();
         assert_eq!(trouble_of(waits), ("Unschedulable".to_string(), said));
+    }
+
+    #[test]
+    fn of_a_log_the_error_at_its_end_is_shown() {
+        assert_eq!(
+            last_words("INFO starts\nerror: first\nINFO\nerror: bucket b\ndoes not exist\n"),
+            "bucket b\ndoes not exist"
+        );
+        assert_eq!(last_words(" killed\n"), "killed");
     }
 
     #[test]

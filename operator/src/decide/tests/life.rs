@@ -49,19 +49,17 @@ fn an_end_is_written_down_before_its_pods_are_deleted() {
         let decision = decide(&running().saying(state), now());
         assert_eq!((decision.step, decision.situation), (Step::Wait, Situation::Deployed), "{state}");
     }
-    let finished = running().saying(JobStatus::Finished).in_phase(Phase::Finished);
-    assert_eq!(step(&finished), Step::Stop(both()));
-    assert_eq!(step(&finished.without_sets()), Step::Wait);
 }
 
 #[test]
-fn a_failed_job_keeps_its_jobmanager_which_tells_why() {
-    let failed = running().saying(JobStatus::Failed).in_phase(Phase::Failed);
-    assert_eq!(step(&failed), Step::Stop(vec![Component::TaskManager]));
-    let mut failed = failed;
-    failed.task_manager = None;
-    let decision = decide(&failed, now());
-    assert_eq!((decision.step, decision.situation), (Step::Wait, Situation::Ended));
+fn a_job_that_has_ended_keeps_its_jobmanager_which_tells_how() {
+    for (state, phase) in [(JobStatus::Failed, Phase::Failed), (JobStatus::Finished, Phase::Finished)] {
+        let mut ended = running().saying(state).in_phase(phase);
+        assert_eq!(step(&ended), Step::Stop(vec![Component::TaskManager]));
+        ended.task_manager = None;
+        let decision = decide(&ended, now());
+        assert_eq!((decision.step, decision.situation), (Step::Wait, Situation::Ended));
+    }
 }
 
 #[test]

@@ -145,10 +145,10 @@ impl<'a> Job<'a> {
         Ok(uids)
     }
 
-    /// Waits until it has no pods.
-    pub async fn wait_until_no_pods(&self) -> Result<()> {
-        let none = async || Ok(self.pod_uids().await?.is_empty().then_some(()));
-        wait::until("job without pods", wait::PATIENCE, none, async || self.describe().await).await
+    /// Waits until it has no taskmanagers.
+    pub async fn wait_for_no_taskmanagers(&self) -> Result<()> {
+        let none = async || Ok(self.pods(Role::TaskManager).await?.is_empty().then_some(()));
+        wait::until("job without taskmanagers", wait::PATIENCE, none, async || self.describe().await).await
     }
 
     /// Deletes a pod. `grace`: seconds that its processes are given; none: what the pod says.

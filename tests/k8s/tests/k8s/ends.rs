@@ -35,7 +35,8 @@ pub fn finished(suite: &Suite) -> Result<()> {
             .set("/spec/s3", json!({"endpoint": place.endpoint(), "credentialsSecretRef": {"name": CREDENTIALS}}));
         let job = Job::apply(&namespace, &manifest)?;
         let first = job.wait_for_phase("Finished").await?;
-        job.wait_until_no_pods().await?;
+        job.wait_for_no_taskmanagers().await?;
+        ensure!(job.pods(Role::JobManager).await?.len() == 1, "the jobmanager stays for a look at its log");
         ensure!(job.events().await?.contains(&"Finished".to_owned()), "an event says so");
         // A changed spec is a new run, and no part of the old one.
         job.patch_spec(json!({"restartNonce": 1})).await?;

@@ -15,8 +15,8 @@ use millrace_k8s_tests::{
 };
 use serde_json::{from_value, json};
 
-/// How long a probe pod asks.
-const ASKS: &str = "5s";
+/// How many seconds a probe asks.
+const ASKS: u32 = 5;
 
 pub fn ports(suite: &Suite) -> Result<()> {
     suite.block_on(async {
@@ -28,29 +28,31 @@ pub fn ports(suite: &Suite) -> Result<()> {
         let policies = Api::<NetworkPolicy>::namespaced(namespace.client(), &namespace.name);
         ensure!(!policies.list(&Default::default()).await?.items.is_empty(), "the job has no NetworkPolicy");
 
-        // A stranger without any policy against it, and one that may send nothing.
+        // The operator lets everybody reach it: a probe from anywhere does, but for one that may send nothing.
+        let operator = suite.release.pods(namespace.client()).await?.remove(0);
+        let operator = format!("http://{}:8080/metrics", pods::address(&operator));
         let jobmanager = format!("http://{}:8081/health", pods::address(&job.pods(Role::JobManager).await?[0]));
-        let strangers = suite.namespace("strangers").await?;
-        let muted = suite.namespace("muted").await?;
+        let (strangers, muted) = (suite.namespace("strangers").await?, suite.namespace("muted").await?);
         let deny = json!({
             "metadata": {"name": "deny"},
             "spec": {"podSelector": {}, "policyTypes": ["Egress"], "egress": []},
         });
         let in_muted = Api::<NetworkPolicy>::namespaced(muted.client(), &muted.name);
         in_muted.create(&PostParams::default(), &from_value(deny)?).await?;
-        if reaches(&muted, &jobmanager).await? {
+        ensure!(reaches(&strangers, "control", &operator).await?, "a probe does not even reach the operator");
+        if reaches(&muted, "control", &operator).await? {
             skipped("NetworkPolicy", "this cluster does not enforce it");
         } else {
-            ensure!(!reaches(&strangers, &jobmanager).await?, "a stranger reaches the jobmanager's REST port");
+            ensure!(!reaches(&strangers, "probe", &jobmanager).await?, "a stranger reaches the jobmanager's REST port");
         }
         feed.finish().map(drop)
     })
 }
 
 /// Whether a pod of a namespace gets an answer from an address.
-async fn reaches(namespace: &Namespace<'_>, address: &str) -> Result<bool> {
+async fn reaches(namespace: &Namespace<'_>, name: &str, address: &str) -> Result<bool> {
     let pod = json!({
-        "metadata": {"name": "probe"},
+        "metadata": {"name": name},
         "spec": {
             "restartPolicy": "Never",
             "automountServiceAccountToken": false,
@@ -74,7 +76,7 @@ async fn reaches(namespace: &Namespace<'_>, address: &str) -> Result<bool> {
     let api = Api::<Pod>::namespaced(namespace.client(), &namespace.name);
     api.create(&PostParams::default(), &from_value(pod)?).await?;
     let ended = async || {
-        let pod = api.get("probe").await?;
+        let pod = api.get(name).await?;
         let phase = pod.status.and_then(|status| status.phase).unwrap_or_default();
         Ok(matches!(phase.as_str(), "Succeeded" | "Failed").then(|| phase == "Succeeded"))
     };
