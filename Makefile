@@ -36,12 +36,14 @@ SERVICES = \
 	$(CACHE); \
 	MILLRACE_KAFKA_HOME=$$(scripts/fetch-kafka.sh); \
 	MILLRACE_MINIO_BIN=$$(scripts/fetch-minio.sh); \
+	scripts/fetch-kubernetes.sh >/dev/null; \
 	export MILLRACE_KAFKA_HOME MILLRACE_MINIO_BIN
 
 test: ## formatting, lints and all tests
 	$(SERVICES)
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets -- -D warnings
+	scripts/check-own-job.sh
 	# tests of processes start the programs as users do
 	cargo build --workspace --bins
 	cargo test --workspace --no-fail-fast
