@@ -5,6 +5,7 @@
 mod demonstration;
 mod exactly_once;
 mod kills;
+mod state_command;
 mod two_channels;
 mod without_checkpoints;
 
