@@ -30,6 +30,9 @@ pub struct StoredValue {
 /// Takes the sub key, the value and the expiry of an entry.
 pub type VisitEntry<'a> = dyn FnMut(Option<&[u8]>, &[u8], Option<u64>) -> Result<()> + 'a;
 
+/// Takes the address, the value and the expiry of an entry.
+pub type VisitStored<'a> = &'a mut dyn FnMut(StateKey<'_>, &[u8], Option<u64>) -> Result<()>;
+
 /// The keyed state of one subtask of one operator, as bytes. Lives on its task's thread.
 ///
 /// An expiry is kept beside its value and given back unchanged. A backend may drop an entry at any time once its expiry
@@ -68,12 +71,7 @@ pub trait BytesBackend {
 /// A frozen view of a [`BytesBackend`]; read on another thread while the backend goes on.
 pub trait BytesSnapshot: Send {
     /// Hands every entry of one state and key group with its expiry to `visit`, ordered by key and sub key.
-    fn scan(
-        &mut self,
-        state: u16,
-        key_group: u16,
-        visit: &mut dyn FnMut(StateKey<'_>, &[u8], Option<u64>) -> Result<()>,
-    ) -> Result<()>;
+    fn scan(&mut self, state: u16, key_group: u16, visit: VisitStored<'_>) -> Result<()>;
 
     /// The files that hold all entries, where the backend takes snapshots as files: those that an earlier checkpoint has
     /// too are not written again. `None` where entries are written. The files stay until the view is dropped.

@@ -11,7 +11,7 @@ mod filesystem;
 mod memory;
 mod registry;
 
-pub use bytes::{BytesBackend, BytesSnapshot, StateKey, StoredValue, VisitEntry};
+pub use bytes::{BytesBackend, BytesSnapshot, StateKey, StoredValue, VisitEntry, VisitStored};
 pub use files::{BackendFile, FileBackend, LocalFiles};
 pub use filesystem::FsStateBackend;
 pub use memory::{DEFAULT_MAX_STATE_SIZE, MemoryStateBackend};

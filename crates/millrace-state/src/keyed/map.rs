@@ -75,7 +75,7 @@ impl<K: StateValue + Eq + Hash, V: StateValue> MapState<K, V> {
 
     /// Whether there are no entries.
     pub fn is_empty(&self) -> Result<bool> {
-        access!(self.handle, state => state.is_empty())
+        access!(self.handle, state => state.has_none())
     }
 
     /// Removes all entries of the current key.

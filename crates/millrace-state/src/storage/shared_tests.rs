@@ -84,7 +84,7 @@ async fn a_checkpoint_writes_what_no_completed_one_has_and_only_the_unneeded_is_
     assert_eq!(storage.sweep_shared(JOB, log.view(), &none).await.unwrap(), 1, "c.sst of 3");
     assert_eq!(shared_names(&storage).await, names(["a.sst", "b.sst", "c.sst", "LIST"]), "2 and 4 are retained");
 
-    complete(&storage, &mut log, 5, &[c.clone()], &uploaded).await;
+    complete(&storage, &mut log, 5, std::slice::from_ref(&c), &uploaded).await;
     storage.sweep_shared(JOB, log.view(), &none).await.unwrap();
     assert_eq!(shared_names(&storage).await, names(["b.sst", "c.sst"]));
     for shared in &fourth {

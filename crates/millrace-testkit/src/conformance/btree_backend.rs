@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, ops::Bound, sync::Arc};
 use millrace_core::Result;
 use millrace_state::{
     BytesBackend, KeyedBackend, KeyedBackendContext, SnapshotTarget, StateBackend,
-    backend::{BytesSnapshot, StateKey, StoredValue, VisitEntry},
+    backend::{BytesSnapshot, StateKey, StoredValue, VisitEntry, VisitStored},
 };
 
 /// State, key group, key, sub key: the order in which entries are asked for.
@@ -69,12 +69,7 @@ impl BytesBackend for BTreeBackend {
 }
 
 impl BytesSnapshot for BTreeSnapshot {
-    fn scan(
-        &mut self,
-        state: u16,
-        key_group: u16,
-        visit: &mut dyn FnMut(StateKey<'_>, &[u8], Option<u64>) -> Result<()>,
-    ) -> Result<()> {
+    fn scan(&mut self, state: u16, key_group: u16, visit: VisitStored<'_>) -> Result<()> {
         let first = (state, key_group, Vec::new(), None);
         let entries = self.0.range((Bound::Included(first), Bound::Unbounded));
         for ((_, _, key, sub_key), stored) in entries.take_while(|(at, _)| (at.0, at.1) == (state, key_group)) {

@@ -187,7 +187,7 @@ impl<K: StateValue + Eq + Hash, V: StateValue, H: Lifetime> HeapAccess<'_, MapLa
         Ok(seen)
     }
 
-    pub(in crate::keyed) fn is_empty(self) -> Result<bool> {
+    pub(in crate::keyed) fn has_none(self) -> Result<bool> {
         let map = self.table.get(self.hash, self.key)?;
         let seen = |held: &H::Held<V>| !self.lifetime.is_expired(held) || self.lifetime.shows_expired();
         Ok(!map.is_some_and(|map| map.values().any(seen)))
@@ -234,7 +234,7 @@ impl<K: StateValue + Eq + Hash, V: StateValue> BytesAccess<'_, MapLayout<K, V>> 
         Ok(all)
     }
 
-    pub(in crate::keyed) fn is_empty(self) -> Result<bool> {
+    pub(in crate::keyed) fn has_none(self) -> Result<bool> {
         let mut empty = true;
         self.scan(|_, _| {
             empty = false;
