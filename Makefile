@@ -10,6 +10,9 @@ SHELL := bash
 # clone, with Cargo's target folder in it.
 CACHE := . scripts/cache.sh
 
+# And this where what is built has RocksDB in it: built once into the cache, then linked in seconds.
+ROCKSDB := ROCKSDB_STATIC=1; ROCKSDB_LIB_DIR=$$(scripts/fetch-rocksdb.sh); export ROCKSDB_STATIC ROCKSDB_LIB_DIR
+
 .PHONY: help setup build run test soak chaos-k8s bench fuzz cluster-up cluster-down clean-cache
 
 help: ## list the targets
@@ -21,6 +24,7 @@ setup: ## install what building and testing need (apt-get)
 build: ## build the release binaries
 	scripts/setup.sh build
 	$(CACHE)
+	$(ROCKSDB)
 	cargo build --release --workspace --bins
 	echo "binaries are in $$CARGO_TARGET_DIR/release"
 
@@ -34,6 +38,7 @@ run: ## run the main job and kill it halfway; KAFKA=host:port TOPIC=name for a r
 SERVICES = \
 	scripts/setup.sh test; \
 	$(CACHE); \
+	$(ROCKSDB); \
 	MILLRACE_KAFKA_HOME=$$(scripts/fetch-kafka.sh); \
 	MILLRACE_MINIO_BIN=$$(scripts/fetch-minio.sh); \
 	scripts/fetch-kubernetes.sh >/dev/null; \
@@ -42,17 +47,18 @@ SERVICES = \
 test: ## formatting, lints and all tests
 	$(SERVICES)
 	cargo fmt --all --check
-	cargo clippy --workspace --all-targets -- -D warnings
+	cargo clippy --workspace --all-targets --features millrace-tests/rocksdb -- -D warnings
 	scripts/check-own-job.sh
 	# tests of processes start the programs as users do
-	cargo build --workspace --bins
-	cargo test --workspace --no-fail-fast
+	cargo build --workspace --bins --features millrace-tests/rocksdb
+	cargo test --workspace --features millrace-tests/rocksdb --no-fail-fast
 
 soak: ## the tests that take long
 	$(SERVICES)
 	cargo build --release --workspace --bins
 	cargo test --release -p millrace-tests --features soak --test soak -- --nocapture --test-threads 1
 	cargo test --release -p millrace-k8s-tests --features soak --test soak -- --nocapture
+	cargo test --release -p millrace-state-rocksdb --features soak --test memory -- --nocapture
 
 chaos-k8s: ## N faults on a real cluster, in the order of SEED
 	$(SERVICES)

@@ -2,9 +2,10 @@
 # Installs what this machine lacks, with apt-get on Debian and the like.
 #
 # Usage: scripts/setup.sh build|test
-#   build  what compiling takes: a C and C++ compiler, make (librdkafka,
-#          zstd, lz4, zlib and jemalloc come as sources with their crates;
-#          rustc brings its own lld as linker)
+#   build  what compiling takes: a C and C++ compiler, make, libclang for
+#          RocksDB's bindings (librdkafka, RocksDB, zstd, lz4, zlib and
+#          jemalloc come as sources with their crates; rustc brings its own
+#          lld as linker)
 #   test   that, and what the tests take: rustfmt and clippy, Java and Maven
 #          for Kafka, Go for MinIO and Kubernetes, and on Linux what a
 #          Kubernetes node takes from its system
@@ -51,6 +52,12 @@ install() {
     packages=()
 }
 
+# has_libclang: bindgen looks for it in these places.
+has_libclang() {
+    [ -n "${LIBCLANG_PATH:-}" ] || compgen -G '/usr/lib/llvm-*/lib/libclang*.so*' | grep -qv libclang-cpp ||
+        compgen -G '/usr/lib*/libclang*.so*' | grep -qv libclang-cpp
+}
+
 java_suits() {
     local major
     major=$(java -version 2>&1 | sed -n 's/.* version "\([0-9]*\).*/\1/p') || return 1
@@ -91,6 +98,7 @@ setup_build() {
     want g++ g++
     want make make
     want pkg-config pkg-config
+    has_libclang || packages+=(libclang-dev)
     install
     has cargo || die "no cargo: install Rust first, for instance with rustup"
 }

@@ -8,12 +8,20 @@ use serde_json::Value;
 const ARROWS: &[(&str, &[&str], &[&str])] = &[
     ("millrace-core", &[], &["tokio", "kube", "rdkafka", "object_store", "reqwest", "axum"]),
     ("millrace-state", &["millrace-core"], &["kube", "rdkafka", "axum"]),
+    ("millrace-state-rocksdb", &["millrace-core", "millrace-state"], &["tokio", "kube", "rdkafka", "axum"]),
     ("millrace-runtime", &["millrace-core", "millrace-state"], &["kube", "rdkafka", "axum"]),
     ("millrace-worker", &["millrace-core", "millrace-state", "millrace-runtime"], &["kube", "rdkafka"]),
     ("millrace-connectors", &["millrace-core"], &["kube"]),
     (
         "millrace",
-        &["millrace-core", "millrace-state", "millrace-runtime", "millrace-worker", "millrace-connectors"],
+        &[
+            "millrace-core",
+            "millrace-state",
+            "millrace-state-rocksdb",
+            "millrace-runtime",
+            "millrace-worker",
+            "millrace-connectors",
+        ],
         &["kube"],
     ),
     ("millrace-api", &[], &["tokio", "rdkafka", "object_store", "reqwest"]),

@@ -10,7 +10,7 @@ pub mod logging;
 pub mod metrics_server;
 pub mod rest;
 pub mod rpc;
-mod stores;
+pub mod stores;
 mod taskmanager;
 
 pub use execute::execute;

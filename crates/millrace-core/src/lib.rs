@@ -5,6 +5,7 @@
 
 pub mod batch;
 pub mod checkpoint;
+pub mod clock;
 pub mod codec;
 pub mod error;
 pub mod ids;

@@ -1,14 +1,22 @@
 //! State that belongs to an operator's subtask rather than to a key: lists, dealt out again when a job restarts at
-//! another parallelism. It is small (splits, offsets, transaction ids) and travels inside the checkpoint's metadata.
+//! another parallelism, and maps of which every subtask has a copy. It is small (splits, offsets, transaction ids) and travels inside the checkpoint's metadata.
+
+mod broadcast;
+
+pub use broadcast::BroadcastState;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    hash::Hash,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
 use serde::{Deserialize, Serialize};
 
-use crate::{Error, Record, Result, codec, schema::Schema};
+use crate::{
+    Error, Record, Result, codec,
+    schema::{Migration, Schema},
+};
 
 /// How a list is dealt out when the parallelism changes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -18,6 +26,8 @@ pub enum Redistribution {
     Split,
     /// Every subtask gets all items.
     Union,
+    /// All subtasks had the same items; each gets those of one of them.
+    Broadcast,
 }
 
 /// One operator list of one subtask, as it is in a checkpoint.
@@ -103,35 +113,59 @@ impl OperatorStateStore {
 
     /// The list of this name; each item goes to one subtask when the parallelism changes.
     pub fn list<T: Record>(&mut self, name: &str) -> Result<OperatorListState<T>> {
-        self.register(name, Redistribution::Split)
+        self.list_of(name, Redistribution::Split)
     }
 
     /// The list of this name; every subtask gets all items after a restore.
     pub fn union_list<T: Record>(&mut self, name: &str) -> Result<OperatorListState<T>> {
-        self.register(name, Redistribution::Union)
+        self.list_of(name, Redistribution::Union)
     }
 
-    fn register<T: Record>(&mut self, name: &str, redistribution: Redistribution) -> Result<OperatorListState<T>> {
+    /// The broadcast state of this name: a map that is the same in every subtask.
+    pub fn broadcast<K: Record + Eq + Hash, V: Record>(&mut self, name: &str) -> Result<BroadcastState<K, V>> {
+        let (schema, items) = self.restore::<(K, V)>(name, Redistribution::Broadcast)?;
+        let state = BroadcastState::new(items.into_iter().collect());
+        self.register(name, Redistribution::Broadcast, schema, state.clone());
+        Ok(state)
+    }
+
+    fn list_of<T: Record>(&mut self, name: &str, redistribution: Redistribution) -> Result<OperatorListState<T>> {
+        let (schema, items) = self.restore::<T>(name, redistribution)?;
+        let state = OperatorListState { items: Arc::new(Mutex::new(items)) };
+        self.register(name, redistribution, schema, state.clone());
+        Ok(state)
+    }
+
+    fn register(
+        &mut self,
+        name: &str,
+        redistribution: Redistribution,
+        schema: Schema,
+        handle: impl SnapshotItems + 'static,
+    ) {
+        self.lists.insert(name.to_string(), Registered { redistribution, schema, handle: Box::new(handle) });
+    }
+
+    /// What a checkpoint holds for a list that the program has, and the schema of an item.
+    fn restore<T: Record>(&mut self, name: &str, redistribution: Redistribution) -> Result<(Schema, Vec<T>)> {
         if self.lists.contains_key(name) {
             return Err(Error::invalid(format!("operator state {name:?} is registered twice in one operator")));
         }
         let schema = Schema::of::<T>()?;
-        let items = match self.restored.remove(name) {
-            None => Vec::new(),
-            Some(list) => {
-                if list.schema != schema || list.redistribution != redistribution {
-                    return Err(Error::invalid(format!(
-                        "operator state {name:?} of the checkpoint is a {:?} list of {}, the program's a {:?} list of {}",
-                        list.redistribution, list.schema, redistribution, schema
-                    )));
-                }
-                list.items.iter().map(|item| codec::decode(item)).collect::<Result<_>>()?
-            }
+        let Some(list) = self.restored.remove(name) else { return Ok((schema, Vec::new())) };
+        let migration = match list.redistribution == redistribution {
+            true => Migration::to::<T>(&list.schema),
+            false => Err("a state's kind can't change".to_string()),
         };
-        let state = OperatorListState { items: Arc::new(Mutex::new(items)) };
-        let handle = Box::new(state.clone());
-        self.lists.insert(name.to_string(), Registered { redistribution, schema, handle });
-        Ok(state)
+        let migration = migration.map_err(|why| {
+            Error::invalid(format!(
+                "operator state {name:?} of the checkpoint is a {:?} list of {}, the program's a {redistribution:?} list \
+                 of {schema}: {why}; use another state name or the old type",
+                list.redistribution, list.schema
+            ))
+        })?;
+        let items = list.items.iter().map(|item| migration.decode(item)).collect::<Result<_>>();
+        Ok((schema, items.map_err(|error| error.context(format_args!("operator state {name:?}")))?))
     }
 
     /// The names of restored lists that nothing has asked for.
@@ -166,15 +200,16 @@ pub fn redistribute(old: &[Vec<OperatorListSnapshot>], parallelism: u32) -> Vec<
         }
         for item in &list.items {
             let targets = match list.redistribution {
-                Redistribution::Union => 0..parallelism,
-                Redistribution::Split if old.len() == parallelism => subtask..subtask + 1,
+                Redistribution::Union => (0..parallelism).step_by(1),
+                Redistribution::Broadcast => (subtask..subtask.max(parallelism)).step_by(old.len()),
+                Redistribution::Split if old.len() == parallelism => (subtask..subtask + 1).step_by(1),
                 Redistribution::Split => {
                     next = (next + 1) % parallelism;
-                    next..next + 1
+                    (next..next + 1).step_by(1)
                 }
             };
-            for target in &mut new[targets] {
-                target.get_mut(&list.name).expect("made above").items.push(item.clone());
+            for target in targets {
+                new[target].get_mut(&list.name).expect("made above").items.push(item.clone());
             }
         }
     }
@@ -223,11 +258,50 @@ mod tests {
     fn another_type_or_kind_under_the_same_name_is_refused() {
         let lists = store_with(&[1]);
         let mut store = OperatorStateStore::restored(lists.clone());
-        assert!(store.list::<String>("split").unwrap_err().message.contains("\"split\""));
+        let error = store.list::<String>("split").unwrap_err();
+        for part in ["\"split\"", "i64", "str"] {
+            assert!(error.message.contains(part) && !error.retryable, "{error}");
+        }
         let mut store = OperatorStateStore::restored(lists);
         assert!(store.union_list::<i64>("split").is_err());
         assert!(store.list::<i64>("twice").is_ok());
         assert!(store.list::<i64>("twice").unwrap_err().message.contains("twice"));
+    }
+
+    #[test]
+    fn items_of_an_older_type_are_read_as_the_type_of_today() {
+        let mut store = OperatorStateStore::default();
+        store.list::<(u8, i32)>("list").unwrap().add((255, -1));
+        store.broadcast::<String, u16>("rules").unwrap().put("a".into(), 7);
+        let mut store = OperatorStateStore::restored(store.snapshot().unwrap());
+        assert_eq!(store.list::<(u64, i64)>("list").unwrap().get(), [(255, -1)]);
+        assert_eq!(store.broadcast::<String, u32>("rules").unwrap().get(&"a".into()), Some(7));
+    }
+
+    #[test]
+    fn every_subtask_has_the_broadcast_state_at_any_parallelism() {
+        let subtask = |_| {
+            let mut store = OperatorStateStore::default();
+            let rules = store.broadcast::<i32, String>("rules").unwrap();
+            (0..20).for_each(|rule| rules.put(rule, format!("rule {rule}")));
+            rules.remove(&3);
+            store.snapshot().unwrap()
+        };
+        for before in 1..4 {
+            let old: Vec<_> = (0..before).map(subtask).collect();
+            assert!(old.windows(2).all(|pair| pair[0] == pair[1]), "the same state gives the same bytes");
+            for after in [1, 2, 3, 7] {
+                let new = redistribute(&old, after);
+                assert_eq!(new.len(), after as usize);
+                for lists in new {
+                    let rules = OperatorStateStore::restored(lists).broadcast::<i32, String>("rules").unwrap();
+                    assert_eq!(rules.with(|rules| rules.len()), 19);
+                    assert!(rules.contains(&19) && !rules.contains(&3));
+                    rules.clear();
+                    assert_eq!(rules.get(&19), None);
+                }
+            }
+        }
     }
 
     #[test]

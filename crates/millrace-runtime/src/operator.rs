@@ -2,6 +2,7 @@
 
 use millrace_core::{
     Batch, Result,
+    clock::Clock,
     ids::{CheckpointId, InputId, OperatorUid, OutputId},
     operator_state::OperatorStateStore,
 };
@@ -20,6 +21,12 @@ pub trait Operator {
 
     /// Takes a batch from an input and hands results to `out`.
     fn process(&mut self, input: InputId, batch: Batch, out: &mut dyn Output) -> Result<()>;
+
+    /// Timers of the operator are due `now`: fires them, or the first of very many. Not called after the end of the
+    /// input.
+    fn on_processing_time(&mut self, _now: u64, _out: &mut dyn Output) -> Result<()> {
+        Ok(())
+    }
 
     /// Called before each snapshot and at the end of the input: what is buffered leaves the operator now.
     fn flush(&mut self) -> Result<()> {
@@ -59,4 +66,6 @@ pub struct OperatorContext {
     pub operator_state: OperatorStateStore,
     /// The registry of the process's metrics, for a function's own.
     pub metrics: prometheus::Registry,
+    /// The processing time.
+    pub clock: Clock,
 }

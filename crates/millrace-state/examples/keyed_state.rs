@@ -11,6 +11,7 @@ use std::{
 
 use millrace_core::{
     Result,
+    clock::Clock,
     ids::OperatorUid,
     key::{KeyColumn, KeyGroupRange},
 };
@@ -35,6 +36,7 @@ fn measure(keys: u64) -> Result<()> {
         max_parallelism: 128,
         range: KeyGroupRange::all(128),
         key_schema: None,
+        clock: Clock::system(),
     };
     let store = KeyedStateStore::open(&FsStateBackend::configured(), context)?;
     let count = store.value("count", 0i64)?;

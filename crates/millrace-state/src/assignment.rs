@@ -148,6 +148,7 @@ mod tests {
         let name = |keyed: &KeyedStateHandle| match &keyed.data {
             StateHandle::File { name, .. } => name.clone(),
             StateHandle::Inline(_) => "inline".to_string(),
+            StateHandle::Shared(_) => "shared".to_string(),
         };
         subtask.keyed.iter().map(name).collect()
     }

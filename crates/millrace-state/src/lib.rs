@@ -4,16 +4,24 @@ pub mod assignment;
 pub mod backend;
 pub mod handle;
 mod heap;
+pub mod inspect;
 pub mod keyed;
 pub mod log;
 pub mod metadata;
 pub mod snapshot;
 pub mod storage;
+mod ttl;
 
 pub use backend::{
     BackendRegistry, BytesBackend, FsStateBackend, KeyedBackend, KeyedBackendContext, MemoryStateBackend,
     SnapshotTarget, StateBackend,
 };
-pub use handle::{KeyedStateHandle, OperatorSubtaskState, SOURCE_SPLITS, StateHandle};
-pub use keyed::{KeyedSnapshot, KeyedStateStore, ListState, MapState, StateValue, ValueState};
+pub use handle::{
+    KeyedStateHandle, OperatorSubtaskState, OwnState, SOURCE_SPLITS, SharedFile, SharedState, StateFile, StateHandle,
+};
+pub use keyed::{
+    AggregateFunction, AggregatingState, DueTimers, KeyedSnapshot, KeyedStateStore, ListState, MapState,
+    ReduceFunction, ReducingState, StateValue, TIMERS, ValueState,
+};
 pub use snapshot::{SnapshotBytes, SnapshotSummary};
+pub use ttl::{StateTtlConfig, StateVisibility, UpdateType};

@@ -4,7 +4,10 @@
 //! magic "MLRCKPT\n" | version u32 | payload length u64 | payload (postcard) | CRC-32 u32 of all before
 //! ```
 //!
-//! Numbers are little-endian. Paths inside are relative to the checkpoint's directory, so that it can be moved.
+//! Numbers are little-endian. Paths inside are relative to the checkpoint's directory, so that it can be moved; files
+//! that checkpoints share are in the directory `shared` beside it.
+//!
+//! Version 2 has shared files. A checkpoint without any is written as version 1, which older programs read too.
 
 use std::collections::BTreeSet;
 
@@ -17,10 +20,17 @@ use millrace_core::{
 };
 use serde::{Deserialize, Serialize};
 
-use crate::{OperatorSubtaskState, StateHandle, log::entry::damaged, storage::is_file_name};
+use crate::{
+    KeyedStateHandle, OperatorSubtaskState, OwnState, SharedFile, StateHandle,
+    log::entry::damaged,
+    storage::{SHARED, is_file_name},
+};
 
-/// The version of the format that this program writes, and the only one that it reads.
-pub const METADATA_FORMAT_VERSION: u32 = 1;
+/// The newest version of the format that this program reads and writes. It reads all before.
+pub const METADATA_FORMAT_VERSION: u32 = 2;
+
+/// The version of a checkpoint without shared files.
+const WITHOUT_SHARED_FILES: u32 = 1;
 
 const MAGIC: &[u8; 8] = b"MLRCKPT\n";
 const HEADER: usize = 8 + 4 + 8;
@@ -70,7 +80,7 @@ impl CheckpointMetadata {
         let payload = codec::encode(&relative)?;
         let mut bytes = Vec::with_capacity(HEADER + payload.len() + TRAILER);
         bytes.extend_from_slice(MAGIC);
-        bytes.extend_from_slice(&METADATA_FORMAT_VERSION.to_le_bytes());
+        bytes.extend_from_slice(&self.format_version().to_le_bytes());
         bytes.extend_from_slice(&(payload.len() as u64).to_le_bytes());
         bytes.extend_from_slice(&payload);
         bytes.extend_from_slice(&crc32fast::hash(&bytes).to_le_bytes());
@@ -81,8 +91,11 @@ impl CheckpointMetadata {
     /// written is refused by name.
     pub fn decode(name: &str, bytes: &[u8], directory: &str) -> Result<Self> {
         let refuse = |why: String| damaged(format!("checkpoint {name} is {why}"));
-        let payload = unframe(bytes).map_err(refuse)?;
+        let (version, payload) = unframe(bytes).map_err(refuse)?;
         let mut metadata: Self = codec::decode(payload).map_err(|error| refuse(format!("not understood: {error}")))?;
+        if metadata.format_version() > version {
+            return Err(refuse(format!("not consistent: version {version} has no shared files")));
+        }
         metadata.check().map_err(|why| refuse(format!("not consistent: {why}")))?;
         metadata.set_directory(directory);
         Ok(metadata)
@@ -98,12 +111,27 @@ impl CheckpointMetadata {
         subtasks.map(size).fold(0, u64::saturating_add)
     }
 
+    /// The names of the files in the directory of shared files that it refers to.
+    pub fn shared_file_names(&self) -> impl Iterator<Item = &str> {
+        self.keyed().flat_map(|keyed| keyed.data.shared_files()).map(|shared| shared.file.name.as_str())
+    }
+
+    fn keyed(&self) -> impl Iterator<Item = &KeyedStateHandle> {
+        let subtasks = self.operators.iter().flat_map(|operator| &operator.subtasks);
+        subtasks.filter_map(|subtask| subtask.keyed.as_ref())
+    }
+
+    fn format_version(&self) -> u32 {
+        match self.keyed().any(|keyed| matches!(keyed.data, StateHandle::Shared(_))) {
+            true => METADATA_FORMAT_VERSION,
+            false => WITHOUT_SHARED_FILES,
+        }
+    }
+
     fn set_directory(&mut self, uri: &str) {
         let subtasks = self.operators.iter_mut().flat_map(|operator| &mut operator.subtasks);
         for keyed in subtasks.filter_map(|subtask| subtask.keyed.as_mut()) {
-            if let StateHandle::File { directory, .. } = &mut keyed.data {
-                *directory = uri.to_string();
-            }
+            place(&mut keyed.data, uri);
         }
     }
 
@@ -142,17 +170,52 @@ impl CheckpointMetadata {
         if start > end || u32::from(end) >= self.max_parallelism {
             return Err(format!("operator {uid} has key groups {start} to {end} of {}", self.max_parallelism));
         }
-        match &keyed.data {
-            StateHandle::File { name, .. } if !is_file_name(name) => {
-                Err(format!("operator {uid} has a state file {name:?}"))
+        check_handle(uid, &keyed.data)
+    }
+}
+
+/// Says where the checkpoint's directory is, or takes that out where `uri` is empty.
+fn place(data: &mut StateHandle, uri: &str) {
+    match data {
+        StateHandle::Inline(_) => {}
+        StateHandle::File { directory, .. } => *directory = uri.to_string(),
+        StateHandle::Shared(shared) => {
+            if let OwnState::File(file) = &mut shared.snapshot {
+                file.directory = uri.to_string();
             }
-            _ => Ok(()),
+            let beside = uri.rsplit_once('/').map_or(String::new(), |(job, _)| format!("{job}/{SHARED}"));
+            shared.files.iter_mut().for_each(|shared| shared.file.directory.clone_from(&beside));
         }
     }
 }
 
-/// Takes the payload out of its frame and checks it.
-fn unframe(bytes: &[u8]) -> Result<&[u8], String> {
+fn check_handle(uid: &OperatorUid, data: &StateHandle) -> Result<(), String> {
+    let check_name = |name: &str| match is_file_name(name) {
+        true => Ok(()),
+        false => Err(format!("operator {uid} has a state file {name:?}")),
+    };
+    match data {
+        StateHandle::Inline(_) => Ok(()),
+        StateHandle::File { name, .. } => check_name(name),
+        StateHandle::Shared(shared) => {
+            if let OwnState::File(file) = &shared.snapshot {
+                check_name(&file.name)?;
+            }
+            let mut names = BTreeSet::new();
+            for SharedFile { local_name, file } in &shared.files {
+                check_name(local_name)?;
+                check_name(&file.name)?;
+                if !names.insert(local_name) {
+                    return Err(format!("operator {uid} has the shared file {local_name:?} twice"));
+                }
+            }
+            Ok(())
+        }
+    }
+}
+
+/// Takes version and payload out of their frame and checks it.
+fn unframe(bytes: &[u8]) -> Result<(u32, &[u8]), String> {
     if bytes.len() < HEADER + TRAILER {
         return Err(format!("torn: it has {} bytes", bytes.len()));
     }
@@ -164,8 +227,8 @@ fn unframe(bytes: &[u8]) -> Result<&[u8], String> {
         return Err("not the metadata of a checkpoint".to_string());
     }
     let version = u32::from_le_bytes(version.try_into().unwrap_or_default());
-    if version != METADATA_FORMAT_VERSION {
-        return Err(format!("of format version {version}, and this program reads {METADATA_FORMAT_VERSION}"));
+    if !(WITHOUT_SHARED_FILES..=METADATA_FORMAT_VERSION).contains(&version) {
+        return Err(format!("of format version {version}, and this program reads up to {METADATA_FORMAT_VERSION}"));
     }
     let length = u64::from_le_bytes(length.try_into().unwrap_or_default());
     if length != payload.len() as u64 {
@@ -175,7 +238,7 @@ fn unframe(bytes: &[u8]) -> Result<&[u8], String> {
     if crc != expected.to_le_bytes() {
         return Err("damaged: its checksum is wrong".to_string());
     }
-    Ok(payload)
+    Ok((version, payload))
 }
 
 #[cfg(test)]

@@ -1,24 +1,27 @@
-//! Snapshots of version 1, written once and never again: this version reads them, and writes the same state as the same
+//! Snapshots of version 1, the only one so far, written once and never again: this version reads them, and writes the same state as the same
 //! bytes. When a test here fails, checkpoints that users have cannot be read any more: the format needs a new version,
 //! and a reader for this one.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, time::Duration};
 
 use bytes::Bytes;
 use millrace_core::{
+    clock::Clock,
     codec,
     ids::OperatorUid,
     key::{KeyColumn, KeyGroupRange, KeyHash},
     schema::Schema,
 };
 use millrace_state::{
-    FsStateBackend, KeyedBackendContext, KeyedStateStore, ListState, MapState, ValueState,
+    AggregateFunction, AggregatingState, FsStateBackend, KeyedBackendContext, KeyedStateStore, ListState, MapState,
+    ReducingState, StateTtlConfig, ValueState,
     snapshot::{Entry, SnapshotHeader, SnapshotReader, SnapshotWriter, StateKind, StateMeta},
 };
 use serde::{Deserialize, Serialize};
 
 const STORE: &[u8] = include_bytes!("golden/snapshot-v1-store.bin");
 const ENTRIES: &[u8] = include_bytes!("golden/snapshot-v1-entries.bin");
+const KINDS: &[u8] = include_bytes!("golden/snapshot-v1-kinds.bin");
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 enum Status {
@@ -47,6 +50,10 @@ fn default_session() -> Session {
 }
 
 fn open() -> KeyedStateStore {
+    open_at(Clock::system())
+}
+
+fn open_at(clock: Clock) -> KeyedStateStore {
     let context = KeyedBackendContext {
         uid: OperatorUid("golden".to_string()),
         operator: "Golden".to_string(),
@@ -54,6 +61,7 @@ fn open() -> KeyedStateStore {
         max_parallelism: 16,
         range: KeyGroupRange::all(16),
         key_schema: Some(Schema::of::<String>().unwrap()),
+        clock,
     };
     KeyedStateStore::open(&FsStateBackend::configured(), context).unwrap()
 }
@@ -104,6 +112,114 @@ fn write_store() -> Vec<u8> {
     let mut file = Vec::new();
     store.snapshot().unwrap().write(&mut file).unwrap();
     file
+}
+
+/// The states that came later: reducing and aggregating ones, timers, and all kinds with a time to live.
+struct LaterStates {
+    sum: ReducingState<i64>,
+    average: AggregatingState<Average>,
+    value: ValueState<u32>,
+    list: ListState<String>,
+    map: MapState<u8, Status>,
+    longest: ReducingState<String>,
+    mean: AggregatingState<Average>,
+}
+
+#[derive(Clone)]
+struct Average;
+
+impl AggregateFunction for Average {
+    type In = i32;
+    type Accumulator = (i64, u32);
+    type Out = i64;
+
+    fn create_accumulator(&self) -> (i64, u32) {
+        (0, 0)
+    }
+
+    fn add(&self, value: i32, (sum, count): &mut (i64, u32)) {
+        *sum += i64::from(value);
+        *count += 1;
+    }
+
+    fn get_result(&self, (sum, count): &(i64, u32)) -> i64 {
+        sum / i64::from(*count)
+    }
+}
+
+/// When the golden file was written, and how long its state lives.
+const WRITTEN: u64 = 1_800_000_000_000;
+const TTL: u64 = 60_000;
+
+fn later_states(store: &KeyedStateStore) -> LaterStates {
+    store.enable_timers().unwrap();
+    let expiring = store.with_ttl(StateTtlConfig::new(Duration::from_millis(TTL)));
+    let longer = |a: String, b: String| if b.len() > a.len() { b } else { a };
+    LaterStates {
+        sum: store.reducing("sum", |a, b| a + b).unwrap(),
+        average: store.aggregating("average", Average).unwrap(),
+        value: expiring.value("expiring value", 0).unwrap(),
+        list: expiring.list("expiring list").unwrap(),
+        map: expiring.map("expiring map").unwrap(),
+        longest: expiring.reducing("expiring longest", longer).unwrap(),
+        mean: expiring.aggregating("expiring mean", Average).unwrap(),
+    }
+}
+
+fn write_kinds() -> Vec<u8> {
+    let (clock, hand) = Clock::manual(WRITTEN);
+    let store = open_at(clock);
+    let states = later_states(&store);
+    for (number, key) in KEYS.into_iter().enumerate() {
+        on_key(&store, key);
+        for step in 0..=number {
+            hand.set(WRITTEN + 1000 * step as u64);
+            states.sum.add(step as i64 - 10).unwrap();
+            states.average.add(step as i32).unwrap();
+            states.value.set(step as u32).unwrap();
+            states.list.add("l".repeat(step)).unwrap();
+            states.map.put(step as u8, Status::Named(key.to_string(), [0, 1])).unwrap();
+            states.longest.add("m".repeat(step)).unwrap();
+            states.mean.add(-(step as i32)).unwrap();
+            store.register_timer(WRITTEN + (step as u64) * 77).unwrap();
+        }
+    }
+    let mut file = Vec::new();
+    store.snapshot().unwrap().write(&mut file).unwrap();
+    file
+}
+
+#[test]
+fn version_1_of_every_kind_of_state_is_read() {
+    // One key's last access was 0 to 3 seconds after the first: state expires as late again.
+    for (elapsed, alive) in [(0, 4), (TTL, 3), (TTL + 2000, 1), (TTL + 3000, 0)] {
+        let (clock, _) = Clock::manual(WRITTEN + elapsed);
+        let store = open_at(clock);
+        store.restore("golden", Bytes::from_static(KINDS)).unwrap();
+        let states = later_states(&store);
+        for (number, key) in KEYS.into_iter().enumerate() {
+            on_key(&store, key);
+            let steps = 0..=number as i64;
+            assert_eq!(states.sum.get().unwrap(), Some(steps.clone().map(|step| step - 10).sum()));
+            assert_eq!(states.average.get().unwrap(), Some(steps.clone().sum::<i64>() / (number as i64 + 1)));
+            let lives = number >= 4 - alive;
+            assert_eq!(states.value.get().unwrap(), if lives { number as u32 } else { 0 });
+            assert_eq!(states.longest.get().unwrap(), lives.then(|| "m".repeat(number)));
+            assert_eq!(states.mean.get().unwrap(), lives.then(|| -steps.sum::<i64>() / (number as i64 + 1)));
+            let expired = elapsed.checked_sub(TTL).map_or(0, |after| after as usize / 1000 + 1);
+            let left: Vec<_> = (0..=number).skip(expired).collect();
+            assert_eq!(states.list.get().unwrap(), left.iter().map(|step| "l".repeat(*step)).collect::<Vec<_>>());
+            let mut keys = states.map.keys().unwrap();
+            keys.sort_unstable();
+            assert!(keys.into_iter().map(usize::from).eq(left));
+        }
+        let due = store.due_timers(u64::MAX, 100).unwrap();
+        let expected = [vec![0; 4], vec![77; 3], vec![154; 2], vec![231]].concat();
+        assert_eq!(due.times, expected.into_iter().map(|after| WRITTEN + after).collect::<Vec<_>>());
+        store.begin_batch(due.keys);
+        store.select(9);
+        assert_eq!(store.current_key::<String>().unwrap(), KEYS[3]);
+    }
 }
 
 fn header() -> SnapshotHeader {
@@ -176,6 +292,7 @@ fn version_1_of_every_kind_of_entry_is_read() {
 fn the_same_state_is_written_as_the_same_bytes() {
     assert!(write_store() == STORE, "the bytes of a store's snapshot have changed");
     assert!(write_entries() == ENTRIES, "the bytes of entries have changed");
+    assert!(write_kinds() == KINDS, "the bytes of a store with every kind of state have changed");
 }
 
 #[test]
@@ -197,4 +314,5 @@ fn write_golden_files() {
     let directory = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/golden");
     std::fs::write(format!("{directory}/snapshot-v1-store.bin"), write_store()).unwrap();
     std::fs::write(format!("{directory}/snapshot-v1-entries.bin"), write_entries()).unwrap();
+    std::fs::write(format!("{directory}/snapshot-v1-kinds.bin"), write_kinds()).unwrap();
 }

@@ -8,7 +8,14 @@ use millrace_runtime::{graph::JobGraph, source::TypedSource};
 use millrace_state::{
     BackendRegistry, FsStateBackend, MemoryStateBackend, SnapshotTarget, StateBackend, backend::DEFAULT_MAX_STATE_SIZE,
 };
-use millrace_worker::{config::Configuration, logging};
+#[cfg(feature = "rocksdb")]
+use millrace_state_rocksdb::{DEFAULT_MEMORY_SIZE, RocksDBStateBackend};
+#[cfg(feature = "rocksdb")]
+use millrace_worker::config::RocksDBSettings;
+use millrace_worker::{
+    config::{Configuration, Settings},
+    logging,
+};
 
 use crate::{
     JobExecutionResult,
@@ -68,7 +75,8 @@ impl StreamExecutionEnvironment {
         CheckpointConfig(self)
     }
 
-    /// Chooses the state backend: [`MemoryStateBackend`], [`FsStateBackend`], or one of your own.
+    /// Chooses the state backend: [`MemoryStateBackend`], [`FsStateBackend`], `RocksDBStateBackend` (with the feature
+    /// `rocksdb`), or one of your own.
     ///
     /// ```
     /// use millrace::prelude::*;
@@ -91,10 +99,34 @@ impl StreamExecutionEnvironment {
             {
                 self.configure("state.backend.memory.max-state-size", max_state_size);
             }
-        } else {
+        } else if !self.configure_rocksdb(own) {
             self.own_backends.push(OwnBackend { backend: Arc::new(backend), chosen: true });
         }
         self
+    }
+
+    /// Takes over what a RocksDB backend was made with; `false` for any other backend.
+    #[cfg(feature = "rocksdb")]
+    fn configure_rocksdb(&mut self, backend: &dyn Any) -> bool {
+        let Some(rocksdb) = backend.downcast_ref::<RocksDBStateBackend>() else { return false };
+        if let Some(directory) = rocksdb.checkpoint_dir() {
+            self.configure("state.checkpoints.dir", directory);
+        }
+        if rocksdb.memory_size() != DEFAULT_MEMORY_SIZE {
+            self.configure("state.backend.rocksdb.memory.size", rocksdb.memory_size());
+        }
+        if let Some(directory) = rocksdb.local_directory() {
+            self.configure("state.backend.rocksdb.localdir", directory.display());
+        }
+        if rocksdb.incremental_checkpoints() {
+            self.configure("execution.checkpointing.incremental", true);
+        }
+        true
+    }
+
+    #[cfg(not(feature = "rocksdb"))]
+    fn configure_rocksdb(&mut self, _backend: &dyn Any) -> bool {
+        false
     }
 
     /// Makes a backend of your own known by its name, so that the configuration can choose it (`state.backend`).
@@ -196,23 +228,41 @@ impl StreamExecutionEnvironment {
             max_parallelism: settings.max_parallelism,
             checkpoints: settings.checkpoint.is_enabled(),
         };
-        let backends = backends(self.own_backends, settings.memory_max_state_size)?;
+        let backends = backends(self.own_backends, &settings)?;
         let graph = job_graph(self.plan.take(), name, graph_settings)?;
         Ok((graph, configuration, backends))
     }
 }
 
 /// The backends that the job may use: Millrace's own, as configured, and the program's.
-fn backends(own: Vec<OwnBackend>, memory_max_state_size: u64) -> Result<BackendRegistry> {
+fn backends(own: Vec<OwnBackend>, settings: &Settings) -> Result<BackendRegistry> {
     let mut backends = BackendRegistry::default();
-    backends.replace(Arc::new(MemoryStateBackend::with_max_state_size(memory_max_state_size)));
+    backends.replace(Arc::new(MemoryStateBackend::with_max_state_size(settings.memory_max_state_size)));
+    #[cfg(feature = "rocksdb")]
+    backends.replace(Arc::new(rocksdb(&settings.rocksdb)));
     for OwnBackend { backend, chosen } in own {
         match chosen {
             true => backends.replace(backend),
             false => backends.register(backend)?,
         }
     }
+    if settings.state_backend == "rocksdb" && backends.get("rocksdb").is_err() {
+        return Err(Error::invalid(
+            "state.backend: \"rocksdb\" is not in this program: build it with the feature `rocksdb` of millrace",
+        ));
+    }
     Ok(backends)
+}
+
+#[cfg(feature = "rocksdb")]
+fn rocksdb(settings: &RocksDBSettings) -> RocksDBStateBackend {
+    let backend = RocksDBStateBackend::configured()
+        .with_memory_size(settings.memory_size)
+        .with_incremental_checkpoints(settings.incremental);
+    match &settings.local_directory {
+        Some(directory) => backend.with_local_directory(directory),
+        None => backend,
+    }
 }
 
 #[cfg(test)]
@@ -220,6 +270,10 @@ mod tests {
     use millrace_core::checkpoint::Retention;
 
     use super::*;
+
+    fn settings() -> Settings {
+        StreamExecutionEnvironment::new().configuration().unwrap().settings().unwrap()
+    }
 
     #[test]
     fn the_programs_settings_reach_the_configuration() {
@@ -291,11 +345,44 @@ mod tests {
             env.set_state_backend(backend);
             let settings = env.configuration().unwrap().settings().unwrap();
             assert_eq!(settings.state_backend, "memory");
-            backends(env.own_backends, settings.memory_max_state_size).unwrap().get("memory").unwrap().snapshot_target()
+            backends(env.own_backends, &settings).unwrap().get("memory").unwrap().snapshot_target()
         };
         let target = |max_state_size| SnapshotTarget::JobManager { max_state_size };
         assert_eq!(limit(MemoryStateBackend::new()), target(5 << 20));
         assert_eq!(limit(MemoryStateBackend::with_max_state_size(17)), target(17));
+    }
+
+    #[cfg(feature = "rocksdb")]
+    #[test]
+    fn what_rocksdb_was_made_with_is_what_is_configured() {
+        let mut env = StreamExecutionEnvironment::new();
+        env.set_state_backend(
+            RocksDBStateBackend::new("file:///c")
+                .with_memory_size(64 << 20)
+                .with_local_directory("/l")
+                .with_incremental_checkpoints(true),
+        );
+        let settings = env.configuration().unwrap().settings().unwrap();
+        assert_eq!(
+            (settings.state_backend.as_str(), settings.checkpoint_dir.as_deref()),
+            ("rocksdb", Some("file:///c"))
+        );
+        assert_eq!(settings.rocksdb.memory_size, 64 << 20);
+        assert_eq!(settings.rocksdb.local_directory.as_deref(), Some("/l".as_ref()));
+        assert_eq!(rocksdb(&settings.rocksdb).memory_size(), 64 << 20);
+        assert!(rocksdb(&settings.rocksdb).incremental_checkpoints());
+        assert_eq!(backends(env.own_backends, &settings).unwrap().get("rocksdb").unwrap().name(), "rocksdb");
+        assert_eq!(self::settings().rocksdb.memory_size, DEFAULT_MEMORY_SIZE, "the two defaults are one");
+    }
+
+    #[cfg(not(feature = "rocksdb"))]
+    #[test]
+    fn a_program_without_rocksdb_says_how_to_get_it() {
+        let mut env = StreamExecutionEnvironment::new();
+        env.configure("state.backend", "rocksdb").configure("state.checkpoints.dir", "file:///c");
+        let settings = env.configuration().unwrap().settings().unwrap();
+        let error = backends(env.own_backends, &settings).err().unwrap();
+        assert!(error.message.contains("feature `rocksdb`") && !error.retryable, "{error}");
     }
 
     #[test]
@@ -315,11 +402,11 @@ mod tests {
         let mut env = StreamExecutionEnvironment::new();
         env.set_state_backend(Own);
         assert_eq!(env.configuration().unwrap().settings().unwrap().state_backend, "own");
-        assert!(backends(env.own_backends, 1).unwrap().get("own").is_ok());
+        assert!(backends(env.own_backends, &settings()).unwrap().get("own").is_ok());
 
         let mut env = StreamExecutionEnvironment::new();
         env.register_state_backend(Own).register_state_backend(Own);
-        let error = backends(env.own_backends, 1).err().unwrap();
+        let error = backends(env.own_backends, &settings()).err().unwrap();
         assert!(error.message.contains("\"own\""), "{error}");
     }
 

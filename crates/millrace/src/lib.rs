@@ -53,7 +53,13 @@
 //! [`flat_map_with`](DataStream::flat_map_with) take types that implement [`MapFunction`], [`FilterFunction`] and
 //! [`FlatMapFunction`], which are opened with a [`RuntimeContext`] and closed at the end. Behind
 //! [`key_by`](DataStream::key_by) the traits are [`KeyedMapFunction`], [`KeyedFilterFunction`] and
-//! [`KeyedFlatMapFunction`]; their [`KeyedContext`] gives [`ValueState`], [`ListState`] and [`MapState`].
+//! [`KeyedFlatMapFunction`]; their [`KeyedContext`] gives [`ValueState`], [`ListState`], [`MapState`],
+//! [`ReducingState`] and [`AggregatingState`], with a [time to live](StateTtlConfig) if need be. Any function may have
+//! operator state, through its context: lists that are dealt out again or given to all when the parallelism changes.
+//!
+//! [`process`](KeyedStream::process) takes a [`KeyedProcessFunction`], which has processing-time timers as well;
+//! [`connect`](DataStream::connect) takes a broadcast stream and a [`BroadcastProcessFunction`], which keeps what is
+//! broadcast in broadcast state.
 //!
 //! A closure can't change what it captures, and keyed state can't be had without a `key_by`: neither compiles. A
 //! function that returns an error or panics fails its task, and the job restarts by its restart strategy.
@@ -77,22 +83,29 @@ pub mod prelude;
 pub use checkpoints::CheckpointConfig;
 pub use environment::StreamExecutionEnvironment;
 pub use functions::{
-    Collector, Counter, FilterFunction, FlatMapFunction, FlatMapReturn, Gauge, KeyedContext, KeyedFilterFunction,
-    KeyedFlatMapFunction, KeyedMapFunction, MapFunction, MetricGroup, RuntimeContext,
+    BroadcastContext, BroadcastProcessFunction, Collector, Counter, FilterFunction, FlatMapFunction, FlatMapReturn,
+    Gauge, KeyedBroadcastProcessFunction, KeyedContext, KeyedFilterFunction, KeyedFlatMapFunction, KeyedMapFunction,
+    KeyedProcessContext, KeyedProcessFunction, MapFunction, MetricGroup, ProcessContext, ProcessFunction,
+    ReadOnlyBroadcastState, RuntimeContext, TimerService,
 };
-pub use stream::{DataStream, DataStreamSink, KeyedStream};
+pub use stream::{
+    BroadcastConnectedStream, BroadcastStream, DataStream, DataStreamSink, KeyedBroadcastConnectedStream, KeyedStream,
+};
 
 pub use millrace_connectors as connectors;
 pub use millrace_core::{
     BoxError, Error, ErrorDomain, FunctionResult, Record, Result,
     checkpoint::{CheckpointingMode, Retention},
     key::Key,
-    operator_state::{OperatorListState, OperatorStateStore},
+    operator_state::{BroadcastState, OperatorListState, OperatorStateStore},
     restart::RestartStrategy,
 };
 pub use millrace_state::{
-    FsStateBackend, ListState, MapState, MemoryStateBackend, StateBackend, StateValue, ValueState, backend,
+    AggregateFunction, AggregatingState, FsStateBackend, ListState, MapState, MemoryStateBackend, ReduceFunction,
+    ReducingState, StateBackend, StateTtlConfig, StateValue, StateVisibility, UpdateType, ValueState, backend,
 };
+#[cfg(feature = "rocksdb")]
+pub use millrace_state_rocksdb::RocksDBStateBackend;
 pub use millrace_worker::{JobResult as JobExecutionResult, config};
 
 /// The interfaces that a source of one's own implements.

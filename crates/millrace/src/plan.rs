@@ -6,13 +6,17 @@ use std::{
     sync::Arc,
 };
 
-use millrace_core::{Error, Record, Result, schema::Schema};
+use millrace_core::{Error, Record, Result, ids::InputId, schema::Schema};
 use millrace_runtime::{
     exchange::{Exchange, ForwardExchange, RebalanceExchange},
     graph::Partitioning,
     operator::OperatorFactory,
     source::ErasedSource,
 };
+
+/// The input that takes a stream, and the one that takes a broadcast stream connected to it.
+pub(crate) const MAIN_INPUT: InputId = InputId(0);
+pub(crate) const BROADCAST_INPUT: InputId = InputId(1);
 
 /// An operator's index in its plan. Inputs of an operator have lower indices than itself.
 pub(crate) type NodeId = usize;
@@ -55,6 +59,8 @@ pub(crate) enum NodeBody {
 pub(crate) struct PlanEdge {
     pub from: NodeId,
     pub route: Route,
+    /// The consumer's input.
+    pub input: InputId,
 }
 
 /// How records are dealt out.
@@ -81,10 +87,11 @@ impl Route {
     }
 }
 
-impl NodeBody {
-    /// Whether its uid matters because it has state: splits or keyed state.
+impl PlanNode {
+    /// Whether its uid matters because it has state: splits, keyed state or broadcast state.
     pub(crate) fn is_stateful(&self) -> bool {
-        matches!(self, Self::Source(_) | Self::Operator { key: Some(_), .. })
+        matches!(self.body, NodeBody::Source(_) | NodeBody::Operator { key: Some(_), .. })
+            || self.inputs.iter().any(|edge| edge.input == BROADCAST_INPUT)
     }
 }
 

@@ -47,6 +47,8 @@ pub struct Campaign {
     pub jobmanager_each: u32,
     /// What the job reads.
     pub input: Input,
+    /// Settings that the job gets beside those of every campaign.
+    pub settings: Vec<(String, String)>,
 }
 
 /// What happened.
@@ -75,7 +77,14 @@ impl Campaign {
             seed: number("SEED").unwrap_or_else(rand::random),
             jobmanager_each,
             input,
+            settings: Vec::new(),
         }
+    }
+
+    /// Sets something for the job.
+    pub fn set(mut self, key: &str, value: &str) -> Self {
+        self.settings.push((key.to_string(), value.to_string()));
+        self
     }
 
     /// Runs the job through all kills and compares its counts with what was written and with a run without a fault.
@@ -86,7 +95,8 @@ impl Campaign {
         println!("{self:?}: replay with KILLS={} SEED={}", self.kills, self.seed);
         let started = Instant::now();
         let place = Place::new(self.input)?;
-        let cluster = JobCluster::start(place.spec()?)?;
+        let set = |spec: ClusterSpec, (key, value): &(String, String)| spec.set(key, value);
+        let cluster = JobCluster::start(self.settings.iter().fold(place.spec()?, set))?;
         let feed = Feed::start(place.target(), self.seed);
         let mut struck = Struck {
             cluster,

@@ -180,6 +180,6 @@ impl Store {
 pub fn file_names(state: &[OperatorSubtaskState]) -> impl Iterator<Item = &str> {
     state.iter().filter_map(|part| match &part.keyed.as_ref()?.data {
         StateHandle::File { name, .. } => Some(name.as_str()),
-        StateHandle::Inline(_) => None,
+        StateHandle::Inline(_) | StateHandle::Shared(_) => None,
     })
 }

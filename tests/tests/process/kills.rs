@@ -18,3 +18,17 @@ fn counts_survive_kills_of_jobmanagers_among_those_of_taskmanagers() -> Result<(
     assert_eq!((report.taskmanagers, report.jobmanagers), (campaign.kills - campaign.kills / 3, campaign.kills / 3));
     Ok(())
 }
+
+/// State on the taskmanagers' disks, of which a checkpoint holds only what is new: each recovery goes on from files of
+/// several checkpoints.
+#[cfg(feature = "rocksdb")]
+#[test]
+fn counts_in_rocksdb_survive_kills() -> Result<()> {
+    let campaign = Campaign::from_env(12, 4, Input::Files)
+        .set("state.backend", "rocksdb")
+        .set("state.backend.rocksdb.memory.size", "16mb")
+        .set("execution.checkpointing.incremental", "true");
+    let report = campaign.run()?;
+    assert_eq!((report.taskmanagers, report.jobmanagers), (campaign.kills - campaign.kills / 4, campaign.kills / 4));
+    Ok(())
+}

@@ -6,6 +6,7 @@ mod demonstration;
 mod exactly_once;
 mod kills;
 mod orchestrated;
+mod state_command;
 mod store_first;
 mod two_channels;
 mod without_checkpoints;

@@ -27,7 +27,7 @@ pub use environment::{
 pub use options::ConfigOption;
 pub use origin::{Layer, Origin};
 pub use settings::{
-    HeartbeatSettings, JobManagerSettings, LogFormat, LogSettings, RestSettings, RestoreSettings, S3Settings, Secret,
+    HeartbeatSettings, JobManagerSettings, LogFormat, LogSettings, RestSettings, RestoreSettings, RocksDBSettings, S3Settings, Secret,
     Settings, TaskManagerSettings,
 };
 

@@ -146,6 +146,9 @@ options! {
         DATA_INLINE_THRESHOLD = "execution.checkpointing.data-inline-threshold", Size { most: 1 << 20 },
             "State of a subtask up to this size lies in the checkpoint's metadata instead of a file of its own.",
             aliases(&["state.storage.fs.memory-threshold"]), default("20kb");
+        CHECKPOINT_INCREMENTAL = "execution.checkpointing.incremental", Flag,
+            "`rocksdb`: a checkpoint writes only the files that the last one has not, instead of all state.",
+            aliases(&["state.backend.incremental"]), default("false");
     }
     "Restarts" {
         RESTART_STRATEGY = "restart-strategy.type", STRATEGIES,
@@ -175,7 +178,8 @@ options! {
     "State" {
         STATE_BACKEND = "state.backend", Text,
             "Where state lives: `memory` (also `jobmanager`), `filesystem`, or the name of a backend that \
-             the program registers. `hashmap` is whichever of the first two suits `state.checkpoints.dir`, as if \
+             the program registers; `rocksdb` in programs that are built with Millrace's feature of that name. \
+             `hashmap` is whichever of the first two suits `state.checkpoints.dir`, as if \
              nothing were set: `memory` without a checkpoint directory, `filesystem` with one.",
             aliases(&["state.backend.type"]);
         CHECKPOINT_DIRECTORY = "state.checkpoints.dir", Text,
@@ -185,6 +189,13 @@ options! {
         MEMORY_MAX_STATE_SIZE = "state.backend.memory.max-state-size", ANY_SIZE,
             "`memory`: the largest snapshot of one state of one subtask. A larger one fails the checkpoint.",
             default("5mb");
+        ROCKSDB_MEMORY_SIZE = "state.backend.rocksdb.memory.size", ANY_SIZE,
+            "`rocksdb`: what it may hold in memory in each taskmanager, whatever the number of operators and slots: \
+             caches, indexes, filters, write buffers and the hot entries in front of them. At least 8mb.",
+            default("256mb");
+        ROCKSDB_LOCAL_DIRECTORY = "state.backend.rocksdb.localdir", Text,
+            "`rocksdb`: the directory in which a taskmanager's state lies; no two taskmanagers can share it. Unset: one \
+             of its own among the system's temporary files.";
         RESTORE_PATH = "execution.state-recovery.path", Text,
             "A retained checkpoint to start the job from, such as `file:///path/<job-id>/chk-7`.",
             aliases(&["execution.savepoint.path", "from-checkpoint"]);

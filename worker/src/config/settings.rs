@@ -42,6 +42,8 @@ pub struct Settings {
     pub checkpoint_dir: Option<String>,
     /// The largest snapshot of a state of a subtask that the memory backend ships, in bytes.
     pub memory_max_state_size: u64,
+    /// What the RocksDB backend may use.
+    pub rocksdb: RocksDBSettings,
     /// What the job starts from.
     pub restore: RestoreSettings,
     /// How S3 is reached.
@@ -70,6 +72,17 @@ pub struct Settings {
     pub log_directory: Option<PathBuf>,
     /// What the processes of a cluster show each other.
     pub security_token: Option<Secret>,
+}
+
+/// What the RocksDB backend may use.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RocksDBSettings {
+    /// In memory, in the whole process, in bytes.
+    pub memory_size: u64,
+    /// On disk; `None`: a directory of its own among the system's temporary files.
+    pub local_directory: Option<PathBuf>,
+    /// Whether a checkpoint writes only what the last one has not.
+    pub incremental: bool,
 }
 
 /// What a job starts from.
@@ -186,6 +199,11 @@ pub(super) fn read(config: &Configuration) -> Result<Settings> {
         restart_strategy: reader.restart_strategy(checkpoint.is_enabled())?,
         state_backend: reader.state_backend(checkpoint_dir.is_some())?,
         memory_max_state_size: reader.size(&o::MEMORY_MAX_STATE_SIZE)?,
+        rocksdb: RocksDBSettings {
+            memory_size: reader.size(&o::ROCKSDB_MEMORY_SIZE)?,
+            local_directory: reader.text(&o::ROCKSDB_LOCAL_DIRECTORY).map(PathBuf::from),
+            incremental: reader.flag(&o::CHECKPOINT_INCREMENTAL)?,
+        },
         restore: RestoreSettings {
             path: reader.text(&o::RESTORE_PATH),
             allow_non_restored_state: reader.flag(&o::ALLOW_NON_RESTORED)?,

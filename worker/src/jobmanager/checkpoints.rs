@@ -7,7 +7,7 @@ use std::{
 
 use millrace_core::{
     checkpoint::CheckpointBarrier,
-    ids::{CheckpointId, TaskId},
+    ids::{CheckpointId, JobId, TaskId},
 };
 use millrace_runtime::{
     coordinator::{
@@ -18,8 +18,8 @@ use millrace_runtime::{
     task::TaskCommand,
 };
 use millrace_state::{
-    log::{CheckpointRecord, LogError},
-    storage::MetadataWrite,
+    log::{CheckpointRecord, JobLog, LogError},
+    storage::{CheckpointStorage, MetadataWrite},
 };
 
 use super::{Event, JobManager};
@@ -160,6 +160,7 @@ impl JobManager {
                 Ok(swept) => tracing::info!(?swept, "removed what abandoned checkpoints left behind"),
                 Err(error) => tracing::warn!(%error, "what abandoned checkpoints left behind is not removed yet"),
             }
+            sweep_shared(&storage, job, &log).await;
         });
     }
 
@@ -171,9 +172,19 @@ impl JobManager {
                     tracing::warn!(checkpoint = %id, %error, "a checkpoint that is not needed any more was left behind");
                 }
             }
-            if let Err(error) = log.lock().await.trim().await {
+            let mut log = log.lock().await;
+            sweep_shared(&storage, job, &log).await;
+            if let Err(error) = log.trim().await {
                 tracing::debug!(%error, "old log entries were left behind");
             }
         });
+    }
+}
+
+/// Deletes the files that checkpoints shared which are gone.
+async fn sweep_shared(storage: &CheckpointStorage, job: JobId, log: &JobLog) {
+    match storage.sweep_shared(job, log.view(), &BTreeSet::new()).await {
+        Ok(files) => tracing::debug!(files, "removed shared files that no checkpoint refers to"),
+        Err(error) => tracing::warn!(%error, "shared files that no checkpoint refers to are not removed yet"),
     }
 }

@@ -4,6 +4,7 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use millrace_core::{
     Error, Result,
+    clock::Clock,
     ids::{Attempt, Generation, JobId, TaskId},
 };
 use millrace_runtime::{
@@ -132,6 +133,7 @@ impl<'a> Tasks<'a> {
             job: job.id,
             storage: Arc::clone(&job.storage),
             backend: Arc::clone(&job.backend),
+            backends: self.setup.backends.clone(),
             network: Arc::clone(&job.network),
             events: self.tell.clone(),
             runtime: tokio::runtime::Handle::current(),
@@ -141,6 +143,7 @@ impl<'a> Tasks<'a> {
                 ..TaskSettings::default()
             },
             metrics: self.setup.metrics.clone(),
+            clock: Clock::system(),
         })
     }
 

@@ -4,7 +4,13 @@
 //! The crate serde-reflection was weighed: it does not explore enums inside options and sequences unless each enum is
 //! named to it, which generic code can't do, and its own encoding would have become part of our format.
 
+mod described;
+mod json;
+mod migration;
 mod trace;
+
+pub use json::WrittenValue;
+pub use migration::Migration;
 
 use std::collections::BTreeMap;
 
@@ -103,6 +109,12 @@ impl std::fmt::Display for Schema {
             }
         }
         Ok(())
+    }
+}
+
+impl std::fmt::Display for Format {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write_format(f, self)
     }
 }
 

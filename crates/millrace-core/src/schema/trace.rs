@@ -16,7 +16,33 @@ const MAX_PASSES: usize = 10_000;
 const MAX_DEPTH: usize = 100;
 
 pub(super) fn trace<T: DeserializeOwned>() -> Result<Schema, Refusal> {
-    let mut tracer = Tracer::default();
+    explore::<T>(Tracer::default())
+}
+
+/// Asks a type whether it can be read although one struct or variant in it is not as it is today.
+pub(super) fn probe<T: DeserializeOwned>(probe: &Probe) -> Result<(), Refusal> {
+    explore::<T>(Tracer { probe: Some(probe), ..Tracer::default() }).map(drop)
+}
+
+/// A struct (`Name`) or a variant (`Name::Variant`) that lacks a field, or has one too many.
+#[derive(Debug)]
+pub(super) struct Probe {
+    pub(super) container: String,
+    pub(super) without: Option<String>,
+    pub(super) with: Option<String>,
+}
+
+impl Probe {
+    pub(super) fn without(container: &str, field: &str) -> Self {
+        Self { container: container.to_string(), without: Some(field.to_string()), with: None }
+    }
+
+    pub(super) fn with(container: &str, field: &str) -> Self {
+        Self { container: container.to_string(), without: None, with: Some(field.to_string()) }
+    }
+}
+
+fn explore<T: DeserializeOwned>(mut tracer: Tracer<'_>) -> Result<Schema, Refusal> {
     for _ in 0..MAX_PASSES {
         let mut root = Slot::default();
         T::deserialize(Recorder { tracer: &mut tracer, slot: &mut root })?;
@@ -49,16 +75,26 @@ impl de::Error for Refusal {
 type Slot = Option<Format>;
 
 #[derive(Default)]
-struct Tracer {
+struct Tracer<'p> {
     structs: BTreeMap<&'static str, Fields>,
     /// The variants of each enum, with what each holds once it was seen.
     enums: BTreeMap<&'static str, Vec<Option<Fields>>>,
     variants: BTreeMap<&'static str, &'static [&'static str]>,
     /// The structs and enums that are being visited, outermost first.
     path: Vec<&'static str>,
+    probe: Option<&'p Probe>,
 }
 
-impl Tracer {
+impl<'p> Tracer<'p> {
+    /// The probe, where it is about this struct or variant.
+    fn probe_of(&self, name: &str, variant: Option<&str>) -> Option<&'p Probe> {
+        let is_it = |probe: &&Probe| match variant {
+            None => probe.container == name,
+            Some(variant) => probe.container.split_once("::") == Some((name, variant)),
+        };
+        self.probe.filter(is_it)
+    }
+
     fn enter(&mut self, name: &'static str) -> Result<(), Refusal> {
         self.path.push(name);
         if self.path.len() > MAX_DEPTH {
@@ -104,8 +140,8 @@ fn all(slots: Vec<Slot>) -> Result<Vec<Format>, Refusal> {
 }
 
 /// Makes a value up and writes its format into the slot.
-struct Recorder<'a> {
-    tracer: &'a mut Tracer,
+struct Recorder<'a, 'p> {
+    tracer: &'a mut Tracer<'p>,
     slot: &'a mut Slot,
 }
 
@@ -118,7 +154,7 @@ macro_rules! scalars {
     };
 }
 
-impl<'de> Deserializer<'de> for Recorder<'_> {
+impl<'de> Deserializer<'de> for Recorder<'_, '_> {
     type Error = Refusal;
 
     // 1 rather than 0, for types that are never zero
@@ -228,7 +264,8 @@ impl<'de> Deserializer<'de> for Recorder<'_> {
     ) -> Result<V::Value, Refusal> {
         *self.slot = Some(Format::Named(name.to_string()));
         self.tracer.enter(name)?;
-        let (value, slots) = visit_values(self.tracer, fields.len(), visitor)?;
+        let probe = self.tracer.probe_of(name, None);
+        let (value, slots) = visit_fields(self.tracer, fields, probe, visitor)?;
         self.leave_struct(name, slots, |formats| named(fields, formats))?;
         Ok(value)
     }
@@ -271,7 +308,7 @@ impl<'de> Deserializer<'de> for Recorder<'_> {
     }
 }
 
-impl Recorder<'_> {
+impl Recorder<'_, '_> {
     /// Writes a struct's fields down; inside itself they may be unknown, and are known from further out.
     fn leave_struct(
         self,
@@ -290,12 +327,12 @@ fn named(names: &[&str], formats: Vec<Format>) -> Fields {
 }
 
 /// Formats of a tuple or a variant; where the container repeats itself its formats are of no interest.
-fn or_known(tracer: &Tracer, slots: Vec<Slot>) -> Result<Vec<Format>, Refusal> {
+fn or_known(tracer: &Tracer<'_>, slots: Vec<Slot>) -> Result<Vec<Format>, Refusal> {
     if tracer.repeats() > 0 { Ok(slots.into_iter().flatten().collect()) } else { all(slots) }
 }
 
 fn visit_values<'de, V: Visitor<'de>>(
-    tracer: &mut Tracer,
+    tracer: &mut Tracer<'_>,
     len: usize,
     visitor: V,
 ) -> Result<(V::Value, Vec<Slot>), Refusal> {
@@ -304,20 +341,67 @@ fn visit_values<'de, V: Visitor<'de>>(
     Ok((value, slots))
 }
 
+/// As [`visit_values`], for named fields; where they are probed they are told by name.
+fn visit_fields<'de, V: Visitor<'de>>(
+    tracer: &mut Tracer<'_>,
+    names: &'static [&'static str],
+    probe: Option<&Probe>,
+    visitor: V,
+) -> Result<(V::Value, Vec<Slot>), Refusal> {
+    let Some(probe) = probe else { return visit_values(tracer, names.len(), visitor) };
+    let mut slots = vec![Slot::default(); names.len()];
+    let value = visitor.visit_map(ProbedFields { tracer, names, slots: &mut slots, probe, at: 0 })?;
+    // What was left out has no format; nobody looks at it.
+    slots.iter_mut().filter(|slot| slot.is_none()).for_each(|slot| *slot = Some(Format::Unit));
+    Ok((value, slots))
+}
+
+/// The fields of a struct or variant by name, but for what the probe changes.
+struct ProbedFields<'a, 'p> {
+    tracer: &'a mut Tracer<'p>,
+    names: &'static [&'static str],
+    slots: &'a mut [Slot],
+    probe: &'a Probe,
+    at: usize,
+}
+
+impl<'de> de::MapAccess<'de> for ProbedFields<'_, '_> {
+    type Error = Refusal;
+
+    fn next_key_seed<S: DeserializeSeed<'de>>(&mut self, seed: S) -> Result<Option<S::Value>, Refusal> {
+        if self.names.get(self.at).is_some_and(|name| Some(*name) == self.probe.without.as_deref()) {
+            self.at += 1;
+        }
+        let extra = || self.probe.with.as_deref().filter(|_| self.at == self.names.len());
+        match self.names.get(self.at).copied().or_else(extra) {
+            Some(name) => seed.deserialize(name.into_deserializer()).map(Some),
+            None => Ok(None),
+        }
+    }
+
+    fn next_value_seed<S: DeserializeSeed<'de>>(&mut self, seed: S) -> Result<S::Value, Refusal> {
+        self.at += 1;
+        match self.slots.get_mut(self.at - 1) {
+            Some(slot) => seed.deserialize(Recorder { tracer: self.tracer, slot }),
+            None => seed.deserialize(().into_deserializer()),
+        }
+    }
+}
+
 /// Hands out a made-up value for each slot.
-struct Values<'a, I> {
-    tracer: &'a mut Tracer,
+struct Values<'a, 'p, I> {
+    tracer: &'a mut Tracer<'p>,
     slots: I,
 }
 
-impl<'de, 's, I: Iterator<Item = &'s mut Slot>> Values<'_, I> {
+impl<'de, 's, I: Iterator<Item = &'s mut Slot>> Values<'_, '_, I> {
     fn next<S: DeserializeSeed<'de>>(&mut self, seed: S) -> Result<Option<S::Value>, Refusal> {
         let Some(slot) = self.slots.next() else { return Ok(None) };
         seed.deserialize(Recorder { tracer: self.tracer, slot }).map(Some)
     }
 }
 
-impl<'de, 's, I: Iterator<Item = &'s mut Slot>> de::SeqAccess<'de> for Values<'_, I> {
+impl<'de, 's, I: Iterator<Item = &'s mut Slot>> de::SeqAccess<'de> for Values<'_, '_, I> {
     type Error = Refusal;
 
     fn next_element_seed<S: DeserializeSeed<'de>>(&mut self, seed: S) -> Result<Option<S::Value>, Refusal> {
@@ -325,7 +409,7 @@ impl<'de, 's, I: Iterator<Item = &'s mut Slot>> de::SeqAccess<'de> for Values<'_
     }
 }
 
-impl<'de, 's, I: Iterator<Item = &'s mut Slot>> de::MapAccess<'de> for Values<'_, I> {
+impl<'de, 's, I: Iterator<Item = &'s mut Slot>> de::MapAccess<'de> for Values<'_, '_, I> {
     type Error = Refusal;
 
     fn next_key_seed<S: DeserializeSeed<'de>>(&mut self, seed: S) -> Result<Option<S::Value>, Refusal> {
@@ -338,13 +422,13 @@ impl<'de, 's, I: Iterator<Item = &'s mut Slot>> de::MapAccess<'de> for Values<'_
 }
 
 /// One variant of an enum.
-struct Variant<'a> {
-    tracer: &'a mut Tracer,
+struct Variant<'a, 'p> {
+    tracer: &'a mut Tracer<'p>,
     index: usize,
     fields: &'a mut Option<Fields>,
 }
 
-impl<'de> de::EnumAccess<'de> for Variant<'_> {
+impl<'de> de::EnumAccess<'de> for Variant<'_, '_> {
     type Error = Refusal;
     type Variant = Self;
 
@@ -354,7 +438,7 @@ impl<'de> de::EnumAccess<'de> for Variant<'_> {
     }
 }
 
-impl<'de> de::VariantAccess<'de> for Variant<'_> {
+impl<'de> de::VariantAccess<'de> for Variant<'_, '_> {
     type Error = Refusal;
 
     fn unit_variant(self) -> Result<(), Refusal> {
@@ -376,7 +460,10 @@ impl<'de> de::VariantAccess<'de> for Variant<'_> {
     }
 
     fn struct_variant<V: Visitor<'de>>(self, names: &'static [&'static str], visitor: V) -> Result<V::Value, Refusal> {
-        let (value, slots) = visit_values(self.tracer, names.len(), visitor)?;
+        let name = *self.tracer.path.last().expect("a variant is inside its enum");
+        let variant = self.tracer.variants[name].get(self.index).copied();
+        let probe = variant.and_then(|variant| self.tracer.probe_of(name, Some(variant)));
+        let (value, slots) = visit_fields(self.tracer, names, probe, visitor)?;
         *self.fields = Some(named(names, or_known(self.tracer, slots)?));
         Ok(value)
     }

@@ -376,7 +376,7 @@ impl CheckpointCoordinator {
 
 /// Discards what lies in files; the rest vanishes by itself.
 fn discard(mut state: Vec<OperatorSubtaskState>, effects: &mut Vec<Effect>) {
-    state.retain(|part| part.keyed.as_ref().is_some_and(|keyed| matches!(keyed.data, StateHandle::File { .. })));
+    state.retain(|part| part.keyed.as_ref().is_some_and(|keyed| !matches!(keyed.data, StateHandle::Inline(_))));
     if !state.is_empty() {
         effects.push(Effect::DiscardState(state));
     }

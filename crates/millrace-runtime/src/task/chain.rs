@@ -7,6 +7,8 @@ use millrace_core::{
     ids::{CheckpointId, InputId, OutputId},
 };
 
+use millrace_state::KeyedStateStore;
+
 use super::{blame::Blame, outputs::Outputs};
 use crate::operator::{Operator, OperatorContext, Output};
 
@@ -21,13 +23,15 @@ pub(super) struct Chain {
     operators: Vec<ChainedOperator>,
     /// How many were opened, or tried to: these are closed.
     opened: usize,
+    /// Which of them have timers.
+    timed: Vec<usize>,
     first: usize,
     blame: Rc<Blame>,
 }
 
 impl Chain {
     pub(super) fn new(first: usize, blame: Rc<Blame>) -> Self {
-        Self { operators: Vec::new(), opened: 0, first, blame }
+        Self { operators: Vec::new(), opened: 0, timed: Vec::new(), first, blame }
     }
 
     /// Appends an operator.
@@ -40,6 +44,9 @@ impl Chain {
         for (index, ChainedOperator { operator, context }) in self.operators.iter_mut().enumerate() {
             self.opened = index + 1;
             self.blame.part(self.first + index, || operator.open(context))?;
+            if context.keyed_state.as_ref().is_some_and(KeyedStateStore::has_timers) {
+                self.timed.push(index);
+            }
         }
         Ok(())
     }
@@ -54,6 +61,27 @@ impl Chain {
         process(&mut self.operators, self.first, input, batch, outputs, &self.blame)
     }
 
+    /// When the next timer of an operator fires.
+    pub(super) fn next_timer(&self) -> Option<u64> {
+        let stores = self.timed.iter().filter_map(|index| self.operators[*index].context.keyed_state.as_ref());
+        stores.filter_map(KeyedStateStore::next_timer).min()
+    }
+
+    /// Fires the timers that are due `now`.
+    pub(super) fn fire_timers(&mut self, now: u64, outputs: &mut Outputs) -> Result<()> {
+        self.blame.set_position(None);
+        for index in &self.timed {
+            let Some((timed, rest)) = self.operators[*index..].split_first_mut() else { continue };
+            if timed.context.keyed_state.as_ref().and_then(KeyedStateStore::next_timer).is_none_or(|next| next > now) {
+                continue;
+            }
+            let part = self.first + index;
+            let mut out = ChainOutput { rest, part: part + 1, outputs: &mut *outputs, blame: &self.blame };
+            self.blame.part(part, || timed.operator.on_processing_time(now, &mut out))?;
+        }
+        Ok(())
+    }
+
     /// Lets what is buffered leave the operators.
     pub(super) fn flush(&mut self) -> Result<()> {
         self.each(|operator| operator.flush())
@@ -61,6 +89,9 @@ impl Chain {
 
     /// Tells all operators that a checkpoint is complete.
     pub(super) fn notify_complete(&mut self, checkpoint: CheckpointId) -> Result<()> {
+        for store in self.operators.iter().filter_map(|operator| operator.context.keyed_state.as_ref()) {
+            store.uploaded_files().checkpoint_completed(checkpoint);
+        }
         self.each(|operator| operator.notify_checkpoint_complete(checkpoint))
     }
 

@@ -5,9 +5,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use millrace_core::{
     Error, Result, ids::OperatorUid, key::KeyGroupRange, operator_state::OperatorStateStore, source::ReaderContext,
 };
-use millrace_state::{KeyedBackendContext, KeyedStateStore, SOURCE_SPLITS, SnapshotTarget, StateHandle};
+use millrace_state::{KeyedBackendContext, KeyedStateStore, SOURCE_SPLITS, SnapshotTarget};
 
-use super::{OperatorRestore, blame::Blame, handle::TaskSetup, run::Parts, source_head::SourceHead};
+use super::{OperatorRestore, blame::Blame, handle::TaskSetup, restore, run::Parts, source_head::SourceHead};
 use crate::{
     graph::{OperatorNode, SourceNode},
     operator::OperatorContext,
@@ -66,22 +66,16 @@ fn context(setup: &TaskSetup, node: &OperatorNode, restore: Option<OperatorResto
     let (keyed, lists) = restore.map(|restore| (restore.keyed, restore.lists)).unwrap_or_default();
     let parallelism = setup.graph.vertex(spec.task.vertex).parallelism;
     let keyed_state = if let Some(key) = &node.key {
-        let store = KeyedStateStore::open(
-            setup.backend.as_ref(),
-            KeyedBackendContext {
-                uid: node.uid.clone(),
-                operator: node.name.clone(),
-                subtask: spec.task.subtask,
-                max_parallelism: setup.graph.max_parallelism,
-                range: KeyGroupRange::of_subtask(setup.graph.max_parallelism, parallelism, spec.task.subtask),
-                key_schema: Some(key.clone()),
-            },
-        )?;
-        for handle in &keyed {
-            let bytes = setup.runtime.block_on(setup.storage.read_state(&handle.data))?;
-            store.restore(&origin(&handle.data), bytes)?;
-        }
-        Some(store)
+        let context = KeyedBackendContext {
+            uid: node.uid.clone(),
+            operator: node.name.clone(),
+            subtask: spec.task.subtask,
+            max_parallelism: setup.graph.max_parallelism,
+            range: KeyGroupRange::of_subtask(setup.graph.max_parallelism, parallelism, spec.task.subtask),
+            key_schema: Some(key.clone()),
+            clock: setup.clock.clone(),
+        };
+        Some(restore::open_store(setup, context, &keyed)?)
     } else if keyed.is_empty() || spec.allow_non_restored {
         None
     } else {
@@ -95,15 +89,8 @@ fn context(setup: &TaskSetup, node: &OperatorNode, restore: Option<OperatorResto
         keyed_state,
         operator_state: OperatorStateStore::restored(lists),
         metrics: setup.metrics.clone(),
+        clock: setup.clock.clone(),
     })
-}
-
-/// What messages call a snapshot.
-fn origin(handle: &StateHandle) -> String {
-    match handle {
-        StateHandle::Inline(_) => "a state inside the checkpoint's metadata".to_string(),
-        StateHandle::File { directory, name, .. } => format!("state file {directory}/{name}"),
-    }
 }
 
 /// Refuses state that no operator has asked for while it was opened.

@@ -8,9 +8,10 @@ use std::{
 
 use millrace_core::{
     Error, Result,
+    clock::Clock,
     ids::{Attempt, JobId, TaskId},
 };
-use millrace_state::{StateBackend, storage::CheckpointStorage};
+use millrace_state::{BackendRegistry, StateBackend, storage::CheckpointStorage};
 use tokio::sync::mpsc::UnboundedSender;
 
 use super::{
@@ -54,6 +55,8 @@ pub struct TaskSetup {
     pub storage: Arc<CheckpointStorage>,
     /// Makes keyed state.
     pub backend: Arc<dyn StateBackend>,
+    /// All that there are: one may have to read what another has written.
+    pub backends: BackendRegistry,
     /// The data plane of this process.
     pub network: Arc<NetworkEnvironment>,
     /// Takes what the task tells.
@@ -62,6 +65,8 @@ pub struct TaskSetup {
     pub runtime: tokio::runtime::Handle,
     /// How the task behaves.
     pub settings: TaskSettings,
+    /// The time that timers and state's expiry go by.
+    pub clock: Clock,
     /// The registry of the process, for the task's counters and functions' own metrics.
     pub metrics: prometheus::Registry,
 }

@@ -10,6 +10,7 @@ mod deploy;
 pub mod gate;
 mod handle;
 mod outputs;
+mod restore;
 mod run;
 mod sizer;
 mod snapshot;

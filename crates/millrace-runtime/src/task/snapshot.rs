@@ -16,15 +16,25 @@ use millrace_core::{
     key::KeyGroupRange,
     operator_state::OperatorListSnapshot,
 };
-use millrace_state::{KeyedSnapshot, KeyedStateHandle, OperatorSubtaskState};
+use millrace_state::{
+    KeyedSnapshot, KeyedStateHandle, KeyedStateStore, OperatorSubtaskState, SharedState, StateHandle,
+    keyed::SnapshotFiles, storage::UploadedFiles,
+};
 
 use super::{SubtaskCheckpointMetrics, TaskEvent, deploy, handle::TaskSetup, run::Parts, state_sink::StateSink};
 
 /// One operator as it was at the barrier.
 struct OperatorPart {
     uid: OperatorUid,
-    keyed: Option<Box<dyn KeyedSnapshot>>,
+    keyed: Option<KeyedPart>,
     lists: Vec<OperatorListSnapshot>,
+}
+
+/// Its keyed state.
+struct KeyedPart {
+    snapshot: Box<dyn KeyedSnapshot>,
+    /// What of the backend's files is in the store.
+    uploaded: UploadedFiles,
 }
 
 /// A task as it was at the barrier.
@@ -41,7 +51,10 @@ impl TaskSnapshot {
             let context = &operator.context;
             // A store without states has nothing to say, not even an empty snapshot.
             let store = context.keyed_state.as_ref().filter(|store| store.has_states());
-            let keyed = store.map(|store| store.snapshot()).transpose()?;
+            let take = |store: &KeyedStateStore| {
+                Ok::<_, Error>(KeyedPart { snapshot: store.snapshot()?, uploaded: store.uploaded_files().clone() })
+            };
+            let keyed = store.map(take).transpose()?;
             taken.push(OperatorPart { uid: context.uid.clone(), keyed, lists: context.operator_state.snapshot()? });
         }
         Ok(Self(taken))
@@ -126,7 +139,8 @@ impl SnapshotWriter {
         Ok(state)
     }
 
-    fn write_keyed(&self, index: usize, snapshot: Box<dyn KeyedSnapshot>) -> Result<KeyedStateHandle> {
+    fn write_keyed(&self, index: usize, part: KeyedPart) -> Result<KeyedStateHandle> {
+        let KeyedPart { mut snapshot, uploaded } = part;
         let setup = &self.setup;
         let spec = &setup.spec;
         let parallelism = setup.graph.vertex(spec.task.vertex).parallelism;
@@ -135,11 +149,24 @@ impl SnapshotWriter {
         // in a checkpoint once.
         let (generation, attempt, task) = (spec.generation, spec.attempt, spec.task);
         let name = format!("{generation}-{attempt}-{}-{}-{index}.state", task.vertex, task.subtask);
+        let shared = match snapshot.files()? {
+            Some(SnapshotFiles { files, expiring }) => {
+                let written = setup.storage.write_shared(setup.job, self.checkpoint, &files, &uploaded);
+                Some((setup.runtime.block_on(written)?, expiring))
+            }
+            None => None,
+        };
         let mut sink = StateSink::new(deploy::inline_limit(setup), &self.aborted, setup.runtime.clone(), || {
             setup.storage.state_writer(setup.job, self.checkpoint, &name)
         });
         snapshot.write(&mut sink).map_err(|error| sink.failure().unwrap_or(error))?;
-        let data = sink.finish()?;
+        let data = match (sink.finish()?, shared) {
+            (data, None) => data,
+            (data, Some((files, expiring))) => {
+                let (snapshot, format) = (data.try_into()?, setup.backend.name().to_string());
+                StateHandle::Shared(Box::new(SharedState { snapshot, format, expiring, files }))
+            }
+        };
         Ok(KeyedStateHandle { range, data })
     }
 }

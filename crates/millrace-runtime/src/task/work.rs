@@ -32,6 +32,9 @@ use crate::{
     metrics::{Activity, TaskMetrics},
 };
 
+/// The clock may be set: a timer is not slept for longer than this at a time.
+const LONGEST_TIMER_WAIT: Duration = Duration::from_millis(50);
+
 /// A running task.
 pub(super) struct Work<'a> {
     setup: &'a Arc<TaskSetup>,
@@ -93,11 +96,21 @@ impl<'a> Work<'a> {
 
     fn run_inputs(&mut self) -> Result<Ended> {
         loop {
-            let event = self.next(None);
+            let event = self.next(self.timer_wait());
             if let Some(ended) = self.event(event)? {
                 return Ok(ended);
             }
+            if self.timer_wait() == Some(Duration::ZERO) {
+                self.parts.chain.fire_timers(self.setup.clock.now(), &mut self.parts.outputs)?;
+            }
         }
+    }
+
+    /// How long it is until a timer fires; `None` where none does. Behind the end of the input nothing can be sent.
+    fn timer_wait(&self) -> Option<Duration> {
+        let next = self.parts.chain.next_timer().filter(|_| !self.ended)?;
+        let left = next.saturating_sub(self.setup.clock.now());
+        Some(Duration::from_millis(left).min(LONGEST_TIMER_WAIT))
     }
 
     fn run_source(&mut self) -> Result<Ended> {

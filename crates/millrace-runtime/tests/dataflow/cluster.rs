@@ -8,6 +8,7 @@ use std::{
 
 use millrace_core::{
     checkpoint::{CheckpointBarrier, CheckpointingMode},
+    clock::Clock,
     codec,
     ids::{Attempt, CheckpointId, Generation, JobId, TaskId, TaskManagerId, VertexId},
     source::SourceSplit,
@@ -22,7 +23,7 @@ use millrace_runtime::{
     },
 };
 use millrace_state::{
-    MemoryStateBackend, OperatorSubtaskState, StateBackend,
+    BackendRegistry, MemoryStateBackend, OperatorSubtaskState, StateBackend,
     storage::{CheckpointStorage, StorageOptions},
 };
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
@@ -60,6 +61,7 @@ pub struct Cluster {
     pub backend: Arc<dyn StateBackend>,
     pub settings: TaskSettings,
     pub registry: prometheus::Registry,
+    pub clock: Clock,
     pub handles: BTreeMap<TaskId, TaskHandle>,
     attempt: Attempt,
     checkpoint: u64,
@@ -90,6 +92,7 @@ impl Cluster {
             backend: Arc::new(MemoryStateBackend::default()),
             settings: TaskSettings::default(),
             registry: prometheus::Registry::new(),
+            clock: Clock::system(),
             handles: BTreeMap::new(),
             attempt: Attempt(0),
             checkpoint: 0,
@@ -149,11 +152,13 @@ impl Cluster {
             job: JOB,
             storage: Arc::new(self.storage.clone()),
             backend: Arc::clone(&self.backend),
+            backends: BackendRegistry::default(),
             network: Arc::clone(&self.networks[self.place(spec.task)]),
             events: self.sender.clone(),
             runtime: self.runtime.handle().clone(),
             settings: self.settings.clone(),
             metrics: self.registry.clone(),
+            clock: self.clock.clone(),
             spec,
         }
     }

@@ -12,3 +12,4 @@ mod flow;
 mod hostile;
 mod restore;
 mod sources;
+mod timers;

@@ -6,16 +6,18 @@
 //! checkpoint of one restores on any other.
 
 mod bytes;
+mod files;
 mod filesystem;
 mod memory;
 mod registry;
 
-pub use bytes::{BytesBackend, BytesSnapshot, StateKey, VisitEntry};
+pub use bytes::{BytesBackend, BytesSnapshot, StateKey, StoredValue, VisitEntry, VisitStored};
+pub use files::{BackendFile, FileBackend, LocalFiles};
 pub use filesystem::FsStateBackend;
 pub use memory::{DEFAULT_MAX_STATE_SIZE, MemoryStateBackend};
 pub use registry::BackendRegistry;
 
-use millrace_core::{Result, ids::OperatorUid, key::KeyGroupRange, schema::Schema};
+use millrace_core::{Result, clock::Clock, ids::OperatorUid, key::KeyGroupRange, schema::Schema};
 
 /// A factory of keyed state, one for a job.
 pub trait StateBackend: Send + Sync {
@@ -27,6 +29,11 @@ pub trait StateBackend: Send + Sync {
 
     /// Makes the state of one subtask of one operator. Called on the task's thread, before anything is restored.
     fn open(&self, context: &KeyedBackendContext) -> Result<KeyedBackend>;
+
+    /// How the files of its snapshots are read, where it takes snapshots as files.
+    fn files(&self) -> Option<&dyn FileBackend> {
+        None
+    }
 }
 
 /// Where a snapshot goes.
@@ -56,6 +63,8 @@ pub struct KeyedBackendContext {
     pub range: KeyGroupRange,
     /// The schema of the key, where it is known: a restore then refuses state that was keyed by another type.
     pub key_schema: Option<Schema>,
+    /// The time that state's expiry goes by.
+    pub clock: Clock,
 }
 
 /// How a backend holds state.

@@ -134,6 +134,10 @@ impl<V: Clone> Group<V> {
 
     pub(super) fn remove(&mut self, hash: u32, key: &[u8]) -> Option<V> {
         let at = self.find(hash, key)?.ok()?;
+        self.remove_at(at)
+    }
+
+    fn remove_at(&mut self, at: usize) -> Option<V> {
         let removed = std::mem::replace(self.slot_mut(at), Slot::Empty);
         self.len -= 1;
         self.close_gap(at);
@@ -141,6 +145,21 @@ impl<V: Clone> Group<V> {
             self.resize(self.capacity() / 2);
         }
         removed.into_value()
+    }
+
+    /// Shrinks the entry of a slot where it is stale. Tells whether it was removed: then another may be in its place.
+    pub(super) fn sweep_slot(
+        &mut self,
+        at: usize,
+        stale: &impl Fn(&V) -> bool,
+        shrink: &impl Fn(&mut V) -> bool,
+    ) -> bool {
+        let is_stale = self.slot(at).entry().is_some_and(|(_, value)| stale(value));
+        let is_empty = is_stale && self.slot_mut(at).value_mut().is_some_and(shrink);
+        if is_empty {
+            self.remove_at(at);
+        }
+        is_empty
     }
 
     /// Moves entries back whose probing would end at the gap.

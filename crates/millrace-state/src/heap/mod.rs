@@ -21,6 +21,16 @@ use millrace_core::{
 
 pub(crate) use group::FrozenGroup;
 
+/// So many slots are looked at for what has expired, with each access to a table whose entries expire.
+const SWEPT: usize = 4;
+
+/// How far a table was looked through.
+#[derive(Default)]
+pub(crate) struct SweepPosition {
+    group: usize,
+    slot: usize,
+}
+
 /// The entries of one state of one subtask.
 pub(crate) struct Table<V> {
     max_parallelism: u32,
@@ -113,5 +123,32 @@ impl<V: Clone> Table<V> {
 
     pub(crate) fn remove(&mut self, hash: KeyHash, key: &[u8]) -> Result<Option<V>> {
         Ok(self.group_mut(hash)?.remove(slot_hash(hash), key))
+    }
+
+    /// Looks at the next few slots. What is stale is shrunk, and removed when nothing is left of it.
+    pub(crate) fn sweep(
+        &mut self,
+        position: &mut SweepPosition,
+        stale: impl Fn(&V) -> bool,
+        shrink: impl Fn(&mut V) -> bool,
+    ) {
+        let mut left = SWEPT;
+        // No more groups than there are, so that an empty table is no loop without an end.
+        for _ in 0..=self.groups.len() {
+            let Some(group) = self.groups.get_mut(position.group) else {
+                position.group = 0;
+                continue;
+            };
+            while position.slot < group.capacity() {
+                if left == 0 {
+                    return;
+                }
+                left -= 1;
+                if !group.sweep_slot(position.slot, &stale, &shrink) {
+                    position.slot += 1;
+                }
+            }
+            *position = SweepPosition { group: position.group + 1, slot: 0 };
+        }
     }
 }

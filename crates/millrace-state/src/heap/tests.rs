@@ -136,6 +136,42 @@ fn a_key_of_another_subtask_is_an_error() {
     assert!(inside > 0 && outside > 0);
 }
 
+#[test]
+fn sweeping_removes_what_is_stale_a_few_slots_at_a_time() {
+    let mut table = table(5);
+    let mut position = SweepPosition::default();
+    table.sweep(&mut position, |_| true, |_| true);
+    for number in 0..3_000 {
+        put(&mut table, &key(number), i64::from(number));
+    }
+    let frozen = table.freeze();
+    let slots: usize = table.groups.iter().map(Group::capacity).sum();
+    for _ in 0..slots / SWEPT * 2 {
+        let before = table.len();
+        // Odd numbers are removed, those that 4 divides are halved and stay.
+        table.sweep(
+            &mut position,
+            |value| value % 2 == 1 || value % 4 == 0,
+            |value| {
+                let odd = *value % 2 == 1;
+                *value /= 2;
+                odd
+            },
+        );
+        assert!(before - table.len() <= SWEPT);
+    }
+    assert_eq!(table.len(), 1_500);
+    for number in 0..3_000 {
+        let found = table.get(KeyHash::of(&key(number)), &key(number)).unwrap().copied();
+        match number % 4 {
+            2 => assert_eq!(found, Some(i64::from(number))),
+            0 => assert!(found.is_some()),
+            _ => assert_eq!(found, None),
+        }
+    }
+    assert_eq!(contents(&frozen).len(), 3_000, "a snapshot keeps what it had");
+}
+
 #[derive(Clone, Debug)]
 enum Step {
     Put(u32, i64),

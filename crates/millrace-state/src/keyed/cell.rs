@@ -1,77 +1,113 @@
 //! A registered state: its data, on the heap or in a backend of bytes.
 
-use std::{
-    any::Any,
-    cell::{RefCell, RefMut},
-    rc::Rc,
-};
+use std::{any::Any, cell::RefCell, ops::Range, rc::Rc};
 
-use millrace_core::{Error, Result, key::KeyHash};
+use millrace_core::{
+    Error, Result,
+    key::{KeyColumn, KeyHash},
+    schema::{Migration, Schema},
+};
 
 use super::{
     bound::Bound,
+    bytes_access::BytesState,
     context::KeyContext,
-    layout::Layout,
+    layout::{Layout, Restored},
+    lifetime::{Forever, Lifetime, Ttl},
     snapshot::{CheckEntry, FrozenHeapState, FrozenState},
 };
 use crate::{
-    backend::{BytesBackend, StateKey},
-    heap::Table,
+    backend::StateKey,
+    heap::{SweepPosition, Table},
+    snapshot::{Entry, StateKind},
+    ttl::StateTtlConfig,
 };
-
-/// The one backend of bytes of a store, shared by its states.
-pub(super) type SharedBackend = Rc<RefCell<Box<dyn BytesBackend>>>;
 
 /// A registered state.
 pub(super) struct StateCell<L: Layout> {
     pub(super) name: String,
-    context: Rc<KeyContext>,
+    pub(super) context: Rc<KeyContext>,
     pub(super) data: Data<L>,
 }
 
 /// Where a state's entries are.
 pub(super) enum Data<L: Layout> {
-    Heap(RefCell<Table<L::Stored>>),
+    /// In a table.
+    Heap(RefCell<Table<L::Stored<Forever>>>),
+    /// In a table, each with its expiry.
+    Expiring(ExpiringState<L>),
+    /// In a backend of bytes.
     Bytes(BytesState),
 }
 
-/// A state whose entries are in a backend of bytes.
-pub(super) struct BytesState {
-    pub(super) id: u16,
-    pub(super) max_parallelism: u32,
-    pub(super) backend: SharedBackend,
-    /// Held while the state is in use, so that it behaves as a heap state does when it is used inside its own use.
-    pub(super) busy: RefCell<()>,
+/// A state on the heap whose entries expire.
+pub(super) struct ExpiringState<L: Layout> {
+    pub(super) ttl: Ttl,
+    pub(super) table: RefCell<Table<L::Stored<Ttl>>>,
+    position: RefCell<SweepPosition>,
 }
 
-impl<L: Layout> StateCell<L> {
-    pub(super) fn new(name: &str, context: Rc<KeyContext>, data: Data<L>) -> Self {
-        Self { name: name.to_string(), context, data }
+impl<L: Layout> ExpiringState<L> {
+    pub(super) fn new(ttl: Ttl, table: Table<L::Stored<Ttl>>) -> Self {
+        Self { ttl, table: RefCell::new(table), position: RefCell::default() }
     }
 
-    /// Works on the current key: `heap` on the table, or `bytes` on the backend of bytes.
-    #[inline]
-    pub(super) fn access<R, I>(
-        &self,
-        input: I,
-        heap: impl FnOnce(I, &mut Table<L::Stored>, KeyHash, &[u8]) -> Result<R>,
-        bytes: impl FnOnce(I, BytesAccess<'_>) -> Result<R>,
-    ) -> Result<R> {
-        self.context.with_key(&self.name, |hash, key| match &self.data {
-            Data::Heap(table) => {
-                let mut table = table.try_borrow_mut().map_err(|_| self.in_use())?;
-                heap(input, &mut table, hash, key)
+    /// An access begins: it sees one time, and drops what has expired among the next few keys.
+    pub(super) fn begin(&self, table: &mut Table<L::Stored<Ttl>>) {
+        self.ttl.begin();
+        let stale = |stored: &_| L::is_stale(&self.ttl, stored);
+        table.sweep(&mut self.position.borrow_mut(), stale, |stored| L::shrink(&self.ttl, stored));
+    }
+}
+
+/// The current key of a state on the heap.
+pub(super) struct HeapAccess<'a, L: Layout, H: Lifetime> {
+    pub(super) lifetime: &'a H,
+    pub(super) table: &'a mut Table<L::Stored<H>>,
+    pub(super) hash: KeyHash,
+    pub(super) key: &'a [u8],
+}
+
+/// Works on the current key of a state: the same words compile to each way in which it may be held.
+macro_rules! access {
+    ($handle:expr, $access:ident => $work:expr) => {{
+        let cell = $handle.cell()?;
+        cell.context.with_key(&cell.name, |hash, key| match &cell.data {
+            $crate::keyed::cell::Data::Heap(table) => {
+                let mut table = table.try_borrow_mut().map_err(|_| cell.in_use())?;
+                let $access = cell.heap(&$crate::keyed::lifetime::Forever, &mut table, hash, key);
+                $work
             }
-            Data::Bytes(state) => {
-                let _busy = state.busy.try_borrow_mut().map_err(|_| self.in_use())?;
-                let key_group = hash.key_group(state.max_parallelism);
-                bytes(input, BytesAccess { state, key: StateKey { state: state.id, key_group, key, sub_key: None } })
+            $crate::keyed::cell::Data::Expiring(state) => {
+                let mut table = state.table.try_borrow_mut().map_err(|_| cell.in_use())?;
+                state.begin(&mut table);
+                let $access = cell.heap(&state.ttl, &mut table, hash, key);
+                $work
+            }
+            $crate::keyed::cell::Data::Bytes(state) => {
+                let _busy = state.busy.try_borrow_mut().map_err(|_| cell.in_use())?;
+                let $access = cell.bytes(state, hash, key);
+                $work
             }
         })
+    }};
+}
+pub(super) use access;
+
+impl<L: Layout> StateCell<L> {
+    #[inline]
+    pub(super) fn heap<'a, H: Lifetime>(
+        &self,
+        lifetime: &'a H,
+        table: &'a mut Table<L::Stored<H>>,
+        hash: KeyHash,
+        key: &'a [u8],
+    ) -> HeapAccess<'a, L, H> {
+        HeapAccess { lifetime, table, hash, key }
     }
 
     #[cold]
-    fn in_use(&self) -> Error {
+    pub(super) fn in_use(&self) -> Error {
         Error::invalid(format!(
             "state {:?} is used inside its own modify: use the value that modify hands over",
             self.name
@@ -79,59 +115,43 @@ impl<L: Layout> StateCell<L> {
     }
 }
 
-/// The current key of a state in a backend of bytes.
-pub(super) struct BytesAccess<'a> {
-    state: &'a BytesState,
-    key: StateKey<'a>,
-}
-
-impl BytesAccess<'_> {
-    fn backend(&self) -> Result<RefMut<'_, Box<dyn BytesBackend>>> {
-        self.state.backend.try_borrow_mut().map_err(|_| Error::internal("a state backend was entered twice"))
-    }
-
-    fn at<'b>(&'b self, sub_key: Option<&'b [u8]>) -> StateKey<'b> {
-        StateKey { sub_key, ..self.key }
-    }
-
-    pub(super) fn get(&self, sub_key: Option<&[u8]>) -> Result<Option<Vec<u8>>> {
-        self.backend()?.get(self.at(sub_key))
-    }
-
-    pub(super) fn put(&self, sub_key: Option<&[u8]>, value: &[u8]) -> Result<()> {
-        self.backend()?.put(self.at(sub_key), value)
-    }
-
-    pub(super) fn delete(&self, sub_key: Option<&[u8]>) -> Result<()> {
-        self.backend()?.delete(self.at(sub_key))
-    }
-
-    pub(super) fn scan(&self, mut visit: impl FnMut(Option<&[u8]>, &[u8]) -> Result<()>) -> Result<()> {
-        self.backend()?.scan(self.key, &mut visit)
-    }
-}
-
 /// A state as its store sees it.
 pub(super) trait RegisteredState: Any {
-    /// Asks for the slots of these keys.
-    fn prefetch(&self, hashes: &[KeyHash]);
+    /// These records are next: asks for their keys' entries.
+    fn prefetch(&self, keys: &KeyColumn, records: Range<usize>);
 
     /// The synchronous part of a snapshot of a heap state; `None` where a backend of bytes has the entries.
     fn freeze(&self) -> Result<Option<Box<dyn FrozenState>>>;
 
-    /// Takes in an entry of a snapshot.
-    fn absorb(&self, hash: KeyHash, key_group: u16, key: &[u8], sub_key: Option<&[u8]>, value: &[u8]) -> Result<()>;
+    /// The ways from the writer's types to today's; where there is none, why not.
+    fn migrations(&self, written: &[Schema]) -> Result<Vec<Migration>, String>;
+
+    /// Takes in an entry of a snapshot that has not expired.
+    fn absorb(&self, hash: KeyHash, key_group: u16, entry: &Entry<'_>, migrations: &[Migration]) -> Result<()>;
 
     /// The round-trip check of one entry.
     fn check(&self) -> CheckEntry;
+
+    /// The time to live that it was registered with.
+    fn ttl(&self) -> Option<StateTtlConfig>;
 }
 
 impl<L: Layout> RegisteredState for StateCell<L> {
-    fn prefetch(&self, hashes: &[KeyHash]) {
-        if let Data::Heap(table) = &self.data
-            && let Ok(table) = table.try_borrow()
-        {
-            table.prefetch(hashes);
+    fn prefetch(&self, keys: &KeyColumn, records: Range<usize>) {
+        match &self.data {
+            Data::Heap(table) => {
+                if let Ok(table) = table.try_borrow() {
+                    table.prefetch(&keys.hashes()[records]);
+                }
+            }
+            Data::Expiring(state) => {
+                if let Ok(table) = state.table.try_borrow() {
+                    table.prefetch(&keys.hashes()[records]);
+                }
+            }
+            // The entries of a map are not known by the key alone.
+            Data::Bytes(_) if L::KIND == StateKind::Map => {}
+            Data::Bytes(state) => state.prefetch(keys, records),
         }
     }
 
@@ -139,27 +159,54 @@ impl<L: Layout> RegisteredState for StateCell<L> {
         match &self.data {
             Data::Heap(table) => {
                 let mut table = table.try_borrow_mut().map_err(|_| self.in_use())?;
-                Ok(Some(Box::new(FrozenHeapState::<L>::new(table.freeze()))))
+                Ok(Some(Box::new(FrozenHeapState::<L, Forever>::new(table.freeze()))))
+            }
+            Data::Expiring(state) => {
+                let mut table = state.table.try_borrow_mut().map_err(|_| self.in_use())?;
+                Ok(Some(Box::new(FrozenHeapState::<L, Ttl>::new(table.freeze()))))
             }
             Data::Bytes(_) => Ok(None),
         }
     }
 
-    fn absorb(&self, hash: KeyHash, key_group: u16, key: &[u8], sub_key: Option<&[u8]>, value: &[u8]) -> Result<()> {
+    fn migrations(&self, written: &[Schema]) -> Result<Vec<Migration>, String> {
+        L::migrations(written)
+    }
+
+    fn absorb(&self, hash: KeyHash, key_group: u16, entry: &Entry<'_>, migrations: &[Migration]) -> Result<()> {
+        if entry.namespace.is_some() || entry.timer_domain.is_some() {
+            return Err(Error::invalid(
+                "it was written with namespaces or timers, which this version of Millrace doesn't know",
+            ));
+        }
+        let restored = Restored { entry, migrations };
         match &self.data {
             Data::Heap(table) => {
                 let mut table = table.try_borrow_mut().map_err(|_| self.in_use())?;
-                L::absorb(&mut table, hash, key, sub_key, value)
+                L::absorb(&Forever, &mut table, hash, &restored)
+            }
+            Data::Expiring(state) => {
+                let mut table = state.table.try_borrow_mut().map_err(|_| self.in_use())?;
+                L::absorb(&state.ttl, &mut table, hash, &restored)
             }
             Data::Bytes(state) => {
-                let at = StateKey { state: state.id, key_group, key, sub_key };
-                state.backend.borrow_mut().put(at, value)
+                let at = StateKey { state: state.id, key_group, key: entry.key, sub_key: entry.sub_key };
+                let (value, expiry) = L::recode(&restored, state.ttl.as_ref())?;
+                state.backend.borrow_mut().put(at, &value, expiry)
             }
         }
     }
 
     fn check(&self) -> CheckEntry {
         L::check
+    }
+
+    fn ttl(&self) -> Option<StateTtlConfig> {
+        match &self.data {
+            Data::Heap(_) => None,
+            Data::Expiring(state) => Some(state.ttl.config()),
+            Data::Bytes(state) => state.ttl.as_ref().map(Ttl::config),
+        }
     }
 }
 

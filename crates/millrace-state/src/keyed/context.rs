@@ -1,6 +1,9 @@
 //! Which key the state belongs to that is used now.
 
-use std::cell::{Cell, RefCell};
+use std::{
+    cell::{Cell, RefCell},
+    ops::Range,
+};
 
 use millrace_core::{
     Error, Result,
@@ -31,12 +34,12 @@ impl KeyContext {
         self.index.set(index);
     }
 
-    /// Hands the hashes from `start` on, at most `count`, to `take`.
-    pub(super) fn hashes(&self, start: usize, count: usize, take: impl FnOnce(&[KeyHash])) {
+    /// Hands the keys to `take`, with the range from `start` on of at most `count` records.
+    pub(super) fn next(&self, start: usize, count: usize, take: impl FnOnce(&KeyColumn, Range<usize>)) {
         let keys = self.keys.borrow();
         let end = start.saturating_add(count).min(keys.len());
-        if let Some(hashes) = keys.hashes().get(start..end) {
-            take(hashes);
+        if start < end {
+            take(&keys, start..end);
         }
     }
 

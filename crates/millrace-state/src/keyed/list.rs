@@ -1,9 +1,12 @@
 //! A list for each key.
 
 use millrace_core::Result;
-use triomphe::Arc;
 
-use super::{StateValue, cell::Handle, layout::ListLayout};
+use super::{
+    StateValue,
+    cell::{Handle, access},
+    layout::ListLayout,
+};
 
 /// A list for each key; empty for a key that nothing was added to.
 ///
@@ -32,27 +35,12 @@ impl<T: StateValue> ListState<T> {
 
     /// A copy of the current key's list.
     pub fn get(&self) -> Result<Vec<T>> {
-        self.handle.cell()?.access(
-            (),
-            |(), table, hash, key| Ok(table.get(hash, key)?.map(|list| (**list).clone()).unwrap_or_default()),
-            |(), bytes| bytes.get(None)?.map_or(Ok(Vec::new()), |list| ListLayout::decode(&list)),
-        )
+        access!(self.handle, state => state.get())
     }
 
     /// Appends to the current key's list.
     pub fn add(&self, element: T) -> Result<()> {
-        self.handle.cell()?.access(
-            element,
-            |element, table, hash, key| {
-                Arc::make_mut(table.get_or_insert_with(hash, key, Arc::default)?).push(element);
-                Ok(())
-            },
-            |element, bytes| {
-                let mut list = bytes.get(None)?.unwrap_or_default();
-                ListLayout::append(&mut list, &element)?;
-                bytes.put(None, &list)
-            },
-        )
+        access!(self.handle, state => state.add(element))
     }
 
     /// Replaces the current key's list. An empty one is the same as none.
@@ -60,22 +48,11 @@ impl<T: StateValue> ListState<T> {
         if elements.is_empty() {
             return self.clear();
         }
-        self.handle.cell()?.access(
-            elements,
-            |elements, table, hash, key| {
-                *table.get_or_insert_with(hash, key, Arc::default)? = Arc::new(elements);
-                Ok(())
-            },
-            |elements, bytes| bytes.put(None, &ListLayout::encode(&elements)?),
-        )
+        access!(self.handle, state => state.update(elements))
     }
 
     /// Removes the current key's list.
     pub fn clear(&self) -> Result<()> {
-        self.handle.cell()?.access(
-            (),
-            |(), table, hash, key| table.remove(hash, key).map(drop),
-            |(), bytes| bytes.delete(None),
-        )
+        access!(self.handle, state => state.clear())
     }
 }

@@ -1,10 +1,13 @@
 //! Taking state over from the snapshots of a checkpoint.
 
-use std::{cell::RefCell, collections::BTreeSet};
+use std::{
+    cell::{Cell, RefCell},
+    collections::BTreeSet,
+};
 
-use millrace_core::{Error, Result, key::KeyHash};
+use millrace_core::{Error, Result, key::KeyHash, schema::Migration};
 
-use super::cell::RegisteredState;
+use super::{bytes_access::SharedBackend, cell::RegisteredState, files::RestoredFiles};
 use crate::{
     backend::KeyedBackendContext,
     snapshot::{Entry, SnapshotReader, StateMeta},
@@ -12,18 +15,29 @@ use crate::{
 
 /// The snapshots that a store was given and that not all states have been taken from.
 #[derive(Default)]
-pub(super) struct RestoredSnapshots(RefCell<Vec<RestoredSnapshot>>);
+pub(super) struct RestoredSnapshots {
+    snapshots: RefCell<Vec<RestoredSnapshot>>,
+    first_free_id: Cell<u16>,
+}
 
 struct RestoredSnapshot {
     /// What messages call it: the file's name.
     origin: String,
     reader: SnapshotReader,
+    /// Where the rest of it is.
+    files: RestoredFiles,
     unclaimed: BTreeSet<String>,
 }
 
 impl RestoredSnapshots {
     /// Adds a snapshot of this operator and job.
-    pub(super) fn add(&self, context: &KeyedBackendContext, origin: &str, reader: SnapshotReader) -> Result<()> {
+    pub(super) fn add(
+        &self,
+        context: &KeyedBackendContext,
+        origin: &str,
+        reader: SnapshotReader,
+        files: RestoredFiles,
+    ) -> Result<()> {
         let header = reader.header();
         if header.uid != context.uid {
             return Err(Error::invalid(format!(
@@ -38,7 +52,7 @@ impl RestoredSnapshots {
                 header.max_parallelism, context.max_parallelism, header.max_parallelism
             )));
         }
-        let mut snapshots = self.0.borrow_mut();
+        let mut snapshots = self.snapshots.borrow_mut();
         if let Some(other) = snapshots.iter().find(|other| other.reader.header().range.overlaps(header.range)) {
             let (range, origin2) = (other.reader.header().range, &other.origin);
             return Err(Error::invalid(format!(
@@ -51,17 +65,42 @@ impl RestoredSnapshots {
             return Ok(());
         }
         let unclaimed = header.states.iter().map(|state| state.name.clone()).collect();
-        snapshots.push(RestoredSnapshot { origin: origin.to_string(), reader, unclaimed });
+        if let (RestoredFiles::Adopted { .. }, Some(last)) = (&files, header.states.last()) {
+            self.first_free_id.set(last.id.saturating_add(1));
+        }
+        snapshots.push(RestoredSnapshot { origin: origin.to_string(), reader, files, unclaimed });
         Ok(())
     }
 
     pub(super) fn unclaimed(&self) -> BTreeSet<String> {
-        self.0.borrow().iter().flat_map(|snapshot| snapshot.unclaimed.iter().cloned()).collect()
+        self.snapshots.borrow().iter().flat_map(|snapshot| snapshot.unclaimed.iter().cloned()).collect()
     }
 
-    /// Forgets what nothing has claimed.
-    pub(super) fn forget(&self) {
-        self.0.borrow_mut().clear();
+    /// Forgets what nothing has claimed; takes it out of a backend that has it already.
+    pub(super) fn forget(&self, backend: Option<&SharedBackend>) -> Result<()> {
+        for snapshot in self.snapshots.borrow_mut().drain(..) {
+            if let (RestoredFiles::Adopted { .. }, Some(backend)) = (&snapshot.files, backend) {
+                let unclaimed = |state: &&StateMeta| snapshot.unclaimed.contains(&state.name);
+                let mut states = snapshot.reader.header().states.iter().filter(unclaimed);
+                states.try_for_each(|state| backend.borrow_mut().clear_state(state.id))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// The first id that no state has which the backend has already.
+    pub(super) fn first_free_id(&self) -> u16 {
+        self.first_free_id.get()
+    }
+
+    /// The id of a state in a backend that has its entries already, as the program needs them.
+    pub(super) fn adopted_id(&self, wanted: &StateMeta, expires: bool) -> Option<u16> {
+        self.snapshots.borrow().iter().find_map(|snapshot| {
+            let RestoredFiles::Adopted { expiring, .. } = &snapshot.files else { return None };
+            let written = snapshot.reader.header().states.iter().find(|state| state.name == wanted.name)?;
+            let same = StateMeta { id: wanted.id, ..written.clone() } == *wanted;
+            (same && expiring.contains(&written.id) == expires).then_some(written.id)
+        })
     }
 
     /// Hands a state's entries in the subtask's key groups to the state.
@@ -71,10 +110,11 @@ impl RestoredSnapshots {
         meta: &StateMeta,
         type_name: &str,
         state: &dyn RegisteredState,
+        backend: Option<&SharedBackend>,
     ) -> Result<()> {
-        let mut snapshots = self.0.borrow_mut();
+        let mut snapshots = self.snapshots.borrow_mut();
         for snapshot in snapshots.iter_mut() {
-            load_one(snapshot, context, meta, type_name, state)
+            load_one(snapshot, context, meta, type_name, state, backend)
                 .map_err(|error| error.context(format_args!("restoring from {}", snapshot.origin)))?;
             snapshot.unclaimed.remove(&meta.name);
         }
@@ -84,68 +124,71 @@ impl RestoredSnapshots {
 }
 
 fn load_one(
-    snapshot: &RestoredSnapshot,
+    snapshot: &mut RestoredSnapshot,
     context: &KeyedBackendContext,
     meta: &StateMeta,
     type_name: &str,
     state: &dyn RegisteredState,
+    backend: Option<&SharedBackend>,
 ) -> Result<()> {
-    let Some(written) = snapshot.reader.header().states.iter().find(|state| state.name == meta.name) else {
+    let RestoredSnapshot { reader, files, .. } = snapshot;
+    let Some(written) = reader.header().states.iter().find(|state| state.name == meta.name) else {
         return Ok(());
     };
-    check_schemas(context, written, meta, type_name)?;
-    for section in snapshot.reader.sections(written.id, context.range) {
-        let mut entries = snapshot.reader.read(section)?;
+    let migrations = migrations(context, written, meta, type_name, state)?;
+    let now = context.clock.now();
+    let mut absorb = |key_group: u16, entry: &Entry<'_>| {
+        if entry.expiry.is_some_and(|expiry| expiry <= now) {
+            return Ok(());
+        }
+        let hash = KeyHash::of(entry.key);
+        if hash.key_group(context.max_parallelism) != key_group {
+            return Err(Error::external(format!(
+                "the snapshot is damaged: a key of state {:?} does not belong to key group {key_group}, where it is",
+                meta.name
+            ))
+            .fatal());
+        }
+        let absorbed = state.absorb(hash, key_group, entry, &migrations);
+        absorbed.map_err(|error| error.context(format_args!("state {:?}", meta.name)))
+    };
+    for section in reader.sections(written.id, context.range) {
+        let mut entries = reader.read(section)?;
         while let Some(entry) = entries.next()? {
-            check_supported(&entry, &meta.name)?;
-            let hash = KeyHash::of(entry.key);
-            if hash.key_group(context.max_parallelism) != section.key_group {
-                return Err(Error::external(format!(
-                    "the snapshot is damaged: a key of state {:?} does not belong to key group {}, where it is",
-                    meta.name, section.key_group
-                ))
-                .fatal());
-            }
-            state
-                .absorb(hash, section.key_group, entry.key, entry.sub_key, entry.value)
-                .map_err(|error| error.context(format_args!("state {:?}", meta.name)))?;
+            absorb(section.key_group, &entry)?;
         }
     }
-    Ok(())
+    let groups = reader.header().range.iter().filter(|key_group| context.range.contains(*key_group));
+    files.load(written.id, meta.id, groups, backend, &mut absorb)
 }
 
-/// The writer's types must be the reader's.
-fn check_schemas(
+/// The ways from the writer's types to the program's. The kind of state and the key must be the same.
+fn migrations(
     context: &KeyedBackendContext,
     written: &StateMeta,
     wanted: &StateMeta,
     type_name: &str,
-) -> Result<()> {
+    state: &dyn RegisteredState,
+) -> Result<Vec<Migration>> {
     let name = &wanted.name;
-    if written.kind != wanted.kind || written.schemas != wanted.schemas {
+    if let (Some(old), Some(new)) = (&written.key_schema, &wanted.key_schema)
+        && old != new
+    {
         return Err(Error::invalid(format!(
-            "state {name:?} of operator {:?} (uid {}) was written as a {written} and the program has a {type_name}, a \
-             {wanted}: a state's type can't change between a checkpoint and a restore from it; use another state name \
-             or the old type",
-            context.operator, context.uid
-        )));
-    }
-    match (&written.key_schema, &wanted.key_schema) {
-        (Some(old), Some(new)) if old != new => Err(Error::invalid(format!(
             "state {name:?} of operator {:?} (uid {}) was keyed by {old} and the program keys by {new}: the key's type \
              can't change between a checkpoint and a restore from it",
             context.operator, context.uid
-        ))),
-        _ => Ok(()),
-    }
-}
-
-/// The format has room for what later versions keep.
-fn check_supported(entry: &Entry<'_>, state: &str) -> Result<()> {
-    if entry.namespace.is_some() || entry.timer_domain.is_some() || entry.expiry.is_some() {
-        return Err(Error::invalid(format!(
-            "state {state:?} was written with namespaces, timers or expiry, which this version of Millrace doesn't know"
         )));
     }
-    Ok(())
+    let migrations = match written.kind == wanted.kind {
+        true => state.migrations(&written.schemas),
+        false => Err("a state's kind can't change".to_string()),
+    };
+    migrations.map_err(|why| {
+        Error::invalid(format!(
+            "state {name:?} of operator {:?} (uid {}) was written as a {written} and the program has a {type_name}, a \
+             {wanted}: {why}; use another state name or a type that can read the old one",
+            context.operator, context.uid
+        ))
+    })
 }

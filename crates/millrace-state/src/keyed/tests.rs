@@ -1,7 +1,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use millrace_core::{ids::OperatorUid, key::KeyGroupRange, schema::Schema};
+use millrace_core::{clock::Clock, ids::OperatorUid, key::KeyGroupRange, schema::Schema};
 use serde::{Deserialize, Serialize};
 
 use super::*;
@@ -15,6 +15,7 @@ fn context() -> KeyedBackendContext {
         max_parallelism: 8,
         range: KeyGroupRange::all(8),
         key_schema: None,
+        clock: Clock::system(),
     }
 }
 
@@ -204,7 +205,8 @@ fn a_key_in_the_wrong_group_is_refused() {
     assert!(restore((group + 1) % 8, entry).unwrap_err().message.contains("does not belong to key group"));
     assert!(restore(group, Entry { value: &[0xff], ..entry }).unwrap_err().message.contains("\"count\""));
     assert!(restore(group, Entry { sub_key: Some(b"s"), ..entry }).unwrap_err().message.contains("sub key"));
-    assert!(restore(group, Entry { expiry: Some(1), ..entry }).unwrap_err().message.contains("expiry"));
+    assert!(restore(group, Entry { namespace: Some(b"w"), ..entry }).unwrap_err().message.contains("namespaces"));
+    assert!(restore(group, Entry { timer_domain: Some(1), ..entry }).unwrap_err().message.contains("timers"));
 }
 
 #[derive(Clone, Serialize, Deserialize)]
@@ -269,4 +271,87 @@ fn handles_and_snapshots_can_be_sent() {
     sendable(&store.value("v", Arc::<str>::from("x").to_string()).unwrap());
     sendable(&store.map::<String, i32>("m").unwrap());
     sendable(&store.snapshot().unwrap());
+}
+
+/// How many keys of an expiring value state are on the heap.
+fn held(store: &KeyedStateStore, name: &str) -> usize {
+    let state = Rc::clone(&store.inner.states.borrow()[name].state) as Rc<dyn Any>;
+    let cell = state.downcast::<StateCell<OneLayout<i64, Value>>>().ok().unwrap();
+    match &cell.data {
+        Data::Expiring(state) => state.table.borrow().len(),
+        _ => panic!("it is not held with its expiry"),
+    }
+}
+
+#[test]
+fn expired_state_is_cleaned_up_although_nobody_asks_for_it() {
+    let (clock, hand) = Clock::manual(0);
+    let context = KeyedBackendContext { clock, ..context() };
+    let store = KeyedStateStore::open(&FsStateBackend::configured(), context).unwrap();
+    let ttl = StateTtlConfig::new(std::time::Duration::from_millis(10));
+    let count = store.with_ttl(ttl).value("count", 0i64).unwrap();
+    for key in 0..1000 {
+        on_key(&store, &key.to_string());
+        count.set(1).unwrap();
+    }
+    assert_eq!(held(&store, "count"), 1000);
+    hand.set(10);
+    let another = || {
+        on_key(&store, "another");
+        count.get().unwrap();
+    };
+    another();
+    assert!(held(&store, "count") >= 990, "an access cleans a little");
+    (0..2000).for_each(|_| another());
+    assert_eq!(held(&store, "count"), 0);
+}
+
+#[test]
+fn a_list_and_a_map_that_are_only_written_do_not_grow_for_ever() {
+    let (clock, hand) = Clock::manual(0);
+    let context = KeyedBackendContext { clock, ..context() };
+    let store = KeyedStateStore::open(&FsStateBackend::configured(), context).unwrap();
+    let expiring = store.with_ttl(StateTtlConfig::new(std::time::Duration::from_millis(100)));
+    let (list, map) = (expiring.list::<u64>("list").unwrap(), expiring.map::<u64, u64>("map").unwrap());
+    on_key(&store, "a");
+    for now in 0..100_000 {
+        hand.set(now);
+        list.add(now).unwrap();
+        map.put(now, now).unwrap();
+    }
+    let held = |name: &str| Rc::clone(&store.inner.states.borrow()[name].state) as Rc<dyn Any>;
+    let listed = held("list").downcast::<StateCell<ListLayout<u64>>>().ok().unwrap();
+    let mapped = held("map").downcast::<StateCell<MapLayout<u64, u64>>>().ok().unwrap();
+    let (Data::Expiring(listed), Data::Expiring(mapped)) = (&listed.data, &mapped.data) else { panic!() };
+    let mut keys = KeyColumn::default();
+    let hash = keys.push("a").unwrap();
+    let listed = listed.table.borrow().get(hash, keys.key(0)).unwrap().unwrap().len();
+    let mapped = mapped.table.borrow().get(hash, keys.key(0)).unwrap().unwrap().len();
+    assert!((100..1000).contains(&listed) && (100..1000).contains(&mapped), "{listed} and {mapped} of 100 that live");
+    assert_eq!(list.get().unwrap().len(), 100);
+    assert_eq!(map.keys().unwrap().len(), 100);
+}
+
+#[test]
+fn a_handle_of_every_kind_says_that_it_was_not_obtained() {
+    #[derive(Clone)]
+    struct Count;
+    impl AggregateFunction for Count {
+        type In = ();
+        type Accumulator = u64;
+        type Out = u64;
+        fn create_accumulator(&self) -> u64 {
+            0
+        }
+        fn add(&self, (): (), count: &mut u64) {
+            *count += 1;
+        }
+        fn get_result(&self, count: &u64) -> u64 {
+            *count
+        }
+    }
+    let error = ReducingState::<i32>::default().add(1).unwrap_err();
+    assert!(error.message.contains("ReducingState<i32>") && error.message.contains("open"), "{error}");
+    let error = AggregatingState::<Count>::default().add(()).unwrap_err();
+    assert!(error.message.contains("AggregatingState") && error.message.contains("u64"), "{error}");
 }

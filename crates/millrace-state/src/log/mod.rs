@@ -6,12 +6,14 @@
 
 pub mod entry;
 pub mod protocol;
+mod read;
 mod recovery;
 mod shell;
 mod view;
 
 pub use entry::{CheckpointRecord, GenerationRecord, LogBody, LogEntry, TerminalRecord, TerminalResult, WriterId};
 pub use protocol::{LogProtocol, ProtocolChecks};
+pub use read::read_log;
 pub use recovery::older_checkpoint;
 pub use shell::{Appended, Claim, JobLog, LogError};
 pub use view::LogView;

@@ -4,7 +4,7 @@ use millrace_core::{
 };
 
 use super::*;
-use crate::{KeyedStateHandle, SOURCE_SPLITS};
+use crate::{SOURCE_SPLITS, SharedState, StateFile};
 
 pub(crate) fn lists(name: &str, items: &[i64]) -> Vec<OperatorListSnapshot> {
     let mut store = OperatorStateStore::default();
@@ -48,6 +48,26 @@ pub(crate) fn sample(directory: &str) -> CheckpointMetadata {
     }
 }
 
+/// With a subtask whose state is in shared files.
+pub(crate) fn sharing(directory: &str) -> CheckpointMetadata {
+    let mut metadata = sample(directory);
+    let beside = directory.rsplit_once('/').map_or(String::new(), |(job, _)| format!("{job}/shared"));
+    let file = |directory: &str, name: &str| StateFile {
+        directory: directory.into(),
+        name: name.into(),
+        size: 4_000_000_000,
+        crc32: 0xdead_beef,
+    };
+    let shared = |local: &str, name: &str| SharedFile { local_name: local.into(), file: file(&beside, name) };
+    metadata.operators[1].subtasks[0].keyed.as_mut().unwrap().data = StateHandle::Shared(Box::new(SharedState {
+        snapshot: OwnState::File(file(directory, "count-0.state")),
+        format: "rocksdb".into(),
+        expiring: vec![1],
+        files: vec![shared("000012.sst", "5-ab-000012.sst"), shared("CURRENT", "7-cd-CURRENT")],
+    }));
+    metadata
+}
+
 fn decode(bytes: &[u8]) -> Result<CheckpointMetadata> {
     CheckpointMetadata::decode("chk-7/_metadata", bytes, "s3://b/job/chk-7")
 }
@@ -74,6 +94,23 @@ fn the_format_is_frozen() {
     assert_eq!(sample("").encode().unwrap(), golden);
 }
 
+/// Nor these within version 2.
+#[test]
+fn the_format_with_shared_files_is_frozen() {
+    let golden = include_bytes!("../../tests/golden/metadata-v2.bin");
+    assert_eq!(decode(golden).unwrap(), sharing("s3://b/job/chk-7"));
+    assert_eq!(sharing("").encode().unwrap(), golden);
+    let names: Vec<_> = sharing("").shared_file_names().map(String::from).collect();
+    assert_eq!(names, ["5-ab-000012.sst", "7-cd-CURRENT"]);
+    assert_eq!(sharing("").state_size() - sample("").state_size(), 8_000_000_000);
+    let mut older = golden.to_vec();
+    older[8] = 1;
+    let end = older.len() - TRAILER;
+    let crc = crc32fast::hash(&older[..end]).to_le_bytes();
+    older[end..].copy_from_slice(&crc);
+    assert!(decode(&older).unwrap_err().message.contains("version 1 has no shared files"));
+}
+
 #[test]
 fn torn_and_flipped_metadata_is_refused_by_name() {
     let bytes = sample("").encode().unwrap();
@@ -95,8 +132,8 @@ fn torn_and_flipped_metadata_is_refused_by_name() {
 #[test]
 fn another_format_is_refused_with_its_version() {
     let mut newer = sample("").encode().unwrap();
-    newer[8] = 2;
-    assert!(decode(&newer).unwrap_err().message.contains("format version 2"));
+    newer[8] = 3;
+    assert!(decode(&newer).unwrap_err().message.contains("format version 3"));
     assert!(decode(&[b'x'; 100]).unwrap_err().message.contains("not the metadata"));
 }
 
@@ -142,6 +179,21 @@ fn contradictions_are_named() {
         m.operators[1].subtasks[0].keyed.as_mut().unwrap().range = KeyGroupRange { start: 5, end: 4 };
     };
     assert!(broken(backwards).contains("5 to 4"));
+    let shared = |change: fn(&mut SharedState)| {
+        let mut metadata = sharing("");
+        match &mut metadata.operators[1].subtasks[0].keyed.as_mut().unwrap().data {
+            StateHandle::Shared(shared) => change(shared),
+            other => panic!("{other:?} is not shared"),
+        }
+        decode(&metadata.encode().unwrap()).unwrap_err().message
+    };
+    assert!(shared(|s| s.files[0].local_name = "../CURRENT".into()).contains("../CURRENT"));
+    assert!(shared(|s| s.files[0].local_name = "CURRENT".into()).contains("twice"));
+    assert!(shared(|s| s.files[0].file.name = "a/b".into()).contains("a/b"));
+    let escape = |s: &mut SharedState| {
+        s.snapshot = OwnState::File(StateFile { name: "/x".into(), ..s.files[1].file.clone() });
+    };
+    assert!(shared(escape).contains("/x"));
 }
 
 #[test]

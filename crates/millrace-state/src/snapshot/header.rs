@@ -21,23 +21,33 @@ pub enum StateKind {
     List,
     /// A map.
     Map,
+    /// One value that others are reduced into.
+    Reducing,
+    /// One accumulator that values are aggregated in.
+    Aggregating,
+    /// The timers of an operator.
+    Timer,
 }
 
 impl StateKind {
-    const ALL: [Self; 3] = [Self::Value, Self::List, Self::Map];
+    const ALL: [Self; 6] = [Self::Value, Self::List, Self::Map, Self::Reducing, Self::Aggregating, Self::Timer];
 
     fn code(self) -> u8 {
         match self {
             Self::Value => 1,
             Self::List => 2,
             Self::Map => 3,
+            Self::Reducing => 4,
+            Self::Aggregating => 5,
+            Self::Timer => 6,
         }
     }
 
     fn schemas(self) -> usize {
         match self {
-            Self::Value | Self::List => 1,
+            Self::Value | Self::List | Self::Reducing | Self::Aggregating => 1,
             Self::Map => 2,
+            Self::Timer => 0,
         }
     }
 }
@@ -48,6 +58,9 @@ impl std::fmt::Display for StateKind {
             Self::Value => "value",
             Self::List => "list",
             Self::Map => "map",
+            Self::Reducing => "reducing",
+            Self::Aggregating => "aggregating",
+            Self::Timer => "timer",
         })
     }
 }
@@ -63,15 +76,15 @@ pub struct StateMeta {
     pub kind: StateKind,
     /// The schema of the key, where the writer knew it.
     pub key_schema: Option<Schema>,
-    /// The schema of the value or of a list's element; for a map those of its keys and of its values.
+    /// The schema of the value, of a list's element or of the accumulator; for a map those of its keys and of its values.
     pub schemas: Vec<Schema>,
 }
 
 impl std::fmt::Display for StateMeta {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{} state of ", self.kind)?;
+        write!(f, "{} state", self.kind)?;
         for (index, schema) in self.schemas.iter().enumerate() {
-            write!(f, "{}{schema}", if index == 0 { "" } else { " to " })?;
+            write!(f, "{}{schema}", if index == 0 { " of " } else { " to " })?;
         }
         Ok(())
     }

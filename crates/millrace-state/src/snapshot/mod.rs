@@ -16,9 +16,9 @@
 //! | | number of states | 2 |
 //! | | *each state*, ids ascending: id | 2 |
 //! | | name, unique | text |
-//! | | kind: 1 value, 2 list, 3 map; others are free | 1 |
+//! | | kind: 1 value, 2 list, 3 map, 4 reducing, 5 aggregating, 6 timer; others are free | 1 |
 //! | | 1 and the key's schema, or 0 | 1 (+ text) |
-//! | | number of schemas: 1 for a value or list (the value or element), 2 for a map (key, value) | 1 |
+//! | | number of schemas: 2 for a map (key, value), 0 for timers, otherwise 1 | 1 |
 //! | | the schemas, JSON | text each |
 //! | **entries** | *each entry*: flags: 1 namespace, 2 timer domain, 4 sub key, 8 expiry, 16 key as before; others 0 | 1 |
 //! | | key, unless flagged as the entry's before | varint + bytes |
@@ -40,8 +40,8 @@
 //! section's offset is the sum of the lengths before it, and a restore reads only the key groups that it needs. Within a
 //! section entries are ordered by key, namespace, timer domain and sub key, each compared as bytes, a missing part before
 //! any other; no two are equal. Keys, sub keys and values are postcard encodings of the types whose schemas stand in the
-//! header. A list is one value: each element as varint length and encoding. A state without entries is in the header and
-//! has no section.
+//! header. A list is one value: each element as varint length and encoding, before that its expiry (8 bytes) where the
+//! entry has one. A timer's sub key is its time, big-endian. A state without entries is in the header and has no section.
 //!
 //! Whatever is read is untrusted: truncation, flipped bits, foreign files and absurd lengths are errors that say what is
 //! damaged.

@@ -13,8 +13,8 @@ use millrace_core::{
 use object_store::path::Path;
 
 use super::{
-    CheckpointStorage, Created, StorageOptions, StorageUri, UNFINISHED, checkpoint_directory, checkpoint_of,
-    store_error,
+    CheckpointStorage, Created, SHARED, StorageOptions, StorageUri, UNFINISHED, checkpoint_directory, checkpoint_of,
+    shared_files::writer_of_shared, store_error,
 };
 use crate::{
     log::{CheckpointRecord, LogView, entry::damaged, older_checkpoint},
@@ -22,7 +22,7 @@ use crate::{
 };
 
 /// The name of the metadata file in a checkpoint's directory.
-const METADATA: &str = "_metadata";
+pub(super) const METADATA: &str = "_metadata";
 
 /// What became of a checkpoint's metadata.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -175,6 +175,33 @@ impl CheckpointStorage {
             }
         }
         Ok(swept)
+    }
+
+    /// Deletes the shared files that no checkpoint in the log refers to and no checkpoint under way can: those of
+    /// checkpoints below the newest completed one that are not in `live`. Only after a check that the caller still leads
+    /// the job. Returns how many there were.
+    ///
+    /// A checkpoint under way may refer to a file of an older one, if that has completed. Such a file is in the newest
+    /// completed checkpoint too, since a backend that has given up a file never takes it up again.
+    pub async fn sweep_shared(&self, job: JobId, view: &LogView, live: &BTreeSet<CheckpointId>) -> Result<usize> {
+        let files = self.list(&self.job_path(job, SHARED), None).await?;
+        let Some(newest) = view.newest_checkpoint().map(|record| record.id).filter(|_| !files.is_empty()) else {
+            return Ok(0);
+        };
+        let mut referred_to = BTreeSet::new();
+        for record in view.checkpoints() {
+            let metadata = self.read_metadata(job, record).await?;
+            referred_to.extend(metadata.shared_file_names().map(str::to_string));
+        }
+        let is_garbage = |path: &Path| {
+            let Some(name) = path.filename() else { return false };
+            let by = writer_of_shared(name);
+            by.is_some_and(|by| by < newest && !live.contains(&by)) && !referred_to.contains(name)
+        };
+        let garbage: Vec<_> = files.into_iter().filter(is_garbage).collect();
+        let count = garbage.len();
+        self.delete_all(garbage).await?;
+        Ok(count)
     }
 
     async fn directories(&self, job: JobId) -> Result<Vec<Path>> {

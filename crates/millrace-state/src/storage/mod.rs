@@ -3,19 +3,25 @@
 //! ```text
 //! <checkpoint dir>/<job-id>/chk-<n>/_metadata       created if absent, see `metadata`
 //!                          /chk-<n>/<unique>.state  a snapshot's bytes
+//!                          /shared/<n>-<unique>     a file that checkpoints from <n> on may refer to
 //!                          /log/<position>          see `log`
 //! ```
 //!
 //! Only create-if-absent is relied on, never rename or conditional update; [`CheckpointStorage::probe`] proves that
 //! the store has it.
 
+mod browse;
 mod checkpoints;
 mod errors;
 mod local;
+mod local_copies;
 mod options;
 mod probe;
 mod profile;
 mod s3;
+mod shared_files;
+#[cfg(test)]
+mod shared_tests;
 mod state_files;
 #[cfg(test)]
 mod tests;
@@ -39,8 +45,11 @@ use object_store::{
     Error as StoreError, ObjectStore, ObjectStoreExt, PutMode, PutOptions, memory::InMemory, path::Path,
 };
 
+pub use browse::Browsed;
 pub use checkpoints::{MetadataWrite, open_checkpoint};
 pub use options::{RetryPolicy, Secret, StorageOptions};
+pub use local_copies::LocalCopies;
+pub use shared_files::UploadedFiles;
 pub use state_files::{StateReader, StateWriter, unique_state_name};
 pub use uri::StorageUri;
 
@@ -125,7 +134,12 @@ impl CheckpointStorage {
 
     /// The URI of a checkpoint's directory.
     pub fn checkpoint_uri(&self, job: JobId, checkpoint: CheckpointId) -> String {
-        format!("{}/{job}/{}", self.inner.uri, checkpoint_directory(checkpoint))
+        self.job_uri(job, &checkpoint_directory(checkpoint))
+    }
+
+    /// The URI of a directory of a job.
+    fn job_uri(&self, job: JobId, directory: &str) -> String {
+        format!("{}/{job}/{directory}", self.inner.uri)
     }
 
     /// Something in a job's directory.
@@ -255,6 +269,9 @@ impl StorageOptions {
         })
     }
 }
+
+/// The directory of the files that a job's checkpoints share.
+pub(crate) const SHARED: &str = "shared";
 
 /// The name of a checkpoint's directory.
 fn checkpoint_directory(checkpoint: CheckpointId) -> String {

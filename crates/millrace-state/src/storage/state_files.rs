@@ -13,7 +13,7 @@ use millrace_core::{
 use object_store::{Error as StoreError, MultipartUpload, ObjectStoreExt, path::Path};
 
 use super::{CheckpointStorage, Place, checkpoint_directory, is_file_name, store_error};
-use crate::{StateHandle, log::entry::damaged};
+use crate::{StateFile, StateHandle, log::entry::damaged};
 
 /// The size of an upload's parts. S3 takes ten thousand of them.
 const PART_BYTES: usize = 16 << 20;
@@ -40,7 +40,7 @@ impl CheckpointStorage {
         if bytes.len() <= PART_BYTES {
             writer.count(&bytes);
             writer.put_whole(bytes).await?;
-            return Ok(writer.handle());
+            return Ok(writer.file().handle());
         }
         writer.write(&bytes).await?;
         writer.finish().await
@@ -48,14 +48,19 @@ impl CheckpointStorage {
 
     /// Writes a snapshot piece by piece: memory holds a few parts of it, never all.
     pub fn state_writer(&self, job: JobId, checkpoint: CheckpointId, name: &str) -> Result<StateWriter> {
+        self.writer(job, &checkpoint_directory(checkpoint), name)
+    }
+
+    /// Writes a file into a directory of the job.
+    pub(super) fn writer(&self, job: JobId, directory: &str, name: &str) -> Result<StateWriter> {
         if !is_file_name(name) {
             return Err(Error::internal(format!("{name:?} is no name for a state file")));
         }
         Ok(StateWriter {
             storage: self.clone(),
-            directory: self.checkpoint_uri(job, checkpoint),
+            directory: self.job_uri(job, directory),
             name: name.to_string(),
-            path: self.job_path(job, &format!("{}/{name}", checkpoint_directory(checkpoint))),
+            path: self.job_path(job, &format!("{directory}/{name}")),
             upload: None,
             parts: FuturesUnordered::new(),
             buffer: Vec::new(),
@@ -87,6 +92,7 @@ impl CheckpointStorage {
         let (directory, name, size, crc32) = match handle {
             StateHandle::Inline(bytes) => return Ok(StateReader::inline(self, bytes)),
             StateHandle::File { directory, name, size, crc32 } => (directory, name, *size, *crc32),
+            StateHandle::Shared(_) => return Err(shared_at_once()),
         };
         let shown = format!("{directory}/{name}");
         let (place, path) = self.state_place(directory, name)?;
@@ -126,6 +132,7 @@ impl CheckpointStorage {
                     Err(error) => Err(cannot_read(&shown, &error)),
                 }
             }
+            StateHandle::Shared(_) => Err(shared_at_once()),
         }
     }
 
@@ -169,11 +176,15 @@ impl StateWriter {
     }
 
     /// Completes the file. It appears under its name now, whole.
-    pub async fn finish(mut self) -> Result<StateHandle> {
+    pub async fn finish(self) -> Result<StateHandle> {
+        Ok(self.finish_file().await?.handle())
+    }
+
+    pub(super) async fn finish_file(mut self) -> Result<StateFile> {
         let rest = std::mem::take(&mut self.buffer);
         if self.upload.is_none() {
             self.put_whole(rest.into()).await?;
-            return Ok(self.handle());
+            return Ok(self.file());
         }
         if !rest.is_empty() {
             self.put_part(rest.into()).await?;
@@ -186,7 +197,7 @@ impl StateWriter {
             completed.map_err(|error| self.failed(&error))?;
         }
         self.upload = None;
-        Ok(self.handle())
+        Ok(self.file())
     }
 
     async fn put_part(&mut self, bytes: Bytes) -> Result<()> {
@@ -221,8 +232,8 @@ impl StateWriter {
         self.crc.update(bytes);
     }
 
-    fn handle(&self) -> StateHandle {
-        StateHandle::File {
+    fn file(&self) -> StateFile {
+        StateFile {
             directory: self.directory.clone(),
             name: self.name.clone(),
             size: self.size,
@@ -250,11 +261,16 @@ impl Drop for StateWriter {
     }
 }
 
+/// A state in shared files has no bytes of its own but those of its snapshot and its files.
+fn shared_at_once() -> Error {
+    Error::internal("a state in shared files was read as one")
+}
+
 fn failed(directory: &str, name: &str, error: &StoreError) -> Error {
     store_error(format!("writing state file {directory}/{name}"), error)
 }
 
-fn cannot_read(shown: &str, error: &StoreError) -> Error {
+pub(super) fn cannot_read(shown: &str, error: &StoreError) -> Error {
     match error {
         StoreError::NotFound { .. } => damaged(format!("state file {shown} is missing")),
         other => store_error(format!("reading state file {shown}"), other),

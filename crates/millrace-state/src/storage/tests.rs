@@ -12,13 +12,13 @@ use crate::{
     metadata::{CheckpointMetadata, tests::sample},
 };
 
-const JOB: JobId = JobId(0xbeef);
+pub(super) const JOB: JobId = JobId(0xbeef);
 
-fn options() -> StorageOptions {
+pub(super) fn options() -> StorageOptions {
     StorageOptions::default()
 }
 
-fn directory() -> (TempDir, CheckpointStorage) {
+pub(super) fn directory() -> (TempDir, CheckpointStorage) {
     let dir = tempfile::tempdir().unwrap();
     let storage = CheckpointStorage::open(&format!("file://{}/new/checkpoints", dir.path().display()), &options());
     (dir, storage.unwrap())
@@ -42,7 +42,7 @@ async fn written(storage: &CheckpointStorage, id: u64) -> crate::log::Checkpoint
     }
 }
 
-async fn files(storage: &CheckpointStorage) -> Vec<String> {
+pub(super) async fn files(storage: &CheckpointStorage) -> Vec<String> {
     let job = storage.job_path(JOB, "");
     let mut files = storage.list(&job, None).await.unwrap();
     files.sort();
@@ -50,7 +50,7 @@ async fn files(storage: &CheckpointStorage) -> Vec<String> {
     files.iter().map(|path| relative(path).join("/")).collect()
 }
 
-async fn leader(storage: &CheckpointStorage) -> JobLog {
+pub(super) async fn leader(storage: &CheckpointStorage) -> JobLog {
     let mut log = JobLog::open(storage, JOB, RetryPolicy::NEVER);
     assert!(matches!(log.claim("test", 0).await.unwrap(), Claim::Leader(_)));
     log

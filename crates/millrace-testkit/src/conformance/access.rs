@@ -7,7 +7,7 @@ use millrace_state::StateBackend;
 
 use super::{
     Check,
-    operator::{Contents, Operator, key_column, on_key, open_store},
+    operator::{Average, Contents, Operator, key_column, longer, on_key, open_store},
     run,
 };
 
@@ -16,6 +16,8 @@ pub(super) fn check(backend: &Arc<dyn StateBackend>) {
         ("value state", value_state),
         ("list state", list_state),
         ("map state", map_state),
+        ("reducing state", reducing_state),
+        ("aggregating state", aggregating_state),
         ("states and keys are apart", states_and_keys_are_apart),
         ("batches", batches),
         ("many keys", many_keys),
@@ -95,6 +97,44 @@ fn map_state(backend: &Arc<dyn StateBackend>) -> Result<()> {
     Ok(())
 }
 
+fn reducing_state(backend: &Arc<dyn StateBackend>) -> Result<()> {
+    let store = open_store(&**backend, 0, 1);
+    let (sum, longest) = (store.reducing::<i64>("sum", |a, b| a + b)?, store.reducing("longest", longer)?);
+    on_key(&store, "a");
+    assert_eq!((sum.get()?, longest.get()?), (None, None));
+    for word in ["be", "or", "not", "to"] {
+        sum.add(word.len() as i64)?;
+        longest.add(word.to_string())?;
+    }
+    assert_eq!((sum.get()?, longest.get()?), (Some(9), Some("not".to_string())));
+    on_key(&store, "b");
+    sum.add(-1)?;
+    on_key(&store, "a");
+    sum.clear()?;
+    sum.clear()?;
+    assert_eq!((sum.get()?, longest.get()?), (None, Some("not".to_string())));
+    on_key(&store, "b");
+    assert_eq!(sum.get()?, Some(-1));
+    Ok(())
+}
+
+fn aggregating_state(backend: &Arc<dyn StateBackend>) -> Result<()> {
+    let store = open_store(&**backend, 0, 1);
+    let average = store.aggregating("average", Average)?;
+    on_key(&store, "a");
+    assert_eq!(average.get()?, None);
+    for value in [1, 2, 6] {
+        average.add(value)?;
+    }
+    assert_eq!(average.get()?, Some(3));
+    average.clear()?;
+    average.clear()?;
+    assert_eq!(average.get()?, None);
+    average.add(-7)?;
+    assert_eq!(average.get()?, Some(-7), "a cleared accumulator begins anew");
+    Ok(())
+}
+
 /// One key's clearing or another state's writing changes nothing else, also where encodings are prefixes of one another.
 fn states_and_keys_are_apart(backend: &Arc<dyn StateBackend>) -> Result<()> {
     let operator = Operator::open(backend, 1);
@@ -103,10 +143,7 @@ fn states_and_keys_are_apart(backend: &Arc<dyn StateBackend>) -> Result<()> {
         operator.fill(key, amount)?;
     }
     let before: Vec<_> = keys.iter().map(|key| operator.contents(key)).collect::<Result<_>>()?;
-    let subtask = operator.at("aa");
-    subtask.count.clear()?;
-    subtask.list.clear()?;
-    subtask.map.clear()?;
+    operator.clear("aa")?;
     for (key, before) in keys.iter().zip(before) {
         let expected = if *key == "aa" { Contents::default() } else { before };
         assert_eq!(operator.contents(key)?, expected, "{key:?}");
@@ -165,6 +202,8 @@ fn conflicts(backend: &Arc<dyn StateBackend>) -> Result<()> {
         store.value("state", String::new()).err(),
         store.list::<i64>("state").err(),
         store.map::<i64, i64>("state").err(),
+        store.reducing::<i64>("state", |a, b| a + b).err(),
+        store.aggregating("state", Average).err(),
     ];
     for error in refused {
         let error = error.expect("another type under the same name is refused");

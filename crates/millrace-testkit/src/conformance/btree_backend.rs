@@ -5,12 +5,12 @@ use std::{collections::BTreeMap, ops::Bound, sync::Arc};
 use millrace_core::Result;
 use millrace_state::{
     BytesBackend, KeyedBackend, KeyedBackendContext, SnapshotTarget, StateBackend,
-    backend::{BytesSnapshot, StateKey, VisitEntry},
+    backend::{BytesSnapshot, StateKey, StoredValue, VisitEntry, VisitStored},
 };
 
 /// State, key group, key, sub key: the order in which entries are asked for.
 type Address = (u16, u16, Vec<u8>, Option<Vec<u8>>);
-type Entries = BTreeMap<Address, Vec<u8>>;
+type Entries = BTreeMap<Address, StoredValue>;
 
 /// Keeps state as bytes in an ordered map, and its snapshots in files. An example: it copies its map when it is written
 /// to after a snapshot, which a backend for large state must not.
@@ -42,12 +42,12 @@ fn address(at: StateKey<'_>) -> Address {
 }
 
 impl BytesBackend for BTreeBackend {
-    fn get(&mut self, at: StateKey<'_>) -> Result<Option<Vec<u8>>> {
+    fn get(&mut self, at: StateKey<'_>) -> Result<Option<StoredValue>> {
         Ok(self.0.get(&address(at)).cloned())
     }
 
-    fn put(&mut self, at: StateKey<'_>, value: &[u8]) -> Result<()> {
-        Arc::make_mut(&mut self.0).insert(address(at), value.to_vec());
+    fn put(&mut self, at: StateKey<'_>, value: &[u8], expiry: Option<u64>) -> Result<()> {
+        Arc::make_mut(&mut self.0).insert(address(at), StoredValue { value: value.to_vec(), expiry });
         Ok(())
     }
 
@@ -58,9 +58,9 @@ impl BytesBackend for BTreeBackend {
 
     fn scan(&mut self, key: StateKey<'_>, visit: &mut VisitEntry<'_>) -> Result<()> {
         let first = address(StateKey { sub_key: None, ..key });
-        let of_key = |(at, _): &(&Address, &Vec<u8>)| (at.0, at.1, &at.2) == (first.0, first.1, &first.2);
+        let of_key = |(at, _): &(&Address, &StoredValue)| (at.0, at.1, &at.2) == (first.0, first.1, &first.2);
         let mut entries = self.0.range(&first..).take_while(of_key);
-        entries.try_for_each(|(at, value)| visit(at.3.as_deref(), value))
+        entries.try_for_each(|(at, stored)| visit(at.3.as_deref(), &stored.value, stored.expiry))
     }
 
     fn snapshot(&mut self) -> Result<Box<dyn BytesSnapshot>> {
@@ -69,16 +69,11 @@ impl BytesBackend for BTreeBackend {
 }
 
 impl BytesSnapshot for BTreeSnapshot {
-    fn scan(
-        &mut self,
-        state: u16,
-        key_group: u16,
-        visit: &mut dyn FnMut(StateKey<'_>, &[u8]) -> Result<()>,
-    ) -> Result<()> {
+    fn scan(&mut self, state: u16, key_group: u16, visit: VisitStored<'_>) -> Result<()> {
         let first = (state, key_group, Vec::new(), None);
         let entries = self.0.range((Bound::Included(first), Bound::Unbounded));
-        for ((_, _, key, sub_key), value) in entries.take_while(|(at, _)| (at.0, at.1) == (state, key_group)) {
-            visit(StateKey { state, key_group, key, sub_key: sub_key.as_deref() }, value)?;
+        for ((_, _, key, sub_key), stored) in entries.take_while(|(at, _)| (at.0, at.1) == (state, key_group)) {
+            visit(StateKey { state, key_group, key, sub_key: sub_key.as_deref() }, &stored.value, stored.expiry)?;
         }
         Ok(())
     }

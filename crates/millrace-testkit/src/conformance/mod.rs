@@ -16,9 +16,12 @@
 
 mod access;
 mod btree_backend;
+mod evolution;
 mod model;
 mod operator;
 mod restore;
+mod timers;
+mod ttl;
 
 pub use btree_backend::BTreeStateBackend;
 
@@ -41,6 +44,9 @@ fn run(backend: &Arc<dyn StateBackend>, checks: &[(&str, Check)]) {
 pub fn state_backend_conformance(backend: &Arc<dyn StateBackend>) {
     access::check(backend);
     restore::check(backend);
+    ttl::check(backend);
+    timers::check(backend);
+    evolution::check(backend);
     model::check(backend);
 }
 
@@ -50,6 +56,9 @@ pub fn checkpoint_compatibility(backends: &[Arc<dyn StateBackend>]) {
     for from in backends {
         for to in backends {
             restore::check_from_to(from, to);
+            ttl::check_from_to(from, to);
+            timers::check_from_to(from, to);
+            evolution::check_from_to(from, to);
         }
     }
 }

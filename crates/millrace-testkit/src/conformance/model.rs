@@ -6,7 +6,7 @@ use millrace_core::Result;
 use millrace_state::{KeyedSnapshot, StateBackend};
 use proptest::{prelude::*, test_runner::TestRunner};
 
-use super::operator::{Contents, Operator, write};
+use super::operator::{Contents, Operator, longer, write};
 
 const KEYS: u32 = 40;
 const HISTORIES: u32 = 48;
@@ -22,6 +22,10 @@ enum Step {
     Put(u32, u32, Vec<u8>),
     Remove(u32, u32),
     ClearMap(u32),
+    Reduce(u32, String),
+    ClearReduced(u32),
+    Aggregate(u32, i64),
+    ClearAggregate(u32),
     /// Begins a snapshot that is written when the history is over.
     Snapshot,
     /// Goes on from a snapshot of now, at this parallelism.
@@ -42,12 +46,21 @@ fn step() -> impl Strategy<Value = Step> {
             .prop_map(|(key, entry, value)| Step::Put(key, entry, value)),
         4 => (key(), 0u32..6).prop_map(|(key, entry)| Step::Remove(key, entry)),
         1 => key().prop_map(Step::ClearMap),
+        3 => (key(), text()).prop_map(|(key, text)| Step::Reduce(key, text)),
+        1 => key().prop_map(Step::ClearReduced),
+        3 => (key(), -99i64..99).prop_map(|(key, value)| Step::Aggregate(key, value)),
+        1 => key().prop_map(Step::ClearAggregate),
         1 => Just(Step::Snapshot),
         1 => prop_oneof![Just(1u32), Just(2), Just(3), Just(7)].prop_map(Step::Restart),
     ]
 }
 
-type Model = BTreeMap<u32, Contents>;
+/// What each key should hold, and the accumulators of its averages.
+#[derive(Clone, Default)]
+struct Model {
+    contents: BTreeMap<u32, Contents>,
+    sums: BTreeMap<u32, (i64, i64)>,
+}
 
 /// Short keys, and long ones.
 fn name(key: u32) -> String {
@@ -69,7 +82,7 @@ pub(super) fn check(backend: &Arc<dyn StateBackend>) {
 
 fn run(backend: &Arc<dyn StateBackend>, steps: Vec<Step>) -> Result<()> {
     let mut operator = Operator::open(backend, 2);
-    let mut model = Model::new();
+    let mut model = Model::default();
     let mut snapshots: Vec<(Vec<Box<dyn KeyedSnapshot>>, Model)> = Vec::new();
     for step in steps {
         match step {
@@ -101,12 +114,17 @@ fn apply(operator: &Operator, step: &Step) -> Result<()> {
         Step::Put(key, entry, value) => at(key).map.put(*entry, value.clone()),
         Step::Remove(key, entry) => at(key).map.remove(entry),
         Step::ClearMap(key) => at(key).map.clear(),
+        Step::Reduce(key, text) => at(key).longest.add(text.clone()),
+        Step::ClearReduced(key) => at(key).longest.clear(),
+        Step::Aggregate(key, value) => at(key).average.add(*value),
+        Step::ClearAggregate(key) => at(key).average.clear(),
         Step::Snapshot | Step::Restart(_) => Ok(()),
     }
 }
 
 fn apply_to_model(model: &mut Model, step: Step) {
-    let mut change = |key, change: &dyn Fn(&mut Contents)| change(model.entry(key).or_default());
+    let Model { contents, sums } = model;
+    let mut change = |key, change: &dyn Fn(&mut Contents)| change(contents.entry(key).or_default());
     match step {
         Step::Set(key, value) => change(key, &|at| at.count = value),
         Step::Modify(key, amount) => change(key, &|at| at.count = at.count.wrapping_add(amount)),
@@ -117,13 +135,26 @@ fn apply_to_model(model: &mut Model, step: Step) {
         Step::Put(key, entry, value) => change(key, &|at| drop(at.map.insert(entry, value.clone()))),
         Step::Remove(key, entry) => change(key, &|at| drop(at.map.remove(&entry))),
         Step::ClearMap(key) => change(key, &|at| at.map.clear()),
+        Step::Reduce(key, text) => change(key, &|at| {
+            at.longest = Some(at.longest.take().map_or(text.clone(), |longest| longer(longest, text.clone())));
+        }),
+        Step::ClearReduced(key) => change(key, &|at| at.longest = None),
+        Step::Aggregate(key, value) => {
+            let (sum, count) = sums.entry(key).or_default();
+            (*sum, *count) = (*sum + value, *count + 1);
+            change(key, &|at| at.average = Some(sum.div_euclid(*count)));
+        }
+        Step::ClearAggregate(key) => {
+            sums.remove(&key);
+            change(key, &|at| at.average = None);
+        }
         Step::Snapshot | Step::Restart(_) => {}
     }
 }
 
 fn assert_agrees(operator: &Operator, model: &Model) -> Result<()> {
     for key in 0..KEYS {
-        let expected = model.get(&key).cloned().unwrap_or_default();
+        let expected = model.contents.get(&key).cloned().unwrap_or_default();
         assert_eq!(operator.contents(&name(key))?, expected, "key {:?}", name(key));
     }
     Ok(())

@@ -5,11 +5,13 @@ use std::{collections::BTreeMap, sync::Arc};
 use bytes::Bytes;
 use millrace_core::{
     Result,
+    clock::Clock,
     ids::OperatorUid,
     key::{KeyColumn, KeyGroupRange, KeyHash, subtask_of_key_group},
 };
 use millrace_state::{
-    KeyedBackendContext, KeyedSnapshot, KeyedStateStore, ListState, MapState, StateBackend, ValueState,
+    AggregateFunction, AggregatingState, KeyedBackendContext, KeyedSnapshot, KeyedStateStore, ListState, MapState,
+    ReducingState, StateBackend, ValueState,
 };
 
 /// Neither a power of two nor a multiple of the parallelisms in the checks.
@@ -21,6 +23,36 @@ pub(super) struct Subtask {
     pub(super) count: ValueState<i64>,
     pub(super) list: ListState<String>,
     pub(super) map: MapState<u32, Vec<u8>>,
+    pub(super) longest: ReducingState<String>,
+    pub(super) average: AggregatingState<Average>,
+}
+
+/// The average of what was added, rounded down.
+#[derive(Clone)]
+pub(super) struct Average;
+
+impl AggregateFunction for Average {
+    type In = i64;
+    type Accumulator = (i64, u32);
+    type Out = i64;
+
+    fn create_accumulator(&self) -> (i64, u32) {
+        (0, 0)
+    }
+
+    fn add(&self, value: i64, (sum, count): &mut (i64, u32)) {
+        *sum = sum.wrapping_add(value);
+        *count += 1;
+    }
+
+    fn get_result(&self, (sum, count): &(i64, u32)) -> i64 {
+        sum.div_euclid(i64::from(*count))
+    }
+}
+
+/// The longer of two texts, the later one among equally long ones.
+pub(super) fn longer(a: String, b: String) -> String {
+    if a.len() > b.len() { a } else { b }
 }
 
 /// All subtasks of an operator.
@@ -32,9 +64,20 @@ pub(super) struct Contents {
     pub(super) count: i64,
     pub(super) list: Vec<String>,
     pub(super) map: BTreeMap<u32, Vec<u8>>,
+    pub(super) longest: Option<String>,
+    pub(super) average: Option<i64>,
 }
 
 pub(super) fn open_store(backend: &dyn StateBackend, subtask: u32, parallelism: u32) -> KeyedStateStore {
+    open_store_with(backend, subtask, parallelism, Clock::system())
+}
+
+pub(super) fn open_store_with(
+    backend: &dyn StateBackend,
+    subtask: u32,
+    parallelism: u32,
+    clock: Clock,
+) -> KeyedStateStore {
     let context = KeyedBackendContext {
         uid: OperatorUid("conformance".to_string()),
         operator: "Conformance".to_string(),
@@ -42,6 +85,7 @@ pub(super) fn open_store(backend: &dyn StateBackend, subtask: u32, parallelism: 
         max_parallelism: MAX_PARALLELISM,
         range: KeyGroupRange::of_subtask(MAX_PARALLELISM, parallelism, subtask),
         key_schema: None,
+        clock,
     };
     KeyedStateStore::open(backend, context).expect("the backend opens")
 }
@@ -88,6 +132,8 @@ impl Operator {
                 count: store.value("count", 0).expect("a value state"),
                 list: store.list("list").expect("a list state"),
                 map: store.map("map").expect("a map state"),
+                longest: store.reducing("longest", longer).expect("a reducing state"),
+                average: store.aggregating("average", Average).expect("an aggregating state"),
                 store,
             };
             assert!(subtask.store.unclaimed().is_empty(), "every state was claimed");
@@ -111,6 +157,8 @@ impl Operator {
             count: subtask.count.get()?,
             list: subtask.list.get()?,
             map: subtask.map.entries()?.into_iter().collect(),
+            longest: subtask.longest.get()?,
+            average: subtask.average.get()?,
         })
     }
 
@@ -119,7 +167,19 @@ impl Operator {
         let subtask = self.at(key);
         subtask.count.modify(|count| *count += amount)?;
         subtask.list.add(format!("{key}+{amount}"))?;
-        subtask.map.put(amount as u32, vec![7; amount as usize % 50])
+        subtask.map.put(amount as u32, vec![7; amount as usize % 50])?;
+        subtask.longest.add("l".repeat(amount as usize % 7))?;
+        subtask.average.add(amount)
+    }
+
+    /// Clears every state of `key`.
+    pub(super) fn clear(&self, key: &str) -> Result<()> {
+        let subtask = self.at(key);
+        subtask.count.clear()?;
+        subtask.list.clear()?;
+        subtask.map.clear()?;
+        subtask.longest.clear()?;
+        subtask.average.clear()
     }
 
     /// The synchronous part of a snapshot of every subtask.

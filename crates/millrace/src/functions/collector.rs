@@ -18,6 +18,11 @@ impl<Out> Collector<Out> {
         self.records.push(record);
     }
 
+    /// How much was collected.
+    pub(crate) fn len(&self) -> usize {
+        self.records.len()
+    }
+
     /// What was collected.
     pub(crate) fn into_records(self) -> Vec<Out> {
         self.records

@@ -5,11 +5,14 @@ use std::{
     ops::{Deref, DerefMut},
 };
 
-use millrace_core::{Result, operator_state::OperatorStateStore};
+use millrace_core::{Record, Result, operator_state::OperatorStateStore};
 use millrace_runtime::operator::OperatorContext;
-use millrace_state::{KeyedStateStore, ListState, MapState, StateValue, ValueState};
+use millrace_state::{
+    AggregateFunction, AggregatingState, KeyedStateStore, ListState, MapState, ReduceFunction, ReducingState,
+    StateTtlConfig, StateValue, ValueState,
+};
 
-use super::MetricGroup;
+use super::{MetricGroup, ReadOnlyBroadcastState};
 
 /// The runtime context of a function: which subtask it is, its operator state, its metrics.
 ///
@@ -83,6 +86,16 @@ impl<'a> RuntimeContext<'a> {
         &mut self.operator.operator_state
     }
 
+    /// Broadcast state: a map of which every subtask has the same copy. It is changed where a function handles what is
+    /// broadcast, see [`BroadcastProcessFunction`](crate::BroadcastProcessFunction).
+    pub fn broadcast_state<K, V>(&mut self, name: &str) -> Result<ReadOnlyBroadcastState<K, V>>
+    where
+        K: Record + Eq + Hash,
+        V: Record,
+    {
+        Ok(ReadOnlyBroadcastState::new(self.operator.operator_state.broadcast(name)?))
+    }
+
     /// The function's own metrics.
     pub fn metrics(&mut self) -> &mut MetricGroup {
         self.metrics
@@ -98,6 +111,44 @@ pub struct KeyedContext<'a> {
 impl<'a> KeyedContext<'a> {
     pub(crate) fn new(runtime: RuntimeContext<'a>, state: KeyedStateStore) -> Self {
         Self { runtime, state }
+    }
+
+    /// The same context: states that are obtained through it have this time to live.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use millrace::prelude::*;
+    ///
+    /// /// Lets each record pass once an hour.
+    /// #[derive(Clone, Default)]
+    /// struct OnceAnHour {
+    ///     seen: ValueState<bool>,
+    /// }
+    ///
+    /// impl KeyedFilterFunction<i64> for OnceAnHour {
+    ///     fn open(&mut self, context: &mut KeyedContext<'_>) -> FunctionResult {
+    ///         let hour = StateTtlConfig::new(Duration::from_secs(3600));
+    ///         self.seen = context.with_ttl(hour).value_state("seen", false)?;
+    ///         Ok(())
+    ///     }
+    ///
+    ///     fn filter(&mut self, _record: &i64) -> FunctionResult<bool> {
+    ///         let seen = self.seen.get()?;
+    ///         if !seen {
+    ///             self.seen.set(true)?;
+    ///         }
+    ///         Ok(!seen)
+    ///     }
+    /// }
+    ///
+    /// let env = StreamExecutionEnvironment::new();
+    /// env.from_collection([1, 2, 1]).key_by(|number| *number).filter(OnceAnHour::default()).print();
+    /// env.execute("once an hour")?;
+    /// # Ok::<(), millrace::Error>(())
+    /// ```
+    pub fn with_ttl(&mut self, ttl: StateTtlConfig) -> KeyedContext<'_> {
+        let runtime = RuntimeContext { operator: &mut *self.runtime.operator, metrics: &mut *self.runtime.metrics };
+        KeyedContext { runtime, state: self.state.with_ttl(ttl) }
     }
 
     /// A value for each key; `default` where a key has none yet.
@@ -117,6 +168,25 @@ impl<'a> KeyedContext<'a> {
         V: StateValue,
     {
         self.state.map(name)
+    }
+
+    /// One value for each key, into which `function` reduces all that is added.
+    pub fn reducing_state<T: StateValue>(
+        &mut self,
+        name: &str,
+        function: ReduceFunction<T>,
+    ) -> Result<ReducingState<T>> {
+        self.state.reducing(name, function)
+    }
+
+    /// An accumulator for each key, in which `function` aggregates all that is added.
+    pub fn aggregating_state<A: AggregateFunction>(&mut self, name: &str, function: A) -> Result<AggregatingState<A>> {
+        self.state.aggregating(name, function)
+    }
+
+    /// Lets the function have timers.
+    pub(crate) fn enable_timers(&self) -> Result<()> {
+        self.state.enable_timers()
     }
 }
 

@@ -172,6 +172,7 @@ mod tests {
             keyed_state: None,
             operator_state: OperatorStateStore::default(),
             metrics: registry.clone(),
+            clock: millrace_core::clock::Clock::system(),
         }
     }
 

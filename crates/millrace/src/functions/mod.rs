@@ -4,15 +4,21 @@
 //! captures (it is `Fn`): such a change would be in no checkpoint. A type's methods take `&mut self`, for handles and
 //! caches; what must survive a failure belongs into state, which `open` obtains from its context.
 
+mod broadcast;
 mod collector;
 mod context;
 mod keyed;
 mod metrics;
+mod process;
 
+pub use broadcast::{
+    BroadcastContext, BroadcastProcessFunction, KeyedBroadcastProcessFunction, ReadOnlyBroadcastState,
+};
 pub use collector::Collector;
 pub use context::{KeyedContext, RuntimeContext};
 pub use keyed::{KeyedFilterFunction, KeyedFlatMapFunction, KeyedMapFunction};
 pub use metrics::{Counter, Gauge, MetricGroup};
+pub use process::{KeyedProcessContext, KeyedProcessFunction, ProcessContext, ProcessFunction, TimerService};
 
 use millrace_core::{BoxError, FunctionResult};
 

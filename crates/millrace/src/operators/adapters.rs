@@ -3,7 +3,7 @@
 use millrace_core::{BoxError, FunctionResult, Record};
 use millrace_state::{StateValue, ValueState};
 
-use super::function::{OpenContext, RecordFunction};
+use super::function::{CallContext, OpenContext, RecordFunction};
 use crate::functions::{
     Collector, FilterFunction, FlatMapFunction, KeyedFilterFunction, KeyedFlatMapFunction, KeyedMapFunction,
     MapFunction,
@@ -19,7 +19,7 @@ impl<F: MapFunction<In, Out>, In: Record, Out: Record> RecordFunction<In, Out> f
     }
 
     #[inline]
-    fn call(&mut self, record: In, out: &mut Collector<Out>) -> FunctionResult {
+    fn call(&mut self, record: In, _context: CallContext<'_>, out: &mut Collector<Out>) -> FunctionResult {
         out.collect(self.0.map(record)?);
         Ok(())
     }
@@ -43,7 +43,7 @@ where
     }
 
     #[inline]
-    fn call(&mut self, record: In, out: &mut Collector<Out>) -> FunctionResult {
+    fn call(&mut self, record: In, _context: CallContext<'_>, out: &mut Collector<Out>) -> FunctionResult {
         out.collect(self.0(record).map_err(Into::into)?);
         Ok(())
     }
@@ -63,7 +63,7 @@ impl<F: FlatMapFunction<In, Out>, In: Record, Out: Record> RecordFunction<In, Ou
     }
 
     #[inline]
-    fn call(&mut self, record: In, out: &mut Collector<Out>) -> FunctionResult {
+    fn call(&mut self, record: In, _context: CallContext<'_>, out: &mut Collector<Out>) -> FunctionResult {
         self.0.flat_map(record, out)
     }
 
@@ -82,7 +82,7 @@ impl<F: FilterFunction<T>, T: Record> RecordFunction<T, T> for Filter<F> {
     }
 
     #[inline]
-    fn call(&mut self, record: T, out: &mut Collector<T>) -> FunctionResult {
+    fn call(&mut self, record: T, _context: CallContext<'_>, out: &mut Collector<T>) -> FunctionResult {
         if self.0.filter(&record)? {
             out.collect(record);
         }
@@ -104,7 +104,7 @@ impl<F: KeyedMapFunction<In, Out>, In: Record, Out: Record> RecordFunction<In, O
     }
 
     #[inline]
-    fn call(&mut self, record: In, out: &mut Collector<Out>) -> FunctionResult {
+    fn call(&mut self, record: In, _context: CallContext<'_>, out: &mut Collector<Out>) -> FunctionResult {
         out.collect(self.0.map(record)?);
         Ok(())
     }
@@ -124,7 +124,7 @@ impl<F: KeyedFlatMapFunction<In, Out>, In: Record, Out: Record> RecordFunction<I
     }
 
     #[inline]
-    fn call(&mut self, record: In, out: &mut Collector<Out>) -> FunctionResult {
+    fn call(&mut self, record: In, _context: CallContext<'_>, out: &mut Collector<Out>) -> FunctionResult {
         self.0.flat_map(record, out)
     }
 
@@ -143,7 +143,7 @@ impl<F: KeyedFilterFunction<T>, T: Record> RecordFunction<T, T> for KeyedFilter<
     }
 
     #[inline]
-    fn call(&mut self, record: T, out: &mut Collector<T>) -> FunctionResult {
+    fn call(&mut self, record: T, _context: CallContext<'_>, out: &mut Collector<T>) -> FunctionResult {
         if self.0.filter(&record)? {
             out.collect(record);
         }
@@ -179,7 +179,7 @@ where
     }
 
     #[inline]
-    fn call(&mut self, record: T, out: &mut Collector<T>) -> FunctionResult {
+    fn call(&mut self, record: T, _context: CallContext<'_>, out: &mut Collector<T>) -> FunctionResult {
         let reduced = self.accumulator.modify(|accumulator| {
             let reduced = match accumulator.take() {
                 Some(so_far) => (self.function)(so_far, record),

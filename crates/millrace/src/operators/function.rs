@@ -3,11 +3,12 @@
 use std::{
     marker::PhantomData,
     panic::{AssertUnwindSafe, catch_unwind},
-    sync::{Mutex, PoisonError},
+    sync::{Arc, Mutex, PoisonError},
 };
 
 use millrace_core::{
     Batch, BoxError, Error, FunctionResult, Record, RecordBatch, Result,
+    clock::Clock,
     ids::{InputId, OutputId},
     key::KeyColumn,
 };
@@ -25,10 +26,60 @@ pub(crate) trait RecordFunction<In, Out>: Clone + Send + 'static {
     fn open(&mut self, context: OpenContext<'_>) -> FunctionResult;
 
     /// Handles one record.
-    fn call(&mut self, record: In, out: &mut Collector<Out>) -> FunctionResult;
+    fn call(&mut self, record: In, context: CallContext<'_>, out: &mut Collector<Out>) -> FunctionResult;
+
+    /// Handles a timer of the current key.
+    fn on_timer(&mut self, _time: u64, _context: CallContext<'_>, _out: &mut Collector<Out>) -> FunctionResult {
+        Ok(())
+    }
 
     /// Closes the user's function.
     fn close(&mut self) -> FunctionResult;
+}
+
+/// What a function may use while it handles a record or a timer.
+#[derive(Clone, Copy)]
+pub(crate) struct CallContext<'a> {
+    pub(crate) clock: &'a Clock,
+    keyed_state: Option<&'a KeyedStateStore>,
+}
+
+impl<'a> CallContext<'a> {
+    pub(crate) fn new(services: &'a Services) -> Self {
+        Self { clock: &services.clock, keyed_state: services.keyed_state.as_ref() }
+    }
+
+    /// The keyed state, of a function behind a `key_by`.
+    pub(crate) fn keyed(&self) -> Result<&'a KeyedStateStore> {
+        self.keyed_state.ok_or_else(without_keyed_state)
+    }
+}
+
+fn without_keyed_state() -> Error {
+    Error::internal("a keyed operator was opened without keyed state").fatal()
+}
+
+/// What an operator keeps of its context.
+pub(crate) struct Services {
+    pub(crate) keyed_state: Option<KeyedStateStore>,
+    clock: Clock,
+    /// Kept so that the metrics stay registered as long as the operator lives.
+    _metrics: MetricGroup,
+}
+
+impl Services {
+    /// Opens a function with the operator's context.
+    pub(crate) fn open(
+        context: &mut OperatorContext,
+        open: impl FnOnce(OpenContext<'_>) -> FunctionResult,
+    ) -> Result<Self> {
+        let mut metrics = MetricGroup::new(context);
+        let (keyed_state, clock) = (context.keyed_state.clone(), context.clock.clone());
+        let runtime = RuntimeContext::new(context, &mut metrics);
+        open(OpenContext { runtime, keyed_state: keyed_state.clone() })
+            .map_err(|error| Error::from_function(error).context("open"))?;
+        Ok(Self { keyed_state, clock, _metrics: metrics })
+    }
 }
 
 /// What a function may be opened with.
@@ -45,8 +96,7 @@ impl<'a> OpenContext<'a> {
 
     /// For a function behind a `key_by`.
     pub(crate) fn keyed(self) -> Result<KeyedContext<'a>> {
-        let missing = || Error::internal("a keyed operator was opened without keyed state").fatal();
-        Ok(KeyedContext::new(self.runtime, self.keyed_state.ok_or_else(missing)?))
+        Ok(KeyedContext::new(self.runtime, self.keyed_state.ok_or_else(without_keyed_state)?))
     }
 }
 
@@ -68,8 +118,7 @@ impl<F: RecordFunction<In, Out>, In: Record, Out: Record> OperatorFactory for Fu
         let function = self.prototype.lock().unwrap_or_else(PoisonError::into_inner).clone();
         Box::new(FunctionOperator::<F, In, Out> {
             function,
-            keyed_state: None,
-            metrics: None,
+            services: None,
             results: 0,
             opened: false,
             types: PhantomData,
@@ -80,87 +129,123 @@ impl<F: RecordFunction<In, Out>, In: Record, Out: Record> OperatorFactory for Fu
 /// Calls a function for each record of a batch.
 struct FunctionOperator<F, In, Out> {
     function: F,
-    keyed_state: Option<KeyedStateStore>,
-    /// Kept so that the metrics stay registered as long as the operator lives.
-    metrics: Option<MetricGroup>,
+    services: Option<Services>,
     /// How many results the last batch had: the next is likely to have as many.
     results: usize,
     opened: bool,
     types: PhantomData<fn(In) -> Out>,
 }
 
-impl<F: RecordFunction<In, Out>, In: Record, Out: Record> FunctionOperator<F, In, Out> {
-    /// Calls the function for each record. An error or a panic is told with the record's place in the batch; the task
-    /// adds the operator and where the batch was read.
-    fn call_all(&mut self, records: Vec<In>, keys: Option<KeyColumn>, out: &mut Collector<Out>) -> Result<()> {
-        let count = records.len();
-        let mut index = 0;
-        // Nothing is used after a panic: the task fails.
-        let called = catch_unwind(AssertUnwindSafe(|| match &self.keyed_state {
-            Some(state) => call_keyed(&mut self.function, state, records, keys, &mut index, out),
-            None => call_plain(&mut self.function, records, &mut index, out),
-        }));
-        let error = match called {
-            Ok(Ok(())) => return Ok(()),
-            Ok(Err(error)) => Error::from_function(error),
-            Err(panic) => Error::from_panic(&*panic),
-        };
-        Err(error.context(format_args!("record {} of {count}", index + 1)))
-    }
+/// The most timers that fire in one call, so that barriers never wait long.
+const TIMERS_AT_ONCE: usize = 1024;
+
+/// An operator was used before it was opened.
+pub(crate) fn not_open() -> Error {
+    Error::internal("an operator was used before it was opened")
 }
 
-fn call_plain<F: RecordFunction<In, Out>, In, Out>(
-    function: &mut F,
-    records: Vec<In>,
-    index: &mut usize,
-    out: &mut Collector<Out>,
-) -> Result<(), BoxError> {
-    for (at, record) in records.into_iter().enumerate() {
-        *index = at;
-        function.call(record, out)?;
-    }
-    Ok(())
+/// Runs user code for the `count` things of a batch. An error or a panic is told with the place in the batch that it
+/// came to; the task adds the operator and where the batch was read.
+pub(crate) fn guarded(what: &str, count: usize, run: impl FnOnce(&mut usize) -> Result<(), BoxError>) -> Result<()> {
+    let mut index = 0;
+    // Nothing is used after a panic: the task fails.
+    let error = match catch_unwind(AssertUnwindSafe(|| run(&mut index))) {
+        Ok(Ok(())) => return Ok(()),
+        Ok(Err(error)) => Error::from_function(error),
+        Err(panic) => Error::from_panic(&*panic),
+    };
+    Err(error.context(format_args!("{what} {} of {count}", index + 1)))
 }
 
-fn call_keyed<F: RecordFunction<In, Out>, In, Out>(
-    function: &mut F,
-    state: &KeyedStateStore,
+/// Calls `call` for each record, with its key as the current one where there is keyed state.
+pub(crate) fn for_each<In>(
+    services: &Services,
     records: Vec<In>,
     keys: Option<KeyColumn>,
-    index: &mut usize,
-    out: &mut Collector<Out>,
-) -> Result<(), BoxError> {
-    let keys = keys.filter(|keys| keys.len() == records.len());
-    state.begin_batch(keys.ok_or_else(|| Error::internal("a keyed operator was given a batch without keys").fatal())?);
-    for (at, record) in records.into_iter().enumerate() {
-        *index = at;
-        state.select(at);
-        function.call(record, out)?;
+    mut call: impl FnMut(In, CallContext<'_>) -> FunctionResult,
+) -> Result<()> {
+    let context = CallContext::new(services);
+    guarded("record", records.len(), |index| {
+        let Some(state) = &services.keyed_state else {
+            for (at, record) in records.into_iter().enumerate() {
+                *index = at;
+                call(record, context)?;
+            }
+            return Ok(());
+        };
+        let keys = keys.filter(|keys| keys.len() == records.len());
+        let missing = || Error::internal("a keyed operator was given a batch without keys").fatal();
+        state.begin_batch(keys.ok_or_else(missing)?);
+        for (at, record) in records.into_iter().enumerate() {
+            *index = at;
+            state.select(at);
+            call(record, context)?;
+        }
+        state.end_batch();
+        Ok(())
+    })
+}
+
+/// Calls `fire` for each timer that is due, with its key as the current one.
+pub(crate) fn fire_timers(
+    services: &Services,
+    now: u64,
+    mut fire: impl FnMut(u64, CallContext<'_>) -> FunctionResult,
+) -> Result<()> {
+    let Some(state) = &services.keyed_state else { return Ok(()) };
+    let due = state.due_timers(now, TIMERS_AT_ONCE)?;
+    let context = CallContext::new(services);
+    guarded("timer", due.times.len(), |index| {
+        state.begin_batch(due.keys);
+        for (at, time) in due.times.into_iter().enumerate() {
+            *index = at;
+            state.select(at);
+            // One before it may have deleted it.
+            if state.take_timer(time)? {
+                fire(time, context)?;
+            }
+        }
+        state.end_batch();
+        Ok(())
+    })
+}
+
+/// Hands on what was collected.
+pub(crate) fn emit<Out: Record>(
+    collector: Collector<Out>,
+    origin: Option<Arc<str>>,
+    out: &mut dyn Output,
+) -> Result<()> {
+    let records = collector.into_records();
+    if records.is_empty() {
+        return Ok(());
     }
-    state.end_batch();
-    Ok(())
+    out.emit(OUTPUT, Batch::new(RecordBatch::new(records, origin)))
 }
 
 impl<F: RecordFunction<In, Out>, In: Record, Out: Record> Operator for FunctionOperator<F, In, Out> {
     fn open(&mut self, context: &mut OperatorContext) -> Result<()> {
-        self.keyed_state.clone_from(&context.keyed_state);
-        let metrics = self.metrics.insert(MetricGroup::new(context));
-        let open =
-            OpenContext { keyed_state: context.keyed_state.clone(), runtime: RuntimeContext::new(context, metrics) };
         self.opened = true;
-        self.function.open(open).map_err(|error| Error::from_function(error).context("open"))
+        self.services = Some(Services::open(context, |open| self.function.open(open))?);
+        Ok(())
     }
 
     fn process(&mut self, _input: InputId, batch: Batch, out: &mut dyn Output) -> Result<()> {
         let RecordBatch { records, keys, origin } = batch.into_typed::<In>()?;
+        let services = self.services.as_ref().ok_or_else(not_open)?;
         let mut collector = Collector::with_capacity(self.results);
-        self.call_all(records, keys, &mut collector)?;
-        let records = collector.into_records();
-        self.results = records.len();
-        if records.is_empty() {
-            return Ok(());
-        }
-        out.emit(OUTPUT, Batch::new(RecordBatch::new(records, origin)))
+        let function = &mut self.function;
+        for_each(services, records, keys, |record, context| function.call(record, context, &mut collector))?;
+        self.results = collector.len();
+        emit(collector, origin, out)
+    }
+
+    fn on_processing_time(&mut self, now: u64, out: &mut dyn Output) -> Result<()> {
+        let services = self.services.as_ref().ok_or_else(not_open)?;
+        let mut collector = Collector::with_capacity(0);
+        let function = &mut self.function;
+        fire_timers(services, now, |time, context| function.on_timer(time, context, &mut collector))?;
+        emit(collector, None, out)
     }
 
     fn close(&mut self) -> Result<()> {

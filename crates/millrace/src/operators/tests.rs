@@ -2,6 +2,7 @@ use std::sync::{Arc, Mutex};
 
 use millrace_core::{
     Batch, Error, ErrorDomain, FunctionResult, RecordBatch, Result,
+    clock::Clock,
     ids::{InputId, OperatorUid, OutputId},
     key::{KeyColumn, KeyGroupRange},
     operator_state::OperatorStateStore,
@@ -34,6 +35,7 @@ fn context() -> OperatorContext {
         keyed_state: None,
         operator_state: OperatorStateStore::default(),
         metrics: prometheus::Registry::new(),
+        clock: Clock::system(),
     }
 }
 
@@ -151,6 +153,7 @@ fn keyed_context() -> OperatorContext {
         max_parallelism: 128,
         range: KeyGroupRange::all(128),
         key_schema: None,
+        clock: Clock::system(),
     };
     let store = KeyedStateStore::open(&MemoryStateBackend::new(), store).unwrap();
     OperatorContext { keyed_state: Some(store), ..context() }

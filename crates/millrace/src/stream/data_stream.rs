@@ -11,13 +11,16 @@ use millrace_runtime::{
 use serde::{Serialize, de::DeserializeOwned};
 
 use super::{
-    DataStreamSink, KeyedStream,
+    BroadcastConnectedStream, BroadcastStream, DataStreamSink, KeyedStream,
     keyed_stream::{KeyBy, KeyByRef},
 };
 use crate::{
-    functions::{Collector, FilterFunction, FlatMapFunction, FlatMapReturn, MapFunction},
-    operators::{Filter, FlatMap, FunctionFactory, Map, RecordFunction, SinkFactory, TryMap},
-    plan::{NodeBody, NodeId, PlanEdge, PlanNode, Route, SharedPlan, describe},
+    functions::{Collector, FilterFunction, FlatMapFunction, FlatMapReturn, MapFunction, ProcessFunction},
+    operators::{
+        BroadcastFactory, BroadcastFunction, Filter, FlatMap, FunctionFactory, Map, Process, RecordFunction,
+        SinkFactory, TryMap,
+    },
+    plan::{BROADCAST_INPUT, MAIN_INPUT, NodeBody, NodeId, PlanEdge, PlanNode, Route, SharedPlan, describe},
 };
 
 /// A stream of records of one type.
@@ -43,7 +46,7 @@ impl<T> Clone for DataStream<T> {
 impl<T: Record> DataStream<T> {
     /// The results of a node that was added just now.
     pub(crate) fn of_node(plan: &SharedPlan, node: NodeId) -> Self {
-        let heads = vec![PlanEdge { from: node, route: Route::auto::<T>() }];
+        let heads = vec![PlanEdge { from: node, route: Route::auto::<T>(), input: MAIN_INPUT }];
         Self { plan: plan.clone(), heads, operator: Some(node), records: PhantomData }
     }
 
@@ -177,8 +180,18 @@ impl<T: Record> DataStream<T> {
     }
 
     /// Gives every record to every subtask of the next operator.
-    pub fn broadcast(&self) -> DataStream<T> {
-        self.routed(Route::fixed(Partitioning::Broadcast, BroadcastExchange::<T>::new()))
+    pub fn broadcast(&self) -> BroadcastStream<T> {
+        BroadcastStream::new(self.routed(Route::fixed(Partitioning::Broadcast, BroadcastExchange::<T>::new())))
+    }
+
+    /// Handles each record with a look at the time.
+    pub fn process<Out: Record, F: ProcessFunction<T, Out>>(&self, function: F) -> DataStream<Out> {
+        self.function("Process", None, Process(function))
+    }
+
+    /// Puts a broadcast stream beside this one, for a function that handles both.
+    pub fn connect<B: Record>(&self, broadcast: &BroadcastStream<B>) -> BroadcastConnectedStream<T, B> {
+        BroadcastConnectedStream::new(self.clone(), broadcast.clone())
     }
 
     /// Ends the stream in a sink.
@@ -230,6 +243,31 @@ impl<T: Record> DataStream<T> {
         DataStream::of_node(&self.plan, self.add(kind, kind, NodeBody::Operator { factory, key }))
     }
 
+    /// Adds an operator that also takes a broadcast stream.
+    pub(crate) fn with_broadcast<F, B, Out>(
+        &self,
+        broadcast: &DataStream<B>,
+        kind: &'static str,
+        key: Option<Result<Schema>>,
+        function: F,
+    ) -> DataStream<Out>
+    where
+        F: BroadcastFunction<T, B, Out>,
+        B: Record,
+        Out: Record,
+    {
+        let factory = Arc::new(BroadcastFactory::new(function));
+        let node = self.add(kind, kind, NodeBody::Operator { factory, key });
+        if self.plan.is(&broadcast.plan) {
+            let heads = broadcast.heads.iter().map(|head| PlanEdge { input: BROADCAST_INPUT, ..head.clone() });
+            self.plan.edit().nodes[node].inputs.extend(heads);
+        } else {
+            let error = Error::invalid("a stream is connected to one of another environment");
+            self.plan.edit().errors.push(error);
+        }
+        DataStream::of_node(&self.plan, node)
+    }
+
     fn sink<S: Sink<Record = T>>(&self, name: &str, sink: S) -> DataStreamSink {
         let node = self.add("Sink", name, NodeBody::Sink(Arc::new(SinkFactory::new(sink))));
         DataStreamSink::new(self.plan.clone(), node)
@@ -248,7 +286,7 @@ impl<T: Record> DataStream<T> {
     }
 
     fn routed(&self, route: Route) -> Self {
-        let heads = self.heads.iter().map(|head| PlanEdge { from: head.from, route: route.clone() }).collect();
+        let heads = self.heads.iter().map(|head| PlanEdge { route: route.clone(), ..head.clone() }).collect();
         Self { heads, operator: None, ..self.clone() }
     }
 }

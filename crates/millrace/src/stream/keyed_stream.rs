@@ -7,10 +7,10 @@ use millrace_runtime::exchange::KeySelector;
 use millrace_state::StateValue;
 use serde::Serialize;
 
-use super::DataStream;
+use super::{BroadcastStream, DataStream, KeyedBroadcastConnectedStream};
 use crate::{
-    functions::{KeyedFilterFunction, KeyedFlatMapFunction, KeyedMapFunction},
-    operators::{KeyedFilter, KeyedFlatMap, KeyedMap, Reduce},
+    functions::{KeyedFilterFunction, KeyedFlatMapFunction, KeyedMapFunction, KeyedProcessFunction},
+    operators::{KeyedFilter, KeyedFlatMap, KeyedMap, KeyedProcess, Reduce},
 };
 
 /// A stream that is partitioned by a key. Its functions have state for each key.
@@ -58,6 +58,21 @@ impl<K: ?Sized, T: Record> KeyedStream<K, T> {
         F: Fn(T, T) -> T + Clone + Send + Sync + 'static,
     {
         self.stream.function("Keyed Reduce", Some(self.schema.clone()), Reduce::new(function))
+    }
+}
+
+impl<K, T: Record> KeyedStream<K, T>
+where
+    K: ToOwned<Owned: Key> + ?Sized,
+{
+    /// Handles each record with state and timers for its key.
+    pub fn process<Out: Record, F: KeyedProcessFunction<K::Owned, T, Out>>(&self, function: F) -> DataStream<Out> {
+        self.stream.function("Keyed Process", Some(self.schema.clone()), KeyedProcess::new(function))
+    }
+
+    /// Puts a broadcast stream beside this one, for a function that handles both.
+    pub fn connect<B: Record>(&self, broadcast: &BroadcastStream<B>) -> KeyedBroadcastConnectedStream<K::Owned, T, B> {
+        KeyedBroadcastConnectedStream::new(self.stream.clone(), self.schema.clone(), broadcast.clone())
     }
 }
 

@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use millrace_core::{
     Error, Result,
-    ids::{InputId, OperatorUid, OutputId, VertexId},
+    ids::{OperatorUid, OutputId, VertexId},
     key::check_parallelism,
 };
 use millrace_runtime::{
@@ -20,8 +20,7 @@ use millrace_runtime::{
 
 use crate::plan::{NodeBody, NodeId, Plan, PlanEdge, PlanNode, Route};
 
-/// The one input of an operator, and the one output: several are for later operators.
-const INPUT: InputId = InputId(0);
+/// The one output of an operator: several are for later operators.
 const OUTPUT: OutputId = OutputId(0);
 
 /// What the configuration says where the program says nothing.
@@ -103,7 +102,7 @@ fn parallelisms(nodes: &[PlanNode], settings: GraphSettings) -> Result<Vec<u32>>
 
 fn warn_of_generated_uids(nodes: &[PlanNode], uids: &[OperatorUid]) {
     for (node, uid) in nodes.iter().zip(uids) {
-        if node.uid.is_none() && node.body.is_stateful() {
+        if node.uid.is_none() && node.is_stateful() {
             tracing::warn!(
                 operator = node.name,
                 %uid,
@@ -136,7 +135,7 @@ impl Chains {
         let mut count = 0;
         for (id, node) in nodes.iter().enumerate() {
             let before = match node.inputs.as_slice() {
-                [PlanEdge { from, route: Route::Auto { .. } }]
+                [PlanEdge { from, route: Route::Auto { .. }, .. }]
                     if consumers[*from] == 1 && parallelisms[*from] == parallelisms[id] =>
                 {
                     Some(*from)
@@ -197,5 +196,5 @@ fn job_edge(edge: &PlanEdge, to: NodeId, chains: &Chains, parallelisms: &[u32]) 
         Route::Auto { rebalance, .. } => (Partitioning::Rebalance, rebalance()),
     };
     let (from, to) = (chains.vertex(edge.from), chains.vertex(to));
-    JobEdge { from, output: OUTPUT, to, input: INPUT, partitioning, exchange }
+    JobEdge { from, output: OUTPUT, to, input: edge.input, partitioning, exchange }
 }

@@ -48,6 +48,47 @@ fn uids(graph: &JobGraph) -> Vec<String> {
     graph.vertices.iter().flat_map(of_vertex).collect()
 }
 
+#[derive(Clone)]
+struct Beside;
+
+impl crate::BroadcastProcessFunction<i64, i64, i64> for Beside {
+    fn process_element(
+        &mut self,
+        record: i64,
+        _: &crate::ProcessContext<'_>,
+        out: &mut crate::Collector<i64>,
+    ) -> millrace_core::FunctionResult {
+        out.collect(record);
+        Ok(())
+    }
+
+    fn process_broadcast_element(
+        &mut self,
+        _: i64,
+        _: &crate::BroadcastContext<'_>,
+        _: &mut crate::Collector<i64>,
+    ) -> millrace_core::FunctionResult {
+        Ok(())
+    }
+}
+
+#[test]
+fn a_broadcast_stream_is_a_second_input() {
+    let graph = graph_at(2, |env| {
+        let rules = numbers(env, "rules").map(|n| n + 1);
+        let connected = numbers(env, "in").connect(&rules.broadcast()).process(Beside);
+        discard(&connected.map(|n| n));
+    })
+    .unwrap();
+    assert_eq!(names(&graph), ["Source: rules -> Map", "Source: in", "Broadcast Process -> Map -> Sink"]);
+    assert_eq!(edges(&graph), [(1, 2, Partitioning::Forward), (0, 2, Partitioning::Broadcast)]);
+    assert_eq!(graph.edges.iter().map(|edge| edge.input.0).collect::<Vec<_>>(), [0, 1]);
+    let two = StreamExecutionEnvironment::new();
+    let other = numbers(&two, "other").broadcast();
+    let refused = graph_of(|env| discard(&numbers(env, "in").connect(&other).process(Beside)));
+    assert!(message(refused).contains("another environment"));
+}
+
 #[test]
 fn operators_are_chained_up_to_a_key_by() {
     let graph = graph_at(2, |env| {

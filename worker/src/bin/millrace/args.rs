@@ -6,6 +6,8 @@ use clap::{Args, Parser, Subcommand};
 use millrace_core::Result;
 use millrace_worker::config::split_override;
 
+use crate::state::args::State;
+
 /// Runs Millrace jobs on this machine, and looks after them.
 #[derive(Debug, Parser)]
 #[command(name = "millrace", version, after_help = "Settings are listed in docs/configuration.md.")]
@@ -32,6 +34,9 @@ pub enum Command {
     Stop(OneJob),
     /// Show the log of a job's jobmanager, or of one of its taskmanagers.
     Logs(Logs),
+    /// Look into checkpoints, without the program of the job that took them.
+    #[command(subcommand)]
+    State(State),
 }
 
 /// What all commands take.

@@ -58,9 +58,10 @@ async fn describe(job: &Announcement) -> (String, String) {
     }
 }
 
-fn columns(rows: &[[String; 5]]) -> String {
+/// Rows of cells as lines, each column as wide as its widest cell.
+pub fn columns<const N: usize>(rows: &[[String; N]]) -> String {
     let width = |column: usize| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0);
-    let widths: Vec<usize> = (0..5).map(width).collect();
+    let widths: [usize; N] = std::array::from_fn(width);
     let mut text = String::new();
     for row in rows {
         let cells: Vec<_> = row.iter().zip(&widths).map(|(cell, width)| format!("{cell:width$}")).collect();
@@ -168,7 +169,7 @@ pub async fn start_taskmanager(command: TaskmanagerStart) -> Result<u8> {
 }
 
 /// Prints results; nobody may be there to read them.
-fn print(text: &str) -> Result<u8> {
+pub fn print(text: &str) -> Result<u8> {
     match io::stdout().lock().write_all(text.as_bytes()) {
         Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
             Err(Error::external(format!("standard output: {error}")))

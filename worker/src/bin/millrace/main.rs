@@ -10,6 +10,7 @@ mod processes;
 mod progress;
 mod run;
 mod screen;
+mod state;
 
 use std::process::ExitCode;
 
@@ -39,6 +40,7 @@ fn execute(command: Command) -> Result<u8> {
             Command::Cancel(command) => jobs::cancel(command).await,
             Command::Stop(command) => jobs::stop(command).await,
             Command::Logs(command) => jobs::logs(command),
+            Command::State(command) => state::execute(command).await,
         }
     })
 }

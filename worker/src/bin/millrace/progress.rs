@@ -85,7 +85,8 @@ fn records_read(job: &JobDetails) -> u64 {
     metrics.map(|vertex| vertex.metrics.read_records.max(vertex.metrics.write_records)).sum()
 }
 
-fn show_size(bytes: u64) -> String {
+/// A size as people read it.
+pub fn show_size(bytes: u64) -> String {
     match bytes {
         0..1024 => format!("{bytes} B"),
         1024..1_048_576 => format!("{:.1} KiB", bytes as f64 / 1024.0),

@@ -82,7 +82,7 @@ impl Survey {
 }
 
 /// Whether an entry may stand behind another.
-fn check_follows(before: Option<&LogEntry>, entry: &LogEntry) -> Result<()> {
+pub(in crate::log) fn check_follows(before: Option<&LogEntry>, entry: &LogEntry) -> Result<()> {
     let refuse = |why: String| Err(damaged(format!("log {}/{}: {why}", entry.job, relative_path(entry.position))));
     let is_generation = matches!(entry.body, LogBody::Generation(_));
     if is_generation != (entry.generation_at == entry.position) {

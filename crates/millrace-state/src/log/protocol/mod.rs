@@ -25,6 +25,7 @@ use super::{
     view::LogView,
 };
 use claim::Survey;
+pub(super) use claim::check_follows;
 
 /// How often in a row the log may contradict itself (an entry is listed, or refused as existing, and then is not
 /// there) before that is an error. Concurrent trimming and conflict answers of S3 cause a few.

@@ -1,0 +1,177 @@
+//! A database with its directory.
+
+use std::{ffi::CStr, path::Path, sync::Arc};
+
+use millrace_core::{Result, clock::Clock, key::KeyGroupRange};
+use millrace_state::{KeyedBackendContext, backend::LocalFiles};
+use rocksdb::{
+    BlockBasedIndexType, BlockBasedOptions, ColumnFamilyDescriptor, CompactionDecision, DB, DBCompressionType,
+    DEFAULT_COLUMN_FAMILY_NAME, LogLevel, Options, SliceTransform, WriteBatch, WriteOptions,
+    checkpoint::Checkpoint,
+    compaction_filter::CompactionFilter,
+    compaction_filter_factory::{CompactionFilterContext, CompactionFilterFactory},
+};
+
+use crate::{backend::Process, encoding, error::rocksdb_error, local_dir::LocalDirectory, memory::SharedMemory};
+
+/// Files of table readers that a database keeps open; their blocks are in the cache.
+const OPEN_FILES: i32 = 512;
+/// The size of a file, which is what an incremental checkpoint writes or does not write.
+const FILE_BYTES: u64 = 32 << 20;
+const BLOCK_BYTES: usize = 8 << 10;
+const BLOOM_BITS: f64 = 10.0;
+
+/// An open database. Its directory, with everything below, goes with it.
+pub(crate) struct Database {
+    /// `None` only while it is dropped: RocksDB must be closed before its files go.
+    db: Option<DB>,
+    files: LocalFiles,
+    memory: Arc<SharedMemory>,
+    /// Locked as long as anybody works in it.
+    _process: Arc<LocalDirectory>,
+}
+
+impl Database {
+    /// Opens a database: an empty one, or the one whose files are there.
+    pub(crate) fn open(files: LocalFiles, process: Process, dead: Dead) -> Result<Self> {
+        let Process { memory, directory } = process;
+        memory.join();
+        let mut database = Self { db: None, files, memory, _process: directory };
+        let path = database.files.directory();
+        let opened = options(&database.memory, Some(dead)).and_then(|options| {
+            // Named, since reading several entries at once asks for it.
+            let states = ColumnFamilyDescriptor::new(DEFAULT_COLUMN_FAMILY_NAME, options.clone());
+            DB::open_cf_descriptors(&options, path, [states])
+        });
+        database.db = Some(opened.map_err(|error| rocksdb_error("opening local state", path, &error))?);
+        Ok(database)
+    }
+
+    pub(crate) fn db(&self) -> &DB {
+        self.db.as_ref().expect("a database is open until it is dropped")
+    }
+
+    /// The directory that belongs to it.
+    pub(crate) fn directory(&self) -> &Path {
+        self.files.root()
+    }
+
+    pub(crate) fn memory(&self) -> &SharedMemory {
+        &self.memory
+    }
+
+    /// Writes a batch. Nothing of it outlives the process: that is what checkpoints are for.
+    pub(crate) fn write(&self, batch: WriteBatch) -> Result<()> {
+        let mut options = WriteOptions::default();
+        options.disable_wal(true);
+        self.db().write_opt(batch, &options).map_err(|error| self.error("writing local state", &error))
+    }
+
+    /// Makes a directory with all that is written now: hard links to its files, after a flush.
+    pub(crate) fn link(&self, to: &Path) -> Result<()> {
+        let checkpoint = Checkpoint::new(self.db()).and_then(|checkpoint| checkpoint.create_checkpoint(to));
+        checkpoint.map_err(|error| self.error("linking the files of local state", &error))
+    }
+
+    pub(crate) fn error(&self, what: &str, error: &rocksdb::Error) -> millrace_core::Error {
+        rocksdb_error(what, self.files.directory(), error)
+    }
+}
+
+impl Drop for Database {
+    fn drop(&mut self) {
+        if let Some(db) = self.db.take() {
+            // What is compacted now is of no use to anybody.
+            db.cancel_all_background_work(true);
+        }
+        self.memory.leave();
+    }
+}
+
+/// Opens files that [`Database::link`] made, to read them.
+pub(crate) fn open_linked(directory: &Path, memory: &SharedMemory) -> Result<DB> {
+    let opened = options(memory, None).and_then(|options| DB::open_for_read_only(&options, directory, false));
+    opened.map_err(|error| rocksdb_error("opening the files of local state", directory, &error))
+}
+
+fn options(memory: &SharedMemory, dead: Option<Dead>) -> Result<Options, rocksdb::Error> {
+    // There is no setter for this one. What is in the write buffers is lost on purpose when a task ends.
+    let mut options = Options::default().get_options_from_string("avoid_flush_during_shutdown=true")?;
+    options.create_if_missing(true);
+    options.set_max_open_files(OPEN_FILES);
+    options.set_max_background_jobs(std::thread::available_parallelism().map_or(2, |cores| cores.get() as i32).max(2));
+    options.set_write_buffer_manager(&memory.write_buffers);
+    options.set_write_buffer_size(memory.write_buffer());
+    options.set_compression_type(DBCompressionType::Lz4);
+    options.set_bottommost_compression_type(DBCompressionType::Zstd);
+    options.set_prefix_extractor(SliceTransform::create(
+        "millrace.key",
+        encoding::prefix_of,
+        Some(encoding::has_prefix),
+    ));
+    options.set_target_file_size_base(FILE_BYTES);
+    if let Some(dead) = dead {
+        options.set_compaction_filter_factory(dead);
+    }
+    options.set_log_level(LogLevel::Warn);
+    options.set_keep_log_file_num(1);
+    options.set_stats_dump_period_sec(0);
+    options.set_stats_persist_period_sec(0);
+
+    // Indexes and filters are in pieces and in the cache, so that they too stay within the memory setting.
+    let mut table = BlockBasedOptions::default();
+    table.set_block_cache(&memory.cache);
+    table.set_block_size(BLOCK_BYTES);
+    table.set_cache_index_and_filter_blocks(true);
+    table.set_index_type(BlockBasedIndexType::TwoLevelIndexSearch);
+    table.set_partition_filters(true);
+    table.set_bloom_filter(BLOOM_BITS, false);
+    table.set_optimize_filters_for_memory(true);
+    table.set_format_version(6);
+    options.set_block_based_table_factory(&table);
+    Ok(options)
+}
+
+/// Which entries are not needed any more: the expired ones and, where the state goes on from the files of a subtask that
+/// had more key groups, those of others. They go while files are compacted.
+#[derive(Clone)]
+pub(crate) struct Dead {
+    clock: Clock,
+    range: KeyGroupRange,
+}
+
+impl Dead {
+    pub(crate) fn new(context: &KeyedBackendContext) -> Self {
+        Self { clock: context.clock.clone(), range: context.range }
+    }
+
+    fn has(&self, key: &[u8], value: &[u8]) -> bool {
+        let foreign = encoding::key_group_of(key).is_some_and(|key_group| !self.range.contains(key_group));
+        foreign || matches!(encoding::decode_value(value), Ok((_, Some(expiry))) if expiry <= self.clock.now())
+    }
+}
+
+impl CompactionFilterFactory for Dead {
+    type Filter = Self;
+
+    fn create(&mut self, _context: CompactionFilterContext) -> Self {
+        self.clone()
+    }
+
+    fn name(&self) -> &CStr {
+        c"millrace.dead"
+    }
+}
+
+impl CompactionFilter for Dead {
+    fn filter(&mut self, _level: u32, key: &[u8], value: &[u8]) -> CompactionDecision {
+        match self.has(key, value) {
+            true => CompactionDecision::Remove,
+            false => CompactionDecision::Keep,
+        }
+    }
+
+    fn name(&self) -> &CStr {
+        c"millrace.dead"
+    }
+}

@@ -1,0 +1,270 @@
+//! The backend as its store uses it.
+
+use std::{
+    collections::BTreeMap,
+    fs,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use millrace_core::{
+    Result,
+    clock::Clock,
+    ids::OperatorUid,
+    key::{KeyGroupRange, KeyHash},
+};
+use millrace_state::{
+    BytesBackend, KeyedBackend, KeyedBackendContext, StateBackend,
+    backend::{BytesSnapshot, StateKey},
+};
+
+use rocksdb::{BottommostLevelCompaction, CompactOptions, IteratorMode, WriteBatch};
+
+use crate::{
+    LEAST_MEMORY_SIZE, RocksDBStateBackend,
+    backend::Process,
+    database::{Database, Dead},
+    encoding::{encode_key, encode_value},
+    error::LOCAL_DIRECTORY,
+    local_dir::LocalDirectory,
+    memory::SharedMemory,
+};
+
+const GROUPS: u32 = 4;
+
+fn context(clock: Clock) -> KeyedBackendContext {
+    KeyedBackendContext {
+        uid: OperatorUid("operator".to_string()),
+        operator: "Operator".to_string(),
+        subtask: 0,
+        max_parallelism: GROUPS,
+        range: KeyGroupRange::all(GROUPS),
+        key_schema: None,
+        clock,
+    }
+}
+
+fn open(backend: &RocksDBStateBackend, clock: &Clock) -> Box<dyn BytesBackend> {
+    match backend.open(&context(clock.clone())).unwrap() {
+        KeyedBackend::Bytes(bytes) => bytes,
+        KeyedBackend::Heap => panic!("RocksDB holds bytes"),
+    }
+}
+
+fn small() -> RocksDBStateBackend {
+    RocksDBStateBackend::configured().with_memory_size(LEAST_MEMORY_SIZE)
+}
+
+fn at(key: &[u8]) -> StateKey<'_> {
+    StateKey { state: 1, key_group: KeyHash::of(key).key_group(GROUPS), key, sub_key: None }
+}
+
+fn value(state: &mut dyn BytesBackend, key: &[u8]) -> Option<Vec<u8>> {
+    state.get(at(key)).unwrap().map(|stored| stored.value)
+}
+
+fn entries(snapshot: &mut dyn BytesSnapshot) -> Result<BTreeMap<Vec<u8>, Vec<u8>>> {
+    let mut all = BTreeMap::new();
+    for key_group in 0..GROUPS as u16 {
+        snapshot.scan(1, key_group, &mut |at, value, _| {
+            all.insert(at.key.to_vec(), value.to_vec());
+            Ok(())
+        })?;
+    }
+    Ok(all)
+}
+
+fn files(directory: &Path, extension: &str) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir(directory).unwrap() {
+        let path = entry.unwrap().path();
+        match path.is_dir() {
+            true => found.extend(files(&path, extension)),
+            false if path.extension().is_some_and(|its| its == extension) => found.push(path),
+            false => {}
+        }
+    }
+    found
+}
+
+/// More than the memory holds, so that entries go to the database and come back from it.
+#[test]
+fn state_larger_than_its_memory_is_all_there() {
+    let (backend, clock) = (small(), Clock::system());
+    let mut state = open(&backend, &clock);
+    let padding = [7u8; 400];
+    for number in 0u32..40_000 {
+        state.put(at(&number.to_be_bytes()), &[&number.to_le_bytes(), &padding[..]].concat(), None).unwrap();
+    }
+    for number in (0u32..40_000).step_by(3) {
+        state.delete(at(&number.to_be_bytes())).unwrap();
+    }
+    let mut snapshot = state.snapshot().unwrap();
+    for number in 0u32..40_000 {
+        let found = value(&mut *state, &number.to_be_bytes());
+        let expected = (number % 3 != 0).then(|| [&number.to_le_bytes(), &padding[..]].concat());
+        assert_eq!(found, expected, "{number}");
+    }
+    assert_eq!(entries(&mut *snapshot).unwrap().len(), 40_000 - 13_334);
+}
+
+/// The task goes on between the two parts of a snapshot, and writes so much that it must link the cut itself.
+#[test]
+fn what_is_written_after_a_snapshot_began_is_not_in_it() {
+    let (backend, clock) = (small(), Clock::system());
+    let mut state = open(&backend, &clock);
+    for number in 0u32..1000 {
+        state.put(at(&number.to_be_bytes()), b"before", None).unwrap();
+    }
+    let mut first = state.snapshot().unwrap();
+    let mut same = state.snapshot().unwrap();
+    state.put(at(&5u32.to_be_bytes()), b"between", None).unwrap();
+    let mut second = state.snapshot().unwrap();
+    for number in 0u32..100_000 {
+        state.put(at(&number.to_be_bytes()), b"after", None).unwrap();
+    }
+    let third = state.snapshot().unwrap();
+    drop(third);
+    drop(state);
+    let second = std::thread::spawn(move || entries(&mut *second).unwrap()).join().unwrap();
+    assert_eq!(second.len(), 1000);
+    assert_eq!(second.values().filter(|value| *value == b"before").count(), 999);
+    assert_eq!(second[&5u32.to_be_bytes().to_vec()], b"between");
+    assert_eq!(entries(&mut *same).unwrap().len(), 1000);
+    drop(same);
+    assert!(entries(&mut *first).unwrap().values().all(|value| value == b"before"), "also after the state is gone");
+}
+
+#[test]
+fn a_snapshot_and_a_state_leave_nothing_behind() {
+    let directory = tempfile::tempdir().unwrap();
+    let (backend, clock) = (small().with_local_directory(directory.path()), Clock::system());
+    let mut state = open(&backend, &clock);
+    state.put(at(b"a"), b"1", None).unwrap();
+    let mut snapshot = state.snapshot().unwrap();
+    assert_eq!(entries(&mut *snapshot).unwrap().len(), 1);
+    assert_eq!(files(directory.path(), "sst").len(), 2, "the file and its link");
+    drop(snapshot);
+    assert_eq!(files(directory.path(), "sst").len(), 1);
+    drop(state);
+    assert_eq!(fs::read_dir(directory.path().join("attempts")).unwrap().count(), 0);
+}
+
+#[test]
+fn prefetched_entries_are_those_that_are_there() {
+    let (backend, clock) = (small(), Clock::system());
+    let mut state = open(&backend, &clock);
+    // So much that the first ones are hot no more.
+    for number in 0u32..50_000 {
+        state.put(at(&number.to_be_bytes()), &number.to_le_bytes(), None).unwrap();
+    }
+    let keys: Vec<_> = [3u32, 70_000, 3, 9, 49_999].map(u32::to_be_bytes).into();
+    state.prefetch(&keys.iter().map(|key| at(key)).collect::<Vec<_>>()).unwrap();
+    let found: Vec<_> = keys.iter().map(|key| value(&mut *state, key)).collect();
+    let of = |number: u32| Some(number.to_le_bytes().to_vec());
+    assert_eq!(found, [of(3), None, of(3), of(9), of(49_999)]);
+    state.put(at(&keys[0]), b"new", None).unwrap();
+    state.prefetch(&[at(&keys[0])]).unwrap();
+    assert_eq!(value(&mut *state, &keys[0]), Some(b"new".to_vec()));
+}
+
+#[test]
+fn a_scan_finds_what_is_written_and_what_is_not_yet() {
+    let (backend, clock) = (small(), Clock::system());
+    let mut state = open(&backend, &clock);
+    let sub = |sub_key: &'static [u8]| StateKey { sub_key: Some(sub_key), ..at(b"k") };
+    for sub_key in [b"a".as_slice(), b"c", b"e", b"g"] {
+        state.put(sub(sub_key), b"old", Some(9)).unwrap();
+    }
+    state.put(StateKey { sub_key: Some(b"a"), ..at(b"k\0") }, b"another key's", None).unwrap();
+    drop(state.snapshot().unwrap());
+    for sub_key in [b"".as_slice(), b"c", b"h"] {
+        state.put(sub(sub_key), b"new", None).unwrap();
+    }
+    state.delete(sub(b"e")).unwrap();
+    state.delete(sub(b"f")).unwrap();
+    state.put(at(b"k"), b"whole", None).unwrap();
+    let mut found = Vec::new();
+    let mut visit = |sub_key: Option<&[u8]>, value: &[u8], expiry| {
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).to_string();
+        found.push((sub_key.map(text), text(value), expiry));
+        Ok(())
+    };
+    state.scan(at(b"k"), &mut visit).unwrap();
+    let entry = |sub_key: Option<&str>, value: &str, expiry| (sub_key.map(String::from), value.to_string(), expiry);
+    assert_eq!(
+        found,
+        [
+            entry(None, "whole", None),
+            entry(Some(""), "new", None),
+            entry(Some("a"), "old", Some(9)),
+            entry(Some("c"), "new", None),
+            entry(Some("g"), "old", Some(9)),
+            entry(Some("h"), "new", None),
+        ]
+    );
+}
+
+/// An expired entry may be shown until a compaction comes by, and goes then; the others stay.
+#[test]
+fn compaction_drops_what_is_dead() {
+    let (clock, time) = Clock::manual(1000);
+    let memory = Arc::new(SharedMemory::new(LEAST_MEMORY_SIZE).unwrap());
+    let process = Arc::new(LocalDirectory::open(None).unwrap());
+    let files = process.attempt("a", 0).unwrap();
+    let dead = Dead::new(&context(clock));
+    let database = Database::open(files, Process { memory, directory: process }, dead).unwrap();
+    let mut batch = WriteBatch::default();
+    let foreign = StateKey { key_group: GROUPS as u16, ..at(b"d") };
+    for (at, expiry) in [(at(b"a"), None), (at(b"b"), Some(1500)), (at(b"c"), Some(1501)), (foreign, None)] {
+        let (mut stored_key, mut stored) = (Vec::new(), Vec::new());
+        encode_key(at, &mut stored_key);
+        encode_value(b"value", expiry, &mut stored);
+        batch.put(stored_key, stored);
+    }
+    database.write(batch).unwrap();
+    let left = || {
+        database.db().flush().unwrap();
+        let mut options = CompactOptions::default();
+        options.set_bottommost_level_compaction(BottommostLevelCompaction::Force);
+        database.db().compact_range_opt(None::<&[u8]>, None::<&[u8]>, &options);
+        database.db().iterator(IteratorMode::Start).count()
+    };
+    assert_eq!(left(), 3, "those of other subtasks at once, the others not before their time");
+    time.set(1500);
+    assert_eq!(left(), 2);
+    time.set(u64::MAX);
+    assert_eq!(left(), 1);
+}
+
+#[test]
+fn damaged_files_are_named_and_may_be_fetched_anew() {
+    let directory = tempfile::tempdir().unwrap();
+    let (backend, clock) = (small().with_local_directory(directory.path()), Clock::system());
+    let mut state = open(&backend, &clock);
+    for number in 0u32..20_000 {
+        state.put(at(&number.to_be_bytes()), &[1; 100], None).unwrap();
+    }
+    let mut snapshot = state.snapshot().unwrap();
+    entries(&mut *snapshot).unwrap();
+    for file in files(directory.path(), "sst") {
+        let mut bytes = fs::read(&file).unwrap();
+        let middle = bytes.len() / 3;
+        bytes[middle..middle + 200].fill(0x55);
+        // In place: the links share the file.
+        fs::write(&file, bytes).unwrap();
+    }
+    let mut again = state.snapshot().unwrap();
+    let error = entries(&mut *again).unwrap_err();
+    assert!(error.message.contains("is damaged") && error.retryable, "{error}");
+    assert!(error.message.contains(directory.path().file_name().unwrap().to_str().unwrap()), "{error}");
+}
+
+#[test]
+fn a_local_directory_that_cannot_be_used_is_named() {
+    let file = tempfile::NamedTempFile::new().unwrap();
+    let backend = small().with_local_directory(file.path());
+    let error = backend.open(&context(Clock::system())).err().unwrap();
+    assert!(error.message.contains(LOCAL_DIRECTORY), "{error}");
+    assert!(error.message.contains(file.path().to_str().unwrap()), "{error}");
+}
