@@ -432,7 +432,7 @@ async fn a_job_is_listed_with_what_its_log_says() {
     }
     std::fs::create_dir_all(place.path("chk-6")).unwrap();
     let mut log = JobLog::open(&place.storage, job, RetryPolicy::NEVER);
-    assert!(matches!(log.claim("host/1").await.unwrap(), Claim::Leader(_)));
+    assert!(matches!(log.claim("host/1", 0).await.unwrap(), Claim::Leader(_)));
     for id in [4, 5] {
         let metadata = place.storage.find_metadata(job, CheckpointId(id)).await.unwrap().unwrap();
         let MetadataWrite::Written(record) = place.storage.write_metadata(&metadata, false).await.unwrap() else {

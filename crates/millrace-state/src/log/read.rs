@@ -69,7 +69,7 @@ mod tests {
         assert_eq!(read_log(&storage, JOB).await.unwrap(), LogView::default());
         for generation in 1..3 {
             let mut log = JobLog::open(&storage, JOB, RetryPolicy::NEVER);
-            assert!(matches!(log.claim("test").await.unwrap(), Claim::Leader(_)));
+            assert!(matches!(log.claim("test", 0).await.unwrap(), Claim::Leader(_)));
             for id in 1..5 {
                 log.append_checkpoint(record(generation * 10 + id), 2).await.unwrap();
                 assert_eq!(read_log(&storage, JOB).await.unwrap(), *log.view());
@@ -78,8 +78,8 @@ mod tests {
             assert_eq!(read_log(&storage, JOB).await.unwrap(), *log.view());
         }
         let mut log = JobLog::open(&storage, JOB, RetryPolicy::NEVER);
-        log.claim("last").await.unwrap();
-        let terminal = TerminalRecord { result: TerminalResult::Finished, checkpoints_retained: true };
+        log.claim("last", 0).await.unwrap();
+        let terminal = TerminalRecord { result: TerminalResult::Finished, checkpoints_retained: true, deployment: 0 };
         log.append_terminal(terminal.clone()).await.unwrap();
         assert_eq!(read_log(&storage, JOB).await.unwrap().terminal(), Some(&terminal));
     }
@@ -88,7 +88,7 @@ mod tests {
     async fn a_gap_and_a_torn_entry_are_named() {
         let storage = CheckpointStorage::open("memory:", &StorageOptions::default()).unwrap();
         let mut log = JobLog::open(&storage, JOB, RetryPolicy::NEVER);
-        log.claim("test").await.unwrap();
+        log.claim("test", 0).await.unwrap();
         for id in 1..4 {
             log.append_checkpoint(record(id), 3).await.unwrap();
         }
