@@ -186,6 +186,8 @@ fn a_deleted_job_leaves_nothing_whether_it_runs_waits_or_has_ended() -> Result<(
         cluster.wait_for_new_checkpoint()?;
         match case {
             "waiting" => {
+                // In this order: the jobmanager would take the loss for the job's end.
+                cluster.kill_jobmanager()?;
                 cluster.end_taskmanager(0, Signal::KILL)?;
                 cluster.restart_jobmanager()?;
                 cluster.wait_until("job without a taskmanager", waits_for_slots)?;

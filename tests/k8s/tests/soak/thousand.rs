@@ -18,6 +18,8 @@ use serde_json::{from_value, json};
 
 /// For a thousand of anything.
 const PATIENCE: Duration = Duration::from_secs(1800);
+/// Time between two looks at all of them: each is work for the API server.
+const PAUSE: Duration = Duration::from_secs(2);
 
 pub fn stream_jobs(suite: &Suite) -> Result<()> {
     let jobs: usize = std::env::var("STREAM_JOBS").ok().map_or(Ok(1000), |text| text.parse())?;
@@ -33,7 +35,10 @@ pub fn stream_jobs(suite: &Suite) -> Result<()> {
         }
         println!("{jobs} StreamJobs were created in {:.1} s", began.elapsed().as_secs_f64());
         let sets = Api::<StatefulSet>::namespaced(client.clone(), &namespace.name);
-        let all_there = async || Ok((count(&sets).await? == 2 * jobs).then_some(()));
+        let all_there = async || {
+            tokio::time::sleep(PAUSE).await;
+            Ok((count(&sets).await? == 2 * jobs).then_some(()))
+        };
         let described = async || format!("{:?} StatefulSets", count(&sets).await);
         wait::until("two StatefulSets of each job", PATIENCE, all_there, described).await?;
         println!("all were reconciled {:.1} s after the first was created", began.elapsed().as_secs_f64());
@@ -48,6 +53,7 @@ pub fn stream_jobs(suite: &Suite) -> Result<()> {
         }
         suite.release.wait_for_other(client.clone(), &old).await?;
         let observed = async || {
+            tokio::time::sleep(PAUSE).await;
             let listed = api.list(&ListParams::default()).await?;
             let left = listed.into_iter().map(View::from).filter(|view| !view.is_observed()).count();
             Ok((left == 0).then_some(()))
