@@ -299,3 +299,16 @@ fn every_kind_of_state_survives_a_failure_on_a_backend_of_the_users() {
         env.configure("state.checkpoints.dir", format!("file://{}", directory.path().display()));
     });
 }
+
+#[cfg(feature = "rocksdb")]
+#[test]
+fn every_kind_of_state_survives_a_failure_on_rocksdb_in_full_and_in_incremental_checkpoints() {
+    for incremental in [false, true] {
+        let directory = tempfile::tempdir().unwrap();
+        let checkpoints = format!("file://{}", directory.path().join("checkpoints").display());
+        let backend = RocksDBStateBackend::new(checkpoints).with_local_directory(directory.path().join("local"));
+        run(|env| {
+            env.set_state_backend(backend.with_memory_size(16 << 20).with_incremental_checkpoints(incremental));
+        });
+    }
+}

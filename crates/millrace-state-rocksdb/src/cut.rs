@@ -1,17 +1,18 @@
 //! A cut through a database: its files as they were when a snapshot began.
 //!
-//! The task only marks the cut. Its files are linked, after a flush, by whoever comes first: the thread that writes the
-//! snapshot, or the task itself when it has so much unwritten that it must write to the database. Until then the task's
-//! writes stay among the hot entries.
+//! The task only marks the cut, with what it has not written yet. This is written, and the files are linked after a
+//! flush, by whoever comes first: the thread that writes the snapshot, or the task itself when it has so much unwritten
+//! again that it must write to the database. Until then the task's writes stay among the hot entries.
 
 use std::{
     fs,
     path::PathBuf,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, PoisonError, Weak},
 };
 
 use millrace_core::{Error, Result};
-use millrace_state::backend::{BackendFile, BytesSnapshot, StateKey};
+use millrace_state::backend::{BackendFile, BytesSnapshot, VisitStored};
+use rocksdb::WriteBatch;
 
 use crate::{database::Database, error::local_error, local_dir, reader::EntryReader};
 
@@ -19,20 +20,39 @@ use crate::{database::Database, error::local_error, local_dir, reader::EntryRead
 pub(crate) struct Cut {
     database: Arc<Database>,
     directory: PathBuf,
-    linked: Mutex<Option<Result<()>>>,
+    /// The one before, if that may still be needed: it must be linked first.
+    previous: Weak<Cut>,
+    link: Mutex<Link>,
+}
+
+enum Link {
+    /// To be written first.
+    Pending(WriteBatch),
+    Done(Result<()>),
 }
 
 impl Cut {
-    /// Marks a cut: nothing may be written to the database before it is linked.
-    pub(crate) fn new(database: Arc<Database>, number: u64) -> Self {
+    /// Marks a cut behind `unwritten`: nothing else may be written to the database before it is linked.
+    pub(crate) fn new(database: Arc<Database>, number: u64, unwritten: WriteBatch, previous: Weak<Self>) -> Self {
         let directory = database.directory().join(format!("cut-{number}"));
-        Self { database, directory, linked: Mutex::new(None) }
+        Self { database, directory, previous, link: Mutex::new(Link::Pending(unwritten)) }
     }
 
     /// Links the files if nobody has; waits where somebody does.
     pub(crate) fn link(&self) -> Result<()> {
-        let mut linked = self.linked.lock().unwrap_or_else(PoisonError::into_inner);
-        linked.get_or_insert_with(|| self.database.link(&self.directory)).clone()
+        let mut link = self.link.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Link::Pending(unwritten) = &mut *link {
+            let unwritten = std::mem::take(unwritten);
+            if let Some(previous) = self.previous.upgrade() {
+                // What it has to tell it tells its own snapshot; what it had to write is among ours.
+                let _ = previous.link();
+            }
+            *link = Link::Done(self.database.write(unwritten).and_then(|()| self.database.link(&self.directory)));
+        }
+        match &*link {
+            Link::Done(linked) => linked.clone(),
+            Link::Pending(_) => Err(Error::internal("a cut is not linked")),
+        }
     }
 }
 
@@ -78,12 +98,7 @@ impl CutSnapshot {
 }
 
 impl BytesSnapshot for CutSnapshot {
-    fn scan(
-        &mut self,
-        state: u16,
-        key_group: u16,
-        visit: &mut dyn FnMut(StateKey<'_>, &[u8], Option<u64>) -> Result<()>,
-    ) -> Result<()> {
+    fn scan(&mut self, state: u16, key_group: u16, visit: VisitStored<'_>) -> Result<()> {
         let reader = match &mut self.reader {
             Some(reader) => reader,
             none => {

@@ -11,7 +11,7 @@ use rocksdb::WriteBatch;
 
 /// What an entry takes beside its key and value: its slot, its place in the table, what the allocator adds.
 const OVERHEAD: usize = 128;
-/// So many unwritten entries are one batch at most: it is written while the task waits, in milliseconds.
+/// So many unwritten entries are a batch; a snapshot takes twice as many at most, while the task waits.
 const MOST_UNWRITTEN: usize = 4096;
 const MOST_UNWRITTEN_BYTES: usize = 4 << 20;
 
@@ -27,6 +27,9 @@ pub(crate) struct HotEntries {
     bytes: usize,
     unwritten: Vec<u32>,
     unwritten_bytes: usize,
+    /// How many of these, and how many bytes, the last snapshot has taken: its thread writes them first.
+    taken: usize,
+    taken_bytes: usize,
     /// The keys of unwritten entries that have sub keys: a scan must find them in order.
     unwritten_sub_keys: BTreeSet<Vec<u8>>,
 }
@@ -94,7 +97,15 @@ impl HotEntries {
 
     /// Whether there is enough unwritten for a batch.
     pub(crate) fn should_write(&self) -> bool {
-        self.unwritten.len() >= MOST_UNWRITTEN || self.unwritten_bytes >= MOST_UNWRITTEN_BYTES
+        let (entries, bytes) = (self.unwritten.len(), self.unwritten_bytes);
+        let since = entries - self.taken >= MOST_UNWRITTEN || bytes - self.taken_bytes >= MOST_UNWRITTEN_BYTES;
+        since || entries >= 2 * MOST_UNWRITTEN || bytes >= 2 * MOST_UNWRITTEN_BYTES
+    }
+
+    /// A snapshot takes what is unwritten now. It stays unwritten here: more may come before it is in the database.
+    pub(crate) fn take_for_snapshot(&mut self) -> WriteBatch {
+        (self.taken, self.taken_bytes) = (self.unwritten.len(), self.unwritten_bytes);
+        self.unwritten()
     }
 
     /// Whether the database lacks anything.
@@ -120,6 +131,7 @@ impl HotEntries {
             self.slots[index as usize].unwritten = false;
         }
         self.unwritten_bytes = 0;
+        (self.taken, self.taken_bytes) = (0, 0);
         self.unwritten_sub_keys.clear();
     }
 
@@ -279,6 +291,14 @@ mod tests {
             hot.write(&key(number), Some(b""), false);
         }
         assert!(hot.should_write());
+        assert_eq!(hot.take_for_snapshot().len(), MOST_UNWRITTEN);
+        for number in 0..MOST_UNWRITTEN as u32 {
+            assert!(!hot.should_write(), "what a snapshot has taken is as good as written");
+            hot.write(&key(number + 1_000_000), Some(b""), false);
+        }
+        assert!(hot.should_write());
+        hot.take_for_snapshot();
+        assert!(hot.should_write(), "but not for ever");
         let mut hot = HotEntries::default();
         hot.write(b"a", Some(&vec![0; MOST_UNWRITTEN_BYTES]), false);
         assert!(hot.should_write());

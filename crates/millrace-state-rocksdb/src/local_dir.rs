@@ -151,10 +151,12 @@ fn sweep_temporary(parent: &Path) {
         let ours = entry.file_name().to_str().is_some_and(|name| name.starts_with(TEMPORARY));
         let path = entry.path();
         // Another user's is left alone: neither its lock can be opened nor its content be removed.
-        if ours && entry.file_type().is_ok_and(|kind| kind.is_dir()) && path.join(LOCK).exists() {
-            if let Ok(Some(_lock)) = try_lock(&path) {
-                let _ = remove(&path);
-            }
+        if ours
+            && entry.file_type().is_ok_and(|kind| kind.is_dir())
+            && path.join(LOCK).exists()
+            && let Ok(Some(_lock)) = try_lock(&path)
+        {
+            let _ = remove(&path);
         }
     }
 }

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use millrace_core::Result;
-use millrace_state::backend::{BytesSnapshot, LocalFiles, StateKey};
+use millrace_state::backend::{BytesSnapshot, LocalFiles, StateKey, VisitStored};
 use rocksdb::{DB, ReadOptions};
 
 use crate::{
@@ -25,12 +25,7 @@ impl EntryReader {
     }
 
     /// Hands the entries of one state and key group to `visit`.
-    pub(crate) fn scan(
-        &self,
-        state: u16,
-        key_group: u16,
-        visit: &mut dyn FnMut(StateKey<'_>, &[u8], Option<u64>) -> Result<()>,
-    ) -> Result<()> {
+    pub(crate) fn scan(&self, state: u16, key_group: u16, visit: VisitStored<'_>) -> Result<()> {
         let (start, end) = (key_group_start(state, key_group), key_group_end(state, key_group));
         let mut options = ReadOptions::default();
         options.set_total_order_seek(true);
@@ -64,12 +59,7 @@ impl FetchedFiles {
 }
 
 impl BytesSnapshot for FetchedFiles {
-    fn scan(
-        &mut self,
-        state: u16,
-        key_group: u16,
-        visit: &mut dyn FnMut(StateKey<'_>, &[u8], Option<u64>) -> Result<()>,
-    ) -> Result<()> {
+    fn scan(&mut self, state: u16, key_group: u16, visit: VisitStored<'_>) -> Result<()> {
         self.reader.scan(state, key_group, visit)
     }
 }

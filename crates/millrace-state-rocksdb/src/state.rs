@@ -188,12 +188,9 @@ impl BytesBackend for RocksDBBackend {
     }
 
     fn snapshot(&mut self) -> Result<Box<dyn BytesSnapshot>> {
-        self.write_through()?;
-        // Where one is still to be linked nothing was written since: it is this snapshot's cut too.
-        let cut = self.cut.upgrade().unwrap_or_else(|| {
-            self.cuts += 1;
-            Arc::new(Cut::new(Arc::clone(&self.database), self.cuts))
-        });
+        self.cuts += 1;
+        let (unwritten, previous) = (self.hot.take_for_snapshot(), std::mem::take(&mut self.cut));
+        let cut = Arc::new(Cut::new(Arc::clone(&self.database), self.cuts, unwritten, previous));
         self.cut = Arc::downgrade(&cut);
         Ok(Box::new(CutSnapshot::new(cut, self.incremental)))
     }

@@ -48,12 +48,12 @@ fn update(store: &KeyedStateStore, state: &ValueState<Value>, keys: &[u64], rand
         column.push(key).expect("a key is encoded");
     }
     store.begin_batch(column);
-    for index in 0..keys.len() {
+    for (index, key) in keys.iter().enumerate() {
         store.select(index);
         let change = |value: &mut Value| {
             value.resize(VALUE, 0);
             random.fill(&mut value[..]);
-            value[..8].copy_from_slice(&keys[index].to_le_bytes());
+            value[..8].copy_from_slice(&key.to_le_bytes());
         };
         state.modify(change).expect("state is updated");
     }
