@@ -32,11 +32,7 @@ impl Caches {
     /// Waits until they hold what the API server had when they began: before, what is missing in them says nothing.
     pub async fn filled(&self) {
         // An error is that of a watch that has ended, with the operator.
-        let _ = tokio::join!(
-            self.jobs.wait_until_ready(),
-            self.sets.wait_until_ready(),
-            self.pods.wait_until_ready()
-        );
+        let _ = tokio::join!(self.jobs.wait_until_ready(), self.sets.wait_until_ready(), self.pods.wait_until_ready());
     }
 }
 

@@ -27,8 +27,8 @@ pub use environment::{
 pub use options::ConfigOption;
 pub use origin::{Layer, Origin};
 pub use settings::{
-    HeartbeatSettings, JobManagerSettings, LogFormat, LogSettings, RestSettings, RestoreSettings, RocksDBSettings, S3Settings, Secret,
-    Settings, TaskManagerSettings,
+    HeartbeatSettings, JobManagerSettings, LogFormat, LogSettings, RestSettings, RestoreSettings, RocksDBSettings,
+    S3Settings, Secret, Settings, TaskManagerSettings,
 };
 
 /// What is shown instead of a secret, as in Flink.

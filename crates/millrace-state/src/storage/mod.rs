@@ -47,8 +47,8 @@ use object_store::{
 
 pub use browse::Browsed;
 pub use checkpoints::{MetadataWrite, open_checkpoint};
-pub use options::{RetryPolicy, Secret, StorageOptions};
 pub use local_copies::LocalCopies;
+pub use options::{RetryPolicy, Secret, StorageOptions};
 pub use shared_files::UploadedFiles;
 pub use state_files::{StateReader, StateWriter, unique_state_name};
 pub use uri::StorageUri;
