@@ -157,6 +157,7 @@ fn environment(job: &StreamJob, spec: &StreamJobSpec, deployment: &DeploymentRef
     if component == Component::TaskManager {
         variables.push(value("MILLRACE_TASKMANAGER_HOST", "$(POD_IP)"));
         variables.push(value("MILLRACE_TASKMANAGER_RESOURCE_ID", "$(POD_NAME)"));
+        variables.push(value("MILLRACE_STATE_BACKEND_ROCKSDB_LOCALDIR", DATA_PATH));
     }
     if let Some(S3Spec { credentials_secret_ref: Some(secret), .. }) = &spec.s3 {
         let CredentialsSecretRef { name, access_key, secret_key } = secret;

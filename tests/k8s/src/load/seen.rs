@@ -54,7 +54,7 @@ impl Seen {
             let reached = expected.min(found);
             verdict.lost += expected.saturating_sub(found);
             verdict.counted_twice += found.saturating_sub(expected);
-            verdict.missing_lines += reached - seen.map_or(0, |seen| seen.range(1..=reached).count() as u64);
+            verdict.missing_lines += reached - seen.map_or(0, |seen| seen.range(..=reached).count() as u64);
         }
         verdict
     }
