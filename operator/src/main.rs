@@ -99,7 +99,7 @@ async fn work(
     let concurrency = (settings.concurrency / share).max(1);
     let engine = EngineClient::new(REST_PORT as u16);
     let memory = Arc::new(Memory::default());
-    let mut stores = Vec::new();
+    let mut caches = Vec::new();
     let mut running = Vec::new();
     for namespace_watched in scopes {
         let scope = Scope::new(client.clone(), namespace_watched, Arc::clone(&memory));
@@ -113,18 +113,17 @@ async fn work(
             metrics: metrics.clone(),
             caches: scope.caches(),
         };
-        stores.push(scope.caches().jobs);
+        caches.push(scope.caches());
         let mut end = end.clone();
         let ended = async move {
             let _ = end.wait_for(|end| *end).await;
         };
         running.push(scope.run(Arc::new(context), concurrency, ended));
     }
-    health.set_jobs(stores.clone());
+    health.set_jobs(caches.iter().map(|caches| caches.jobs.clone()).collect());
     let readiness = async {
-        for store in &stores {
-            // It fails when the watches have ended, and they end with the process.
-            if store.wait_until_ready().await.is_err() {
+        for caches in &caches {
+            if caches.filled().await.is_err() {
                 std::future::pending().await
             }
         }

@@ -39,7 +39,8 @@ pub async fn reconcile(job: Arc<StreamJob>, context: Arc<Context>) -> Result<Act
     let uid = job.uid().unwrap_or_default();
     let this = Reconcile { context: &context, uid: &uid };
     let run = async {
-        context.caches.filled().await;
+        // Without its watches it would decide on what it can't see.
+        let Ok(()) = context.caches.filled().await else { return Ok(Action::await_change()) };
         this.run(&job).await
     };
     let result = timeout(TIMEOUT, run).await.unwrap_or_else(|_| Err(Error::timed_out(TIMEOUT)));

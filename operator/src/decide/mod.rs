@@ -145,7 +145,7 @@ fn living(facts: &Facts, now: Timestamp) -> Decision {
         return suspend(facts, deployed);
     }
     if deployed.discarded_at.is_some() || deployed.spec.is_suspended() || deployment_hash(target) != deployed.hash {
-        if ended && facts.phase() == Phase::Finished && deployed.spec.is_suspended() && same(target, deployed) {
+        if facts.phase() == Phase::Finished && deployed.spec.is_suspended() && same(target, deployed) {
             return stop::ended(facts);
         }
         return upgrade(facts, target, deployed, now);
@@ -208,11 +208,10 @@ fn suspend(facts: &Facts, deployed: &DeploymentStatus) -> Decision {
 
 /// A job that is to run otherwise than it is deployed, or again: stop all, then write down what comes, then start all.
 fn upgrade(facts: &Facts, target: &StreamJobSpec, deployed: &DeploymentStatus, now: Timestamp) -> Decision {
-    let finished = facts.phase() == Phase::Finished;
     let without_state = target.upgrade_mode == UpgradeMode::Stateless && deployment_hash(target) != deployed.hash;
     // A job that has finished is not run again: another takes its place.
-    let fresh = without_state || finished || deployed.discarded_at.is_some();
-    let discards = (without_state || finished) && deployed.discarded_at.is_none();
+    let anew = without_state || facts.phase() == Phase::Finished;
+    let discards = anew && deployed.discarded_at.is_none();
     if discards && stop::stored(facts).is_some() {
         let deployment = DeploymentStatus { discarded_at: Some(Time(now)), ..deployed.clone() };
         return Decision::new(record(facts, deployment), Situation::Upgrading);
@@ -225,6 +224,7 @@ fn upgrade(facts: &Facts, target: &StreamJobSpec, deployed: &DeploymentStatus, n
     if let Some(stop) = stop::all(facts, Situation::Upgrading) {
         return stop;
     }
+    let fresh = anew || deployed.discarded_at.is_some();
     let deployment = DeploymentStatus {
         number: deployed.number + 1,
         hash: deployment_hash(target),

@@ -7,7 +7,7 @@ use k8s_openapi::api::{
 use kube::{
     Api, Client, ResourceExt,
     api::{ListParams, ObjectMeta, PostParams},
-    runtime::reflector::{ObjectRef, Store},
+    runtime::reflector::{ObjectRef, Store, store::WriterDropped},
 };
 use millrace_api::StreamJob;
 
@@ -29,10 +29,12 @@ pub struct Caches {
 }
 
 impl Caches {
-    /// Waits until they hold what the API server had when they began: before, what is missing in them says nothing.
-    pub async fn filled(&self) {
-        // An error is that of a watch that has ended, with the operator.
-        let _ = tokio::join!(self.jobs.wait_until_ready(), self.sets.wait_until_ready(), self.pods.wait_until_ready());
+    /// Waits until they hold what the API server had when they began: before, what is missing in them says nothing. It
+    /// fails when the watches have ended, which they do with the operator.
+    pub async fn filled(&self) -> Result<(), WriterDropped> {
+        self.jobs.wait_until_ready().await?;
+        self.sets.wait_until_ready().await?;
+        self.pods.wait_until_ready().await
     }
 }
 
