@@ -7,8 +7,8 @@
 #          jemalloc come as sources with their crates; rustc brings its own
 #          lld as linker)
 #   test   that, and what the tests take: rustfmt and clippy, Java and Maven
-#          for Kafka, Go for MinIO and Kubernetes, and on Linux what a
-#          Kubernetes node takes from its system
+#          for Kafka, Go for MinIO and Kubernetes, and on Linux libfaketime
+#          and what a Kubernetes node takes from its system
 #
 # Says nothing and needs no network when nothing is missing. Rust itself is
 # taken for granted.
@@ -125,6 +125,8 @@ setup_test() {
     java_suits || packages+=(default-jre-headless)
     want mvn maven
     find_go >/dev/null || want go golang-go
+    # clocks that jump, for the attacks on jobs
+    [ "$(uname)" != Linux ] || compgen -G '/usr/lib/*/faketime/libfaketime.so.1' >/dev/null || packages+=(libfaketime)
     want_node
     install
     java_suits || die "Java 17 or later is needed, found: $(java -version 2>&1 | head -n 1)"

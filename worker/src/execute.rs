@@ -140,13 +140,20 @@ impl Program {
         let settings = &self.settings.taskmanager;
         let cannot = |error: std::io::Error| {
             Error::invalid(format!(
-                "taskmanager.data.port {} on {} can't be used: {error}; choose another port (0: any)",
-                settings.data_port, settings.bind_host
+                "taskmanager.data.{} {} on {} can't be used: {error}; choose another port (0: any)",
+                if settings.data_bind_port == settings.data_port { "port" } else { "bind-port" },
+                settings.data_bind_port,
+                settings.bind_host
             ))
         };
-        let port = std::net::TcpListener::bind((settings.bind_host.as_str(), settings.data_port)).map_err(cannot)?;
+        let port =
+            std::net::TcpListener::bind((settings.bind_host.as_str(), settings.data_bind_port)).map_err(cannot)?;
         port.set_nonblocking(true).map_err(cannot)?;
-        let data_address = format!("{}:{}", settings.host, port.local_addr().map_err(cannot)?.port());
+        let found_at = match settings.data_port {
+            0 => port.local_addr().map_err(cannot)?.port(),
+            port => port,
+        };
+        let data_address = format!("{}:{found_at}", settings.host);
         let mut own = self.settings.clone();
         if own.role == Role::Local {
             own.taskmanager.slots = own.taskmanager.slots.max(self.graph.slots_needed());

@@ -4,6 +4,10 @@
 //! Protocols are pure state machines, `(state, event) -> effects`, without clock, network or disk; thin shells run the
 //! effects. This crate knows neither Kubernetes nor Kafka.
 
+/// The target of the log lines, at level `debug`, that each name a step of checkpointing or recovery as it is taken:
+/// `docs/attack.md` lists them. Faults can be struck at them.
+pub const STEP: &str = "millrace::step";
+
 pub mod alignment;
 pub mod coordinator;
 pub mod exchange;

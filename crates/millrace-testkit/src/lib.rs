@@ -2,5 +2,6 @@
 
 pub mod cluster;
 pub mod conformance;
+pub mod faults;
 pub mod faulty_store;
 pub mod services;

@@ -252,7 +252,11 @@ options! {
             default("localhost");
         TASKMANAGER_BIND_HOST = "taskmanager.bind-host", Text,
             "Address on which the taskmanager listens for others; `0.0.0.0` for all.", default("localhost");
-        DATA_PORT = "taskmanager.data.port", Port, "Port for records from other taskmanagers.", default("0");
+        DATA_PORT = "taskmanager.data.port", Port,
+            "Port at which other taskmanagers find this one for records; 0: the one that it listens on.", default("0");
+        DATA_BIND_PORT = "taskmanager.data.bind-port", Port,
+            "Port on which the taskmanager listens for records, where that is another than the one at which it is \
+             found: behind a proxy, say. Unset: `taskmanager.data.port`.";
         TASK_SLOTS = "taskmanager.numberOfTaskSlots", Count { least: 1, most: 4096 },
             "How many slots the taskmanager offers; one holds a subtask of every operator.", default("1");
         BUFFERS_PER_CHANNEL = "taskmanager.network.memory.buffers-per-channel", Count { least: 1, most: 4096 },

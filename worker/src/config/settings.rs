@@ -144,8 +144,10 @@ pub struct TaskManagerSettings {
     pub host: String,
     /// Address on which it listens.
     pub bind_host: String,
-    /// Port for records; 0: any free one.
+    /// Port at which others find it for records; 0: the one that it listens on.
     pub data_port: u16,
+    /// Port on which it listens for them; 0: any free one.
+    pub data_bind_port: u16,
     /// How many slots it offers.
     pub slots: u32,
     /// How many batches may wait in a channel.
@@ -377,11 +379,13 @@ impl Reader<'_> {
     }
 
     fn taskmanager(&self) -> Result<TaskManagerSettings> {
+        let data_port = self.always(&o::DATA_PORT, value::port)?;
         Ok(TaskManagerSettings {
             resource_id: self.text(&o::RESOURCE_ID).unwrap_or_else(|| format!("tm-{}", std::process::id())),
             host: self.name(&o::TASKMANAGER_HOST)?,
             bind_host: self.name(&o::TASKMANAGER_BIND_HOST)?,
-            data_port: self.always(&o::DATA_PORT, value::port)?,
+            data_port,
+            data_bind_port: self.port(&o::DATA_BIND_PORT, data_port)?,
             slots: self.count(&o::TASK_SLOTS)?,
             buffers_per_channel: self.count(&o::BUFFERS_PER_CHANNEL)?,
             registration_timeout: self.duration(&o::REGISTRATION_TIMEOUT)?,

@@ -3,7 +3,7 @@
 use std::{convert::Infallible, sync::Arc};
 
 use millrace_core::{Error, Result, ids::JobId, rest::JobStatus};
-use millrace_runtime::scheduler::JobResult;
+use millrace_runtime::{STEP, scheduler::JobResult};
 use tokio::sync::{mpsc, watch};
 
 use super::{Program, connect::Door};
@@ -64,6 +64,7 @@ impl Program {
             }
         };
         let generation = taken.generation;
+        tracing::debug!(target: STEP, step = "take-over", %generation);
         tracing::info!(
             job = %desk.job, %generation, name = self.graph.name,
             restart_strategy = settings.restart_strategy.name(), "jobmanager"

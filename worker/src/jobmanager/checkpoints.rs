@@ -10,6 +10,7 @@ use millrace_core::{
     ids::{CheckpointId, JobId, TaskId},
 };
 use millrace_runtime::{
+    STEP,
     coordinator::{
         AppendOutcome, CoordinatorEvent, Effect, LeaderOutcome, MetadataOutcome, MetadataReceipt, TaskStates,
         TriggerReason,
@@ -50,7 +51,7 @@ impl JobManager {
             }
             Effect::Relist { checkpoint } => self.relist(checkpoint),
             Effect::Announce { checkpoint, reason } => {
-                tracing::debug!(%checkpoint, ?reason, "checkpoint completed");
+                tracing::debug!(target: STEP, step = "complete", %checkpoint, ?reason);
                 self.tell_all(attempt, &TaskCommand::NotifyComplete(checkpoint));
                 if std::mem::take(&mut self.attempt.held) {
                     self.tell_all(attempt, &TaskCommand::Resume);
@@ -77,6 +78,7 @@ impl JobManager {
     }
 
     fn trigger(&mut self, barrier: CheckpointBarrier) {
+        tracing::debug!(target: STEP, step = "trigger", checkpoint = %barrier.id);
         let attempt = self.scheduler.attempt();
         let Some(assignment) = self.scheduler.assignment() else { return };
         let is_source = |task: &TaskId| self.graph.edges_into(task.vertex).next().is_none();
@@ -98,6 +100,7 @@ impl JobManager {
     }
 
     fn write_metadata(&self, checkpoint: CheckpointId, states: Arc<TaskStates>) {
+        tracing::debug!(target: STEP, step = "write-metadata", %checkpoint);
         let metadata = self.metadata(checkpoint, &states);
         let (storage, job) = (self.storage.clone(), self.job);
         self.beside(async move {
@@ -118,6 +121,7 @@ impl JobManager {
     }
 
     fn append(&self, checkpoint: CheckpointId, created_at_ms: u64, metadata: MetadataReceipt) {
+        tracing::debug!(target: STEP, step = "append-log", %checkpoint);
         let record = CheckpointRecord {
             id: checkpoint,
             metadata: format!("chk-{checkpoint}/_metadata"),
@@ -166,6 +170,7 @@ impl JobManager {
 
     fn delete(&self, ids: Vec<CheckpointId>) {
         let (storage, log, job) = (self.storage.clone(), Arc::clone(&self.log), self.job);
+        tracing::debug!(target: STEP, step = "delete", checkpoints = ?ids);
         tokio::spawn(async move {
             for id in ids {
                 if let Err(error) = storage.delete_checkpoint(job, id).await {

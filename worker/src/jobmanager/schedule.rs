@@ -8,6 +8,7 @@ use millrace_core::{
     rest::ExecutionState,
 };
 use millrace_runtime::{
+    STEP,
     coordinator::{CoordinatorEvent, TaskAnswer, TaskPart, TriggerReason},
     scheduler::{Effect, Event as SchedulerEvent},
     task::{TaskCommand, TaskEvent, TaskFailure},
@@ -40,6 +41,7 @@ impl JobManager {
     fn carry_out(&mut self, effect: Effect) {
         match effect {
             Effect::Prepare(attempt) => {
+                tracing::debug!(target: STEP, step = "prepare", %attempt);
                 self.recovery.allocated(self.clock.elapsed());
                 self.attempt = AttemptState::default();
                 self.final_triggered = false;
@@ -53,6 +55,7 @@ impl JobManager {
                 self.coordinate(CoordinatorEvent::TasksStopped);
             }
             Effect::CancelTasks(attempt, places) => {
+                tracing::debug!(target: STEP, step = "cancel", %attempt);
                 self.set_all(ExecutionState::Canceling);
                 for id in places {
                     self.send(&id, &ToTaskManager::CommandAll(attempt, TaskCommand::Cancel));
@@ -78,6 +81,7 @@ impl JobManager {
     }
 
     fn deploy(&mut self, attempt: Attempt, assignment: &BTreeMap<TaskId, TaskManagerId>) {
+        tracing::debug!(target: STEP, step = "deploy", %attempt);
         self.recovery.prepared(self.clock.elapsed());
         let locations = self.taskmanagers.iter().map(|(id, tm)| (id.clone(), tm.location.clone())).collect();
         let no_state = BTreeMap::new();
@@ -103,6 +107,7 @@ impl JobManager {
     }
 
     fn start(&mut self, attempt: Attempt) {
+        tracing::debug!(target: STEP, step = "start", %attempt);
         (self.has_run, self.attempt.started) = (true, true);
         self.tell_all(attempt, &TaskCommand::Start);
         self.set_all(ExecutionState::Running);

@@ -22,6 +22,7 @@ use millrace_state::{
 };
 
 use super::{SubtaskCheckpointMetrics, TaskEvent, deploy, handle::TaskSetup, run::Parts, state_sink::StateSink};
+use crate::STEP;
 
 /// One operator as it was at the barrier.
 struct OperatorPart {
@@ -106,6 +107,7 @@ pub(super) fn write_beside(
             Ok(state) => {
                 metrics.async_ms = started.elapsed().as_millis() as u64;
                 metrics.state_bytes = state.iter().map(size).sum();
+                tracing::debug!(target: STEP, step = "acknowledge", %checkpoint, task = %writer.setup.spec.task);
                 TaskEvent::Acknowledged { checkpoint, state, metrics }
             }
             Err(reason) => TaskEvent::Declined { checkpoint, reason },

@@ -28,6 +28,7 @@ use super::{
     snapshot::{BarrierTimes, TaskSnapshot, write_beside},
 };
 use crate::{
+    STEP,
     alignment::{AlignerAction, AlignerEvent, BarrierAligner},
     metrics::{Activity, TaskMetrics},
 };
@@ -288,6 +289,7 @@ impl<'a> Work<'a> {
     }
 
     fn completed(&mut self, checkpoint: CheckpointId) -> Result<()> {
+        tracing::debug!(target: STEP, step = "notify-complete", %checkpoint, task = %self.setup.spec.task);
         self.writing = self.writing.split_off(&checkpoint.next());
         self.blame.set_position(None);
         if let Some(source) = &mut self.parts.source {
@@ -323,6 +325,7 @@ impl<'a> Work<'a> {
         let taken = TaskSnapshot::take(self.parts, barrier.id);
         let stood_still = started.elapsed();
         self.parts.outputs.barrier(barrier)?;
+        tracing::debug!(target: STEP, step = "snapshot", checkpoint = %barrier.id, task = %self.setup.spec.task);
         let times = self.barriers.remove(&barrier.id).unwrap_or_else(|| BarrierTimes::now(barrier));
         self.barriers = self.barriers.split_off(&barrier.id);
         match taken {

@@ -1,6 +1,11 @@
 //! Starts a cluster's processes.
 
-use std::{fs, path::PathBuf, process::Command};
+use std::{
+    fs,
+    net::{Ipv4Addr, SocketAddr},
+    path::PathBuf,
+    process::Command,
+};
 
 use millrace_core::ids::JobId;
 use serde::Deserialize;
@@ -42,7 +47,7 @@ impl Launcher {
     pub(super) fn jobmanager(&mut self) -> Result<(ManagedProcess, Announcement)> {
         self.jobmanagers += 1;
         let name = format!("jobmanager-{}", self.jobmanagers);
-        let mut process = ManagedProcess::spawn(&name, &self.command("jobmanager"), self.dir.path())?;
+        let mut process = ManagedProcess::spawn(&name, &self.command("jobmanager", &self.spec), self.dir.path())?;
         let pid = process.pid();
         let mut announcement = None;
         process.wait_until("announcement", PATIENCE, |_| {
@@ -53,13 +58,23 @@ impl Launcher {
     }
 
     /// Starts a taskmanager.
-    pub(super) fn taskmanager(&self, index: usize) -> Result<ManagedProcess> {
-        Ok(ManagedProcess::spawn(&taskmanager_name(index), &self.command("taskmanager"), self.dir.path())?)
+    pub(super) fn taskmanager(&self, index: usize, spec: &ClusterSpec) -> Result<ManagedProcess> {
+        Ok(ManagedProcess::spawn(&taskmanager_name(index), &self.command("taskmanager", spec), self.dir.path())?)
     }
 
-    fn command(&self, role: &str) -> Command {
-        let mut command = Command::new(&self.spec.program);
-        command.args(&self.spec.args).current_dir(self.dir.path());
+    /// Where the jobmanagers listen for taskmanagers.
+    pub(super) fn jobmanager_address(&self) -> SocketAddr {
+        SocketAddr::from((Ipv4Addr::LOCALHOST, self.rpc_port))
+    }
+
+    /// The file that the newest jobmanager logs to.
+    pub(super) fn jobmanager_log_file(&self) -> PathBuf {
+        self.dir.path().join(format!("jobmanager-{}.err", self.jobmanagers))
+    }
+
+    fn command(&self, role: &str, spec: &ClusterSpec) -> Command {
+        let mut command = Command::new(&spec.program);
+        command.args(&spec.args).current_dir(self.dir.path());
         for (name, _) in std::env::vars_os() {
             if name.to_string_lossy().starts_with("MILLRACE_") {
                 command.env_remove(name);
@@ -71,12 +86,13 @@ impl Launcher {
             ("cluster.directory", cluster.display().to_string()),
             ("jobmanager.rpc.port", self.rpc_port.to_string()),
             ("rest.port", "0".to_owned()),
-            ("taskmanager.numberOfTaskSlots", self.spec.slots.to_string()),
+            ("taskmanager.numberOfTaskSlots", spec.slots.to_string()),
         ];
         let own = own.iter().map(|(key, value)| (*key, value.as_str()));
-        let given = self.spec.config.iter().map(|(key, value)| (key.as_str(), value.as_str()));
+        let given = spec.config.iter().map(|(key, value)| (key.as_str(), value.as_str()));
         // A later line for the same key wins.
         let lines: String = own.chain(given).map(|(key, value)| format!("{key}={value}\n")).collect();
+        command.envs(spec.env.iter().map(|(name, value)| (name, value)));
         command.env("MILLRACE_ROLE", role).env("MILLRACE_OVERRIDES", lines);
         command
     }

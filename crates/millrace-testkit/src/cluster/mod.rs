@@ -21,6 +21,7 @@ mod spec;
 mod state;
 
 use std::{
+    net::SocketAddr,
     os::unix::process::ExitStatusExt,
     path::{Path, PathBuf},
     process::ExitStatus,
@@ -101,9 +102,20 @@ impl JobCluster {
 
     /// Starts one more taskmanager. Returns its index; indexes are never used again.
     pub fn start_taskmanager(&mut self) -> Result<usize> {
+        self.start_taskmanager_with(|spec| spec)
+    }
+
+    /// The same, with something that is different for this one.
+    pub fn start_taskmanager_with(&mut self, change: impl FnOnce(ClusterSpec) -> ClusterSpec) -> Result<usize> {
         let index = self.taskmanagers.len();
-        self.taskmanagers.push(self.launcher.taskmanager(index)?);
+        let spec = change(self.launcher.spec.clone());
+        self.taskmanagers.push(self.launcher.taskmanager(index, &spec)?);
         Ok(index)
+    }
+
+    /// Where the job's jobmanagers listen for taskmanagers.
+    pub fn jobmanager_address(&self) -> SocketAddr {
+        self.launcher.jobmanager_address()
     }
 
     /// How many taskmanagers were ever started.
@@ -211,6 +223,21 @@ impl JobCluster {
     /// The file that holds what a taskmanager prints.
     pub fn stdout_file(&self, index: usize) -> PathBuf {
         self.directory().join(format!("{}.out", taskmanager_name(index)))
+    }
+
+    /// The file that a taskmanager logs to.
+    pub fn log_file(&self, index: usize) -> PathBuf {
+        self.directory().join(format!("{}.err", taskmanager_name(index)))
+    }
+
+    /// The file that the newest jobmanager logs to.
+    pub fn jobmanager_log_file(&self) -> PathBuf {
+        self.launcher.jobmanager_log_file()
+    }
+
+    /// The newest jobmanager's process.
+    pub fn jobmanager_pid(&self) -> u32 {
+        self.jobmanager.pid()
     }
 
     /// What a taskmanager has logged so far.

@@ -15,12 +15,14 @@ pub struct ClusterSpec {
     pub slots: u32,
     /// Settings, which override what the program sets; of several for one key the last holds.
     pub config: Vec<(String, String)>,
+    /// Environment variables beside those of the test; of several for one name the last holds.
+    pub env: Vec<(String, String)>,
 }
 
 impl ClusterSpec {
     /// A jobmanager and one taskmanager with one slot.
     pub fn new(program: PathBuf) -> Self {
-        let spec = Self { program, args: Vec::new(), taskmanagers: 1, slots: 1, config: Vec::new() };
+        let spec = Self { program, args: Vec::new(), taskmanagers: 1, slots: 1, config: Vec::new(), env: Vec::new() };
         // A killed process is noticed by its connection. On a busy machine silence alone is no failure.
         spec.set("heartbeat.timeout", "30 s")
     }
@@ -46,6 +48,12 @@ impl ClusterSpec {
     /// Sets a configuration key.
     pub fn set(mut self, key: impl Into<String>, value: impl Into<String>) -> Self {
         self.config.push((key.into(), value.into()));
+        self
+    }
+
+    /// Sets an environment variable.
+    pub fn env(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
+        self.env.push((name.into(), value.into()));
         self
     }
 }

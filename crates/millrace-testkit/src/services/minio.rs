@@ -110,6 +110,11 @@ impl Minio {
         SHARED.get_or_init(|| Self::start().unwrap_or_else(|error| panic!("{error}")))
     }
 
+    /// Where the server listens.
+    pub fn address(&self) -> SocketAddr {
+        self.settings.address
+    }
+
     /// Makes a bucket. With one drive, a folder on it is a bucket.
     pub fn create_bucket(&self, name: &str) -> Result<()> {
         fs::create_dir(self.dir.path().join("data").join(name)).map_err(io_error(format!("creating bucket {name}")))

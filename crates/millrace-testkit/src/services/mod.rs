@@ -102,7 +102,7 @@ impl fmt::Debug for Error {
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
 /// For `map_err`: an [`io::Error`] with what was tried.
-fn io_error(action: impl Into<String>) -> impl FnOnce(io::Error) -> Error {
+pub(crate) fn io_error(action: impl Into<String>) -> impl FnOnce(io::Error) -> Error {
     let action = action.into();
     move |source| Error::Io { action, source }
 }
