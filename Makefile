@@ -64,11 +64,14 @@ chaos-k8s: ## N faults on a real cluster, in the order of SEED
 	$(SERVICES)
 	cargo run -p millrace-k8s-tests --bin chaos-k8s -- --faults $(or $(N),30) $(if $(SEED),--seed $(SEED))
 
-bench: ## the keyed count beside the same work by hand; ARGS='--keys 100000 --checkpoint-interval 1s'
-	scripts/setup.sh build
+bench: ## the same jobs on Millrace and on Flink; ONLY='keyed-count backend=heap' for some; ARGS for other flags
+	scripts/setup.sh bench
 	$(CACHE)
-	cargo build --release -p millrace-examples -p millrace-benches
-	"$$CARGO_TARGET_DIR/release/bench" $(ARGS)
+	$(ROCKSDB)
+	flink=$$(scripts/fetch-flink.sh)
+	cargo build --release -p millrace-examples -p millrace-benches --features millrace-examples/rocksdb
+	"$$CARGO_TARGET_DIR/release/bench" --flink "$$flink" $(if $(ONLY),--only '$(ONLY)') \
+		--write docs/benchmarks.md $(ARGS)
 
 fuzz: ## fuzz all that is read from outside, each target for SECONDS=60
 	scripts/fuzz.sh $(or $(SECONDS),60)

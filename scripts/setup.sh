@@ -1,14 +1,15 @@
 #!/usr/bin/env bash
 # Installs what this machine lacks, with apt-get on Debian and the like.
 #
-# Usage: scripts/setup.sh build|test
+# Usage: scripts/setup.sh build|bench|test
 #   build  what compiling takes: a C and C++ compiler, make, libclang for
 #          RocksDB's bindings (librdkafka, RocksDB, zstd, lz4, zlib and
 #          jemalloc come as sources with their crates; rustc brings its own
 #          lld as linker)
-#   test   that, and what the tests take: rustfmt and clippy, Java and Maven
-#          for Kafka, Go for MinIO and Kubernetes, and on Linux libfaketime
-#          and what a Kubernetes node takes from its system
+#   bench  that of build, and what Flink takes: a JDK, Maven, pip
+#   test   that of build, and what the tests take: rustfmt and clippy, Java and
+#          Maven for Kafka, Go for MinIO and Kubernetes, and on Linux
+#          libfaketime and what a Kubernetes node takes from its system
 #
 # Says nothing and needs no network when nothing is missing. Rust itself is
 # taken for granted.
@@ -137,8 +138,17 @@ setup_test() {
     want_component clippy clippy
 }
 
+setup_bench() {
+    want javac default-jdk-headless
+    want mvn maven
+    has python3 && python3 -m pip --version >/dev/null 2>&1 || packages+=(python3-pip)
+    install
+    java_suits || die "Java 17 or later is needed, found: $(java -version 2>&1 | head -n 1)"
+}
+
 case ${1:-} in
     build) setup_build ;;
+    bench) setup_build; setup_bench ;;
     test) setup_build; setup_test ;;
-    *) die "usage: scripts/setup.sh build|test" ;;
+    *) die "usage: scripts/setup.sh build|bench|test" ;;
 esac

@@ -1,9 +1,12 @@
 //! How fast a keyed count is: strings `key-<n>` are made, a counter for each goes up, and the results are thrown away.
 //! The last line is `records=N seconds=S rate=R`, of the job from its start to its end.
 
-use std::time::{Duration, Instant};
+use std::{
+    sync::atomic::{AtomicU64, Ordering},
+    time::{Duration, Instant},
+};
 
-use clap::Parser;
+use clap::{Parser, ValueEnum};
 use millrace::prelude::*;
 
 use crate::interval_or_off;
@@ -29,20 +32,43 @@ pub struct Args {
     /// Where checkpoints go: file:///..., s3://...
     #[arg(long, value_name = "URI")]
     checkpoint_dir: Option<String>,
+    /// What becomes of the results: thrown away, or added up to a number that another engine's job can be compared by.
+    #[arg(long, value_enum, default_value_t = To::Discard)]
+    sink: To,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum To {
+    Discard,
+    Checksum,
 }
 
 /// Named so that clap takes it for the value itself: `off` is one.
 type Interval = std::option::Option<Duration>;
 
-/// The key of a record, as Sebastiano Vigna's splitmix64 spreads them.
-fn key(index: u64, keys: u64) -> String {
+/// splitmix64 (Steele, Lea and Flood, 2014).
+fn mix(index: u64) -> u64 {
     let mut z = index.wrapping_add(0x9E37_79B9_7F4A_7C15);
     z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
     z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+    z ^ (z >> 31)
+}
+
+/// The key of a record.
+fn key(index: u64, keys: u64) -> String {
     let mut key = String::with_capacity(24);
     key.push_str("key-");
-    key.push_str(itoa::Buffer::new().format((z ^ (z >> 31)) % keys));
+    key.push_str(itoa::Buffer::new().format(mix(index) % keys));
     key
+}
+
+/// The sum of all results, in whatever order they come.
+static CHECKSUM: AtomicU64 = AtomicU64::new(0);
+
+/// FNV-1a of the key, mixed with the count.
+fn checksum(key: &str, count: i64) -> u64 {
+    let fnv = |hash: u64, byte: u8| (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01B3);
+    mix(key.bytes().fold(0xCBF2_9CE4_8422_2325, fnv).wrapping_add(count as u64))
 }
 
 /// Counts the records of each key.
@@ -69,7 +95,7 @@ impl KeyedFlatMapFunction<String, (String, i64)> for Count {
 
 /// Runs the job.
 pub fn run(args: Args) -> Result<(), Error> {
-    let Args { records, keys, state_backend, parallelism, checkpoint_interval, checkpoint_dir } = args;
+    let Args { records, keys, state_backend, parallelism, checkpoint_interval, checkpoint_dir, sink } = args;
     let mut env = StreamExecutionEnvironment::new();
     env.set_parallelism(parallelism);
     if let Some(interval) = checkpoint_interval {
@@ -81,16 +107,28 @@ pub fn run(args: Args) -> Result<(), Error> {
     if let Some(directory) = checkpoint_dir {
         env.checkpoint_config().set_directory(directory);
     }
-    env.from_source(GeneratorSource::new(move |index| key(index, keys)).count(records), "keys")
+    let counts = env
+        .from_source(GeneratorSource::new(move |index| key(index, keys)).count(records), "keys")
         .uid("keys")
         .key_by_ref(|key| key)
         .flat_map(Count::default())
         .name("Count")
-        .uid("count")
-        .sink_to(DiscardingSink::new());
+        .uid("count");
+    match sink {
+        To::Discard => counts.sink_to(DiscardingSink::new()),
+        To::Checksum => counts
+            .map(|(key, count)| {
+                CHECKSUM.fetch_add(checksum(&key, count), Ordering::Relaxed);
+            })
+            .uid("checksum")
+            .sink_to(DiscardingSink::new()),
+    };
     let start = Instant::now();
     env.execute("keyed count")?;
     let seconds = start.elapsed().as_secs_f64();
+    if sink == To::Checksum {
+        println!("checksum={}", CHECKSUM.load(Ordering::Relaxed));
+    }
     println!("records={records} seconds={seconds:.3} rate={:.0}", records as f64 / seconds);
     Ok(())
 }
