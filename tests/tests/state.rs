@@ -12,7 +12,7 @@ use std::{
 
 use millrace::{
     prelude::*,
-    sink::{Sink, SinkWriter, WriterContext},
+    sink::{Committer, CommitterContext, NoCommittable, NoCommitter, Sink, SinkWriter, WriterContext},
     source::{Boundedness, EnumeratorContext, ReaderContext, Source, SourceReader, SplitEnumerator},
 };
 use millrace_testkit::conformance::BTreeStateBackend;
@@ -143,9 +143,14 @@ struct Last(Arc<Mutex<BTreeMap<u64, Told>>>);
 
 impl Sink for Last {
     type Record = (u64, Told);
+    type Committable = NoCommittable;
 
     fn create_writer(&self, _context: &mut WriterContext) -> millrace::Result<Box<dyn SinkWriter<(u64, Told)>>> {
         Ok(Box::new(self.clone()))
+    }
+
+    fn create_committer(&self, _context: &CommitterContext) -> millrace::Result<Box<dyn Committer<NoCommittable>>> {
+        Ok(Box::new(NoCommitter))
     }
 }
 
@@ -155,8 +160,8 @@ impl SinkWriter<(u64, Told)> for Last {
         Ok(())
     }
 
-    fn flush(&mut self) -> millrace::Result<()> {
-        Ok(())
+    fn prepare_commit(&mut self) -> millrace::Result<Vec<NoCommittable>> {
+        Ok(Vec::new())
     }
 }
 

@@ -4,7 +4,7 @@ use std::marker::PhantomData;
 
 use millrace_core::{
     Record, Result,
-    sink::{Sink, SinkWriter, WriterContext},
+    sink::{Committer, CommitterContext, NoCommittable, NoCommitter, Sink, SinkWriter, WriterContext},
 };
 
 /// Drops every record: for measuring what stands before it.
@@ -26,9 +26,14 @@ impl<T> Default for DiscardingSink<T> {
 
 impl<T: Record> Sink for DiscardingSink<T> {
     type Record = T;
+    type Committable = NoCommittable;
 
     fn create_writer(&self, _context: &mut WriterContext) -> Result<Box<dyn SinkWriter<T>>> {
         Ok(Box::new(DiscardingWriter))
+    }
+
+    fn create_committer(&self, _context: &CommitterContext) -> Result<Box<dyn Committer<NoCommittable>>> {
+        Ok(Box::new(NoCommitter))
     }
 }
 
@@ -39,7 +44,7 @@ impl<T> SinkWriter<T> for DiscardingWriter {
         Ok(())
     }
 
-    fn flush(&mut self) -> Result<()> {
-        Ok(())
+    fn prepare_commit(&mut self) -> Result<Vec<NoCommittable>> {
+        Ok(Vec::new())
     }
 }

@@ -8,7 +8,7 @@ use std::{
 
 use millrace_core::{
     Error, Record, Result,
-    sink::{Sink, SinkWriter, WriterContext},
+    sink::{Committer, CommitterContext, NoCommittable, NoCommitter, Sink, SinkWriter, WriterContext},
 };
 
 /// Prints one line per record to the standard output of the process that runs it, a taskmanager: in local mode the
@@ -35,9 +35,14 @@ impl<T> Default for PrintSink<T> {
 
 impl<T: Record + Display> Sink for PrintSink<T> {
     type Record = T;
+    type Committable = NoCommittable;
 
     fn create_writer(&self, context: &mut WriterContext) -> Result<Box<dyn SinkWriter<T>>> {
         Ok(Box::new(PrintWriter::new(io::stdout(), context)))
+    }
+
+    fn create_committer(&self, _context: &CommitterContext) -> Result<Box<dyn Committer<NoCommittable>>> {
+        Ok(Box::new(NoCommitter))
     }
 }
 
@@ -64,8 +69,9 @@ impl<T: Display, W: Write> SinkWriter<T> for PrintWriter<W> {
         self.out.write_all(&self.lines).and_then(|()| self.out.flush()).map_err(cannot_print)
     }
 
-    fn flush(&mut self) -> Result<()> {
-        self.out.flush().map_err(cannot_print)
+    fn prepare_commit(&mut self) -> Result<Vec<NoCommittable>> {
+        self.out.flush().map_err(cannot_print)?;
+        Ok(Vec::new())
     }
 }
 
@@ -77,16 +83,18 @@ fn cannot_print(error: io::Error) -> Error {
 
 #[cfg(test)]
 mod tests {
+    use millrace_core::ids::OperatorUid;
+
     use super::*;
 
     fn context(subtask: u32, parallelism: u32) -> WriterContext {
-        WriterContext { subtask, parallelism, operator_state: Default::default() }
+        WriterContext::new(OperatorUid("print".into()), subtask, parallelism)
     }
 
     fn printed(context: &WriterContext) -> String {
         let mut writer = PrintWriter::new(Vec::new(), context);
         writer.write(vec!["a", "b"]).unwrap();
-        SinkWriter::<&str>::flush(&mut writer).unwrap();
+        SinkWriter::<&str>::prepare_commit(&mut writer).unwrap();
         String::from_utf8(writer.out).unwrap()
     }
 

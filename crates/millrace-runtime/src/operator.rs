@@ -28,8 +28,13 @@ pub trait Operator {
         Ok(())
     }
 
-    /// Called before each snapshot and at the end of the input: what is buffered leaves the operator now.
-    fn flush(&mut self) -> Result<()> {
+    /// Called before each snapshot: what is buffered leaves the operator now.
+    fn prepare_snapshot(&mut self, _checkpoint: CheckpointId) -> Result<()> {
+        Ok(())
+    }
+
+    /// All input has been read and was processed. With checkpoints on, the barrier of the final one follows.
+    fn end_input(&mut self) -> Result<()> {
         Ok(())
     }
 
@@ -64,6 +69,8 @@ pub struct OperatorContext {
     pub keyed_state: Option<KeyedStateStore>,
     /// Its operator state.
     pub operator_state: OperatorStateStore,
+    /// Whether the job takes checkpoints.
+    pub checkpoints: bool,
     /// The registry of the process's metrics, for a function's own.
     pub metrics: prometheus::Registry,
     /// The processing time.

@@ -147,3 +147,7 @@ pub struct OperatorSubtaskState {
 
 /// The name of the operator list that holds a source's splits.
 pub const SOURCE_SPLITS: &str = "millrace.source-splits";
+
+/// The operator list in which a sink keeps what is to be committed when its checkpoint is complete: items are
+/// [`PendingCommittable`](millrace_core::sink::PendingCommittable)s.
+pub const SINK_COMMITTABLES: &str = "millrace.sink-committables";

@@ -17,7 +17,8 @@ pub use backend::{
     SnapshotTarget, StateBackend,
 };
 pub use handle::{
-    KeyedStateHandle, OperatorSubtaskState, OwnState, SOURCE_SPLITS, SharedFile, SharedState, StateFile, StateHandle,
+    KeyedStateHandle, OperatorSubtaskState, OwnState, SINK_COMMITTABLES, SOURCE_SPLITS, SharedFile, SharedState,
+    StateFile, StateHandle,
 };
 pub use keyed::{
     AggregateFunction, AggregatingState, DueTimers, KeyedSnapshot, KeyedStateStore, ListState, MapState,

@@ -21,7 +21,7 @@ use millrace_core::{
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    KeyedStateHandle, OperatorSubtaskState, OwnState, SharedFile, StateHandle,
+    KeyedStateHandle, OperatorSubtaskState, OwnState, SINK_COMMITTABLES, SharedFile, StateHandle,
     log::entry::damaged,
     storage::{SHARED, is_file_name},
 };
@@ -114,6 +114,12 @@ impl CheckpointMetadata {
     /// The names of the files in the directory of shared files that it refers to.
     pub fn shared_file_names(&self) -> impl Iterator<Item = &str> {
         self.keyed().flat_map(|keyed| keyed.data.shared_files()).map(|shared| shared.file.name.as_str())
+    }
+
+    /// Whether sinks make records visible when it is complete.
+    pub fn has_committables(&self) -> bool {
+        let lists = self.operators.iter().flat_map(|operator| &operator.subtasks).flat_map(|subtask| &subtask.lists);
+        lists.into_iter().any(|list| list.name == SINK_COMMITTABLES && !list.items.is_empty())
     }
 
     fn keyed(&self) -> impl Iterator<Item = &KeyedStateHandle> {

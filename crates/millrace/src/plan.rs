@@ -6,7 +6,7 @@ use std::{
     sync::Arc,
 };
 
-use millrace_core::{Error, Record, Result, ids::InputId, schema::Schema};
+use millrace_core::{Error, Record, Result, ids::InputId, schema::Schema, sink::DeliveryGuarantee};
 use millrace_runtime::{
     exchange::{Exchange, ForwardExchange, RebalanceExchange},
     graph::Partitioning,
@@ -51,7 +51,10 @@ pub(crate) enum NodeBody {
         factory: Arc<dyn OperatorFactory>,
         key: Option<Result<Schema>>,
     },
-    Sink(Arc<dyn OperatorFactory>),
+    Sink {
+        factory: Arc<dyn OperatorFactory>,
+        guarantee: DeliveryGuarantee,
+    },
 }
 
 /// The way from an operator to a consumer.
@@ -88,10 +91,16 @@ impl Route {
 }
 
 impl PlanNode {
-    /// Whether its uid matters because it has state: splits, keyed state or broadcast state.
+    /// Whether its uid matters because it has state: splits, keyed state, broadcast state, or what is to be committed.
     pub(crate) fn is_stateful(&self) -> bool {
         matches!(self.body, NodeBody::Source(_) | NodeBody::Operator { key: Some(_), .. })
+            || self.commits()
             || self.inputs.iter().any(|edge| edge.input == BROADCAST_INPUT)
+    }
+
+    /// Whether it is a sink that commits with the checkpoint.
+    pub(crate) fn commits(&self) -> bool {
+        matches!(self.body, NodeBody::Sink { guarantee: DeliveryGuarantee::ExactlyOnce, .. })
     }
 }
 

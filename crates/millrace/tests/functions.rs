@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex};
 use millrace::{
     Record, StateValue,
     prelude::*,
-    sink::{Sink, SinkWriter, WriterContext},
+    sink::{Committer, CommitterContext, NoCommittable, NoCommitter, Sink, SinkWriter, WriterContext},
 };
 
 /// Keeps what reaches it.
@@ -26,9 +26,14 @@ impl<T: Record + Ord> Kept<T> {
 
 impl<T: Record> Sink for Kept<T> {
     type Record = T;
+    type Committable = NoCommittable;
 
     fn create_writer(&self, _context: &mut WriterContext) -> millrace::Result<Box<dyn SinkWriter<T>>> {
         Ok(Box::new(self.clone()))
+    }
+
+    fn create_committer(&self, _context: &CommitterContext) -> millrace::Result<Box<dyn Committer<NoCommittable>>> {
+        Ok(Box::new(NoCommitter))
     }
 }
 
@@ -38,8 +43,8 @@ impl<T: Record> SinkWriter<T> for Kept<T> {
         Ok(())
     }
 
-    fn flush(&mut self) -> millrace::Result<()> {
-        Ok(())
+    fn prepare_commit(&mut self) -> millrace::Result<Vec<NoCommittable>> {
+        Ok(Vec::new())
     }
 }
 

@@ -139,7 +139,7 @@ fn record(checkpoint: CheckpointId, created_at_ms: u64, metadata: MetadataReceip
         metadata_size: metadata.size,
         metadata_crc32: metadata.crc32,
         created_at_ms,
-        commits: true,
+        commits: metadata.commits,
     }
 }
 

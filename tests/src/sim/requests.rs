@@ -208,7 +208,7 @@ impl World {
             (Op::ReadCheckpoint(id), Answer::Checkpoint(restored)) => self.checkpoint_read(index, id, restored),
             (Op::CreateMetadata(checkpoint, metadata), Answer::Metadata(there)) => {
                 let outcome = if there == metadata.instance {
-                    MetadataOutcome::Written(MetadataReceipt { size: 1, crc32: 1 })
+                    MetadataOutcome::Written(MetadataReceipt { size: 1, crc32: 1, commits: true })
                 } else {
                     self.counters.saw(Seen::MetadataConflict);
                     MetadataOutcome::Conflict { highest: self.store.highest_checkpoint() }

@@ -102,13 +102,13 @@ impl JobManager {
     fn write_metadata(&self, checkpoint: CheckpointId, states: Arc<TaskStates>) {
         tracing::debug!(target: STEP, step = "write-metadata", %checkpoint);
         let metadata = self.metadata(checkpoint, &states);
-        let (storage, job) = (self.storage.clone(), self.job);
+        let (storage, job, commits) = (self.storage.clone(), self.job, metadata.has_committables());
         self.beside(async move {
-            // No sink commits with a checkpoint yet.
-            let outcome = match storage.write_metadata(&metadata, false).await {
+            let outcome = match storage.write_metadata(&metadata, commits).await {
                 Ok(MetadataWrite::Written(record)) => MetadataOutcome::Written(MetadataReceipt {
                     size: record.metadata_size,
                     crc32: record.metadata_crc32,
+                    commits,
                 }),
                 Ok(MetadataWrite::Conflict) => match storage.list_checkpoints(job).await {
                     Ok(ids) => MetadataOutcome::Conflict { highest: ids.into_iter().max().unwrap_or(checkpoint) },
@@ -128,7 +128,7 @@ impl JobManager {
             metadata_size: metadata.size,
             metadata_crc32: metadata.crc32,
             created_at_ms,
-            commits: false,
+            commits: metadata.commits,
         };
         let (log, retained) = (Arc::clone(&self.log), self.checkpoints.num_retained as usize);
         self.beside(async move {

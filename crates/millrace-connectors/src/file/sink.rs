@@ -10,7 +10,7 @@ use std::{
 
 use millrace_core::{
     Error, Record, Result,
-    sink::{Sink, SinkWriter, WriterContext},
+    sink::{Committer, CommitterContext, NoCommittable, NoCommitter, Sink, SinkWriter, WriterContext},
 };
 use uuid::Uuid;
 
@@ -34,10 +34,15 @@ impl<T> FileSink<T> {
 
 impl<T: Record + Display> Sink for FileSink<T> {
     type Record = T;
+    type Committable = NoCommittable;
 
     fn create_writer(&self, context: &mut WriterContext) -> Result<Box<dyn SinkWriter<T>>> {
         let name = format!("part-{}-{}", context.subtask, Uuid::new_v4());
         Ok(Box::new(FileWriter::create(&self.directory, name)?))
+    }
+
+    fn create_committer(&self, _context: &CommitterContext) -> Result<Box<dyn Committer<NoCommittable>>> {
+        Ok(Box::new(NoCommitter))
     }
 }
 
@@ -69,9 +74,10 @@ impl<T: Display> SinkWriter<T> for FileWriter {
         Ok(())
     }
 
-    fn flush(&mut self) -> Result<()> {
+    fn prepare_commit(&mut self) -> Result<Vec<NoCommittable>> {
         let flushed = self.out.flush().and_then(|()| self.out.get_ref().sync_data());
-        flushed.map_err(|error| cannot_write(&self.path, &error))
+        flushed.map_err(|error| cannot_write(&self.path, &error))?;
+        Ok(Vec::new())
     }
 }
 

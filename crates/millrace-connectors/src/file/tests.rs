@@ -9,7 +9,7 @@ use std::{
 };
 
 use millrace_core::{
-    ids::CheckpointId,
+    ids::{CheckpointId, OperatorUid},
     sink::{Sink, WriterContext},
     source::{Discovery, ReadStatus},
 };
@@ -288,18 +288,18 @@ fn the_sink_has_written_what_was_flushed() {
     let directory = dir.path().join("not/yet/there");
     let sink = FileSink::<String>::directory(&directory);
     let writer = |subtask| {
-        let mut context = WriterContext { subtask, parallelism: 2, operator_state: Default::default() };
+        let mut context = WriterContext::new(OperatorUid("files".into()), subtask, 2);
         sink.create_writer(&mut context).unwrap()
     };
     let (mut first, mut second) = (writer(0), writer(1));
     first.write(vec!["a".into(), "b".into()]).unwrap();
     second.write(vec!["c".into()]).unwrap();
-    first.flush().unwrap();
-    second.flush().unwrap();
+    first.prepare_commit().unwrap();
+    second.prepare_commit().unwrap();
     // The next start of subtask 0 writes to a file of its own.
     let mut restarted = writer(0);
     restarted.write(vec!["b".into()]).unwrap();
-    restarted.flush().unwrap();
+    restarted.prepare_commit().unwrap();
     assert_eq!(written(&directory), ["a", "b", "b", "c"]);
     let names: Vec<_> =
         fs::read_dir(&directory).unwrap().map(|e| e.unwrap().file_name().into_string().unwrap()).collect();
@@ -311,7 +311,7 @@ fn the_sink_has_written_what_was_flushed() {
 fn a_directory_that_cannot_be_written_is_named() {
     let dir = directory(&[("file", "")]);
     let sink = FileSink::<String>::directory(dir.path().join("file"));
-    let mut context = WriterContext { subtask: 0, parallelism: 1, operator_state: Default::default() };
+    let mut context = WriterContext::new(OperatorUid("files".into()), 0, 1);
     let error = sink.create_writer(&mut context).err().unwrap();
     assert!(error.message.contains("part-0-"), "{error}");
 }

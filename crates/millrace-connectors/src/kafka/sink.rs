@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use millrace_core::{
     Error, Record, Result,
-    sink::{Sink, SinkWriter, WriterContext},
+    sink::{Committer, CommitterContext, NoCommittable, NoCommitter, Sink, SinkWriter, WriterContext},
 };
 
 use super::{Serializer, StringSerializer, builder::is_topic_name, properties::Properties, writer::KafkaWriter};
@@ -51,10 +51,15 @@ impl<T> Clone for KafkaSink<T> {
 
 impl<T: Record> Sink for KafkaSink<T> {
     type Record = T;
+    type Committable = NoCommittable;
 
     fn create_writer(&self, _context: &mut WriterContext) -> Result<Box<dyn SinkWriter<T>>> {
         let writer = KafkaWriter::new(&self.properties, Arc::clone(&self.topic), Arc::clone(&self.serializer))?;
         Ok(Box::new(writer))
+    }
+
+    fn create_committer(&self, _context: &CommitterContext) -> Result<Box<dyn Committer<NoCommittable>>> {
+        Ok(Box::new(NoCommitter))
     }
 }
 

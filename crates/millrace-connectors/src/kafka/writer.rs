@@ -2,7 +2,10 @@
 
 use std::{sync::Arc, time::Duration};
 
-use millrace_core::{Error, Record, Result, sink::SinkWriter};
+use millrace_core::{
+    Error, Record, Result,
+    sink::{NoCommittable, SinkWriter},
+};
 use rdkafka::{
     error::KafkaError,
     producer::{BaseProducer, BaseRecord, Producer},
@@ -102,10 +105,10 @@ impl<T: Record> SinkWriter<T> for KafkaWriter<T> {
         self.check()
     }
 
-    fn flush(&mut self) -> Result<()> {
+    fn prepare_commit(&mut self) -> Result<Vec<NoCommittable>> {
         loop {
             match self.producer.flush(POLL) {
-                Ok(()) => return self.check(),
+                Ok(()) => return self.check().map(|()| Vec::new()),
                 Err(KafkaError::Flush(RDKafkaErrorCode::OperationTimedOut)) => self.check()?,
                 Err(error) => {
                     let flushing = format!("flushing topic {}", self.topic);

@@ -5,6 +5,7 @@ use std::borrow::Cow;
 use millrace_connectors::kafka::{KafkaSink, Serializer};
 use millrace_core::{
     FunctionResult,
+    ids::OperatorUid,
     sink::{Sink, SinkWriter, WriterContext},
 };
 use millrace_testkit::services::{kafka::Isolation, ports::ReservedPort};
@@ -12,7 +13,7 @@ use millrace_testkit::services::{kafka::Isolation, ports::ReservedPort};
 use super::*;
 
 fn try_writer<T: millrace_core::Record>(sink: &KafkaSink<T>) -> Result<Box<dyn SinkWriter<T>>> {
-    sink.create_writer(&mut WriterContext { subtask: 0, parallelism: 1, operator_state: Default::default() })
+    sink.create_writer(&mut WriterContext::new(OperatorUid("sink".into()), 0, 1))
 }
 
 fn sink(kafka: &KafkaBroker, topic: &str) -> KafkaSink<String> {
@@ -32,11 +33,11 @@ fn what_was_flushed_has_arrived_in_order() {
     for batch in texts(0..5000).chunks(700) {
         writer.write(batch.to_vec()).unwrap();
     }
-    writer.flush().unwrap();
+    writer.prepare_commit().unwrap();
     assert_eq!(arrived(kafka, "sink"), texts(0..5000));
-    writer.flush().unwrap();
+    writer.prepare_commit().unwrap();
     writer.write(texts(5000..5001)).unwrap();
-    writer.flush().unwrap();
+    writer.prepare_commit().unwrap();
     assert_eq!(arrived(kafka, "sink").len(), 5001);
 }
 
@@ -61,7 +62,7 @@ fn keys_choose_partitions_as_java_clients_do() {
     // The hashes in the Java client's own tests, modulo 4: 1173551340, 1357151166, 479470107.
     let expected = [("21", 0), ("foobar", 2), ("abc", 3)];
     writer.write(expected.map(|(key, _)| (key.to_owned(), 7)).to_vec()).unwrap();
-    writer.flush().unwrap();
+    writer.prepare_commit().unwrap();
     let messages = kafka.consume_all("keyed", Isolation::ReadCommitted).unwrap();
     for (key, partition) in expected {
         let message = messages.iter().find(|message| message.key.as_deref() == Some(key.as_bytes())).unwrap();
@@ -92,10 +93,10 @@ fn a_flush_reports_what_was_not_delivered() {
     let sink = sink.property("message.timeout.ms", "1000").build().unwrap();
     let mut writer = try_writer(&sink).unwrap();
     writer.write(texts(0..10)).unwrap();
-    writer.flush().unwrap();
+    writer.prepare_commit().unwrap();
     kafka.kill().unwrap();
     writer.write(texts(10..20)).unwrap();
-    let error = writer.flush().unwrap_err();
+    let error = writer.prepare_commit().unwrap_err();
     assert!(error.retryable, "{error:?}");
     for part in ["topic failing", "not delivered", &kafka.bootstrap()] {
         assert!(error.message.contains(part), "{part}: {error}");
@@ -114,10 +115,10 @@ fn a_brokers_restart_is_waited_for() {
     let sink = sink.property("message.timeout.ms", "120000").build().unwrap();
     let mut writer = try_writer(&sink).unwrap();
     writer.write(texts(0..10)).unwrap();
-    writer.flush().unwrap();
+    writer.prepare_commit().unwrap();
     kafka.kill().unwrap();
     writer.write(texts(10..20)).unwrap();
     kafka.restart().unwrap();
-    writer.flush().unwrap();
+    writer.prepare_commit().unwrap();
     assert_eq!(arrived(&kafka, "patient"), texts(0..20));
 }

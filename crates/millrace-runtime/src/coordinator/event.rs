@@ -120,6 +120,8 @@ pub struct MetadataReceipt {
     pub size: u64,
     /// The CRC-32 of its bytes.
     pub crc32: u32,
+    /// Whether sinks make records visible when the checkpoint is complete.
+    pub commits: bool,
 }
 
 /// What became of a log entry.

@@ -11,7 +11,7 @@ use super::*;
 use crate::task::SubtaskCheckpointMetrics;
 
 const GENERATION: Generation = Generation(3);
-const RECEIPT: MetadataReceipt = MetadataReceipt { size: 100, crc32: 7 };
+const RECEIPT: MetadataReceipt = MetadataReceipt { size: 100, crc32: 7, commits: false };
 
 fn config() -> CheckpointConfig {
     CheckpointConfig { interval: Some(Duration::from_secs(1)), timeout: Duration::from_secs(60), ..Default::default() }

@@ -82,9 +82,14 @@ impl Chain {
         Ok(())
     }
 
-    /// Lets what is buffered leave the operators.
-    pub(super) fn flush(&mut self) -> Result<()> {
-        self.each(|operator| operator.flush())
+    /// Lets what is buffered leave the operators before they are snapshotted.
+    pub(super) fn prepare_snapshot(&mut self, checkpoint: CheckpointId) -> Result<()> {
+        self.each(|operator| operator.prepare_snapshot(checkpoint))
+    }
+
+    /// Tells all operators that there is no more input.
+    pub(super) fn end_input(&mut self) -> Result<()> {
+        self.each(|operator| operator.end_input())
     }
 
     /// Tells all operators that a checkpoint is complete.

@@ -88,6 +88,7 @@ fn context(setup: &TaskSetup, node: &OperatorNode, restore: Option<OperatorResto
         parallelism,
         keyed_state,
         operator_state: OperatorStateStore::restored(lists),
+        checkpoints: spec.checkpointing.is_some(),
         metrics: setup.metrics.clone(),
         clock: setup.clock.clone(),
     })

@@ -239,7 +239,7 @@ impl<'a> Work<'a> {
         if std::mem::replace(&mut self.ended, true) {
             return Ok(());
         }
-        self.parts.chain.flush()?;
+        self.parts.chain.end_input()?;
         self.parts.outputs.end()?;
         self.setup.tell(TaskEvent::EndOfInput);
         Ok(())
@@ -320,8 +320,8 @@ impl<'a> Work<'a> {
     /// Takes the task's part of a checkpoint and sends the barrier on.
     fn snapshot(&mut self, barrier: CheckpointBarrier) -> Result<()> {
         let started = Instant::now();
-        // What a sink can't flush is lost to this attempt: that is no failed checkpoint but a failed task.
-        self.parts.chain.flush()?;
+        // What a sink can't prepare is lost to this attempt: that is no failed checkpoint but a failed task.
+        self.parts.chain.prepare_snapshot(barrier.id)?;
         let taken = TaskSnapshot::take(self.parts, barrier.id);
         let stood_still = started.elapsed();
         self.parts.outputs.barrier(barrier)?;

@@ -171,6 +171,7 @@ mod tests {
             parallelism: 2,
             keyed_state: None,
             operator_state: OperatorStateStore::default(),
+            checkpoints: true,
             metrics: registry.clone(),
             clock: millrace_core::clock::Clock::system(),
         }

@@ -9,6 +9,8 @@ mod process;
 mod process_tests;
 mod sink;
 #[cfg(test)]
+mod sink_tests;
+#[cfg(test)]
 mod tests;
 
 pub(crate) use adapters::{Filter, FlatMap, KeyedFilter, KeyedFlatMap, KeyedMap, Map, Reduce, TryMap};

@@ -56,6 +56,7 @@ impl Tested {
             parallelism: 1,
             keyed_state: keyed.then_some(store),
             operator_state: OperatorStateStore::restored(restored),
+            checkpoints: true,
             metrics: prometheus::Registry::new(),
             clock,
         };

@@ -3,10 +3,10 @@ use std::sync::{Arc, Mutex};
 use millrace_core::{
     Batch, Error, ErrorDomain, FunctionResult, RecordBatch, Result,
     clock::Clock,
-    ids::{InputId, OperatorUid, OutputId},
+    ids::{CheckpointId, InputId, OperatorUid, OutputId},
     key::{KeyColumn, KeyGroupRange},
     operator_state::OperatorStateStore,
-    sink::{Sink, SinkWriter, WriterContext},
+    sink::{Committer, CommitterContext, NoCommittable, NoCommitter, Sink, SinkWriter, WriterContext},
 };
 use millrace_runtime::operator::{Operator, OperatorContext, OperatorFactory, Output};
 use millrace_state::{KeyedBackendContext, KeyedStateStore, MemoryStateBackend};
@@ -15,7 +15,7 @@ use super::{Filter, FlatMap, FunctionFactory, Map, Reduce, SinkFactory, TryMap, 
 use crate::functions::{Collector, Counter, FlatMapFunction, RuntimeContext};
 
 #[derive(Default)]
-struct Emitted(Vec<(Vec<i64>, Option<Arc<str>>)>);
+pub(super) struct Emitted(Vec<(Vec<i64>, Option<Arc<str>>)>);
 
 impl Output for Emitted {
     fn emit(&mut self, output: OutputId, batch: Batch) -> Result<()> {
@@ -26,7 +26,7 @@ impl Output for Emitted {
     }
 }
 
-fn context() -> OperatorContext {
+pub(super) fn context() -> OperatorContext {
     OperatorContext {
         uid: OperatorUid("uid".into()),
         name: "Double".into(),
@@ -34,6 +34,7 @@ fn context() -> OperatorContext {
         parallelism: 2,
         keyed_state: None,
         operator_state: OperatorStateStore::default(),
+        checkpoints: true,
         metrics: prometheus::Registry::new(),
         clock: Clock::system(),
     }
@@ -195,10 +196,15 @@ struct ListSink(Arc<Mutex<Vec<i64>>>);
 
 impl Sink for ListSink {
     type Record = i64;
+    type Committable = NoCommittable;
 
     fn create_writer(&self, context: &mut WriterContext) -> Result<Box<dyn SinkWriter<i64>>> {
         context.operator_state.list::<i64>("written")?;
         Ok(Box::new(ListWriter { sink: self.clone(), buffer: Vec::new() }))
+    }
+
+    fn create_committer(&self, _context: &CommitterContext) -> Result<Box<dyn Committer<NoCommittable>>> {
+        Ok(Box::new(NoCommitter))
     }
 }
 
@@ -216,9 +222,9 @@ impl SinkWriter<i64> for ListWriter {
         Ok(())
     }
 
-    fn flush(&mut self) -> Result<()> {
+    fn prepare_commit(&mut self) -> Result<Vec<NoCommittable>> {
         self.sink.0.lock().unwrap().append(&mut self.buffer);
-        Ok(())
+        Ok(Vec::new())
     }
 }
 
@@ -231,7 +237,7 @@ fn a_sink_writes_flushes_and_has_operator_state() {
     assert_eq!(context.operator_state.snapshot().unwrap()[0].name, "written");
     operator.process(InputId(0), batch(&[1, 2]), &mut Emitted::default()).unwrap();
     assert!(sink.0.lock().unwrap().is_empty());
-    operator.flush().unwrap();
+    operator.prepare_snapshot(CheckpointId(1)).unwrap();
     assert_eq!(*sink.0.lock().unwrap(), [1, 2]);
     let error = operator.process(InputId(0), batch(&[13]), &mut Emitted::default()).unwrap_err();
     assert_eq!(error.message, "the disk is full");

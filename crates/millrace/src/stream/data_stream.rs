@@ -269,7 +269,9 @@ impl<T: Record> DataStream<T> {
     }
 
     fn sink<S: Sink<Record = T>>(&self, name: &str, sink: S) -> DataStreamSink {
-        let node = self.add("Sink", name, NodeBody::Sink(Arc::new(SinkFactory::new(sink))));
+        let guarantee = sink.delivery_guarantee();
+        let factory = Arc::new(SinkFactory::new(sink));
+        let node = self.add("Sink", name, NodeBody::Sink { factory, guarantee });
         DataStreamSink::new(self.plan.clone(), node)
     }
 

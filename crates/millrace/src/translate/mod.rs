@@ -12,6 +12,7 @@ use millrace_core::{
     Error, Result,
     ids::{OperatorUid, OutputId, VertexId},
     key::check_parallelism,
+    source::Boundedness,
 };
 use millrace_runtime::{
     exchange::Exchange,
@@ -41,7 +42,9 @@ pub(crate) fn job_graph(plan: Plan, name: &str, settings: GraphSettings) -> Resu
     check_ends(&nodes)?;
     let parallelisms = parallelisms(&nodes, settings)?;
     let uids = uid::assign(&nodes)?;
-    if settings.checkpoints {
+    if !settings.checkpoints {
+        check_commits(&nodes)?;
+    } else {
         warn_of_generated_uids(&nodes, &uids);
     }
     let chains = Chains::of(&nodes, &parallelisms);
@@ -72,13 +75,30 @@ fn check_ends(nodes: &[PlanNode]) -> Result<()> {
     let loose = nodes
         .iter()
         .zip(&consumers)
-        .find(|(node, consumers)| **consumers == 0 && !matches!(node.body, NodeBody::Sink(_)));
+        .find(|(node, consumers)| **consumers == 0 && !matches!(node.body, NodeBody::Sink { .. }));
     match loose {
         None => Ok(()),
         Some((node, _)) => Err(Error::invalid(format!(
             "the results of operator {:?} go nowhere: end the stream with sink_to or print (DiscardingSink drops them)",
             node.name
         ))),
+    }
+}
+
+/// A sink that commits with the checkpoint would never show anything if there were none. Where the input ends, it commits
+/// then.
+fn check_commits(nodes: &[PlanNode]) -> Result<()> {
+    let is_unbounded =
+        |node: &&PlanNode| matches!(&node.body, NodeBody::Source(s) if s.boundedness() == Boundedness::Unbounded);
+    match (nodes.iter().find(|node| node.commits()), nodes.iter().find(is_unbounded)) {
+        (Some(sink), Some(source)) => Err(Error::invalid(format!(
+            "sink {:?} is to deliver exactly once, which it does by committing with each checkpoint; but checkpoints are \
+             off and {:?} never ends, so that nothing would ever be committed: turn checkpoints on with \
+             enable_checkpointing (execution.checkpointing.interval), or choose DeliveryGuarantee::AtLeastOnce where the \
+             sink has it",
+            sink.name, source.name
+        ))),
+        _ => Ok(()),
     }
 }
 
@@ -180,7 +200,7 @@ fn add_to_vertex(vertex: &mut JobVertex, node: &PlanNode, uid: &OperatorUid) -> 
             return Ok(());
         }
         NodeBody::Operator { factory, key } => (factory, key.clone().transpose()),
-        NodeBody::Sink(factory) => (factory, Ok(None)),
+        NodeBody::Sink { factory, .. } => (factory, Ok(None)),
     };
     let key = key.map_err(|error| error.context(format!("the key of operator {name:?}")))?;
     vertex.operators.push(OperatorNode { uid, name, key, factory: Arc::clone(factory) });

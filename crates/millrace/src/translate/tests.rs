@@ -1,5 +1,8 @@
-use millrace_connectors::{CollectionSource, DiscardingSink};
-use millrace_core::Result;
+use millrace_connectors::{CollectionSource, DiscardingSink, GeneratorSource};
+use millrace_core::{
+    Result,
+    sink::{Committer, CommitterContext, Sink, SinkWriter, WriterContext},
+};
 use millrace_runtime::graph::{JobGraph, Partitioning};
 
 use super::{GraphSettings, job_graph};
@@ -251,4 +254,36 @@ fn streams_of_two_environments_do_not_mix() {
     let other = StreamExecutionEnvironment::new();
     let message = message(graph_of(|env| discard(&numbers(env, "a").union(&numbers(&other, "b")))));
     assert!(message.contains("two different environments"), "{message}");
+}
+
+/// A sink that commits with the checkpoint.
+struct Committing;
+
+impl Sink for Committing {
+    type Record = i64;
+    type Committable = u64;
+
+    fn create_writer(&self, _context: &mut WriterContext<u64>) -> Result<Box<dyn SinkWriter<i64, u64>>> {
+        unreachable!("nothing runs")
+    }
+
+    fn create_committer(&self, _context: &CommitterContext) -> Result<Box<dyn Committer<u64>>> {
+        unreachable!("nothing runs")
+    }
+}
+
+#[test]
+fn a_sink_that_commits_needs_checkpoints_unless_the_input_ends() {
+    let graph = |count: Option<u64>, checkpoints| {
+        let env = StreamExecutionEnvironment::new();
+        let source = GeneratorSource::new(|n| n as i64);
+        let source = count.map_or(source.clone(), |count| source.count(count));
+        env.from_source(source, "numbers").sink_to(Committing).name("to the world");
+        job_graph(env.into_plan(), "test", GraphSettings { checkpoints, ..SETTINGS })
+    };
+    let refused = message(graph(None, false));
+    for part in ["\"to the world\"", "\"Source: numbers\"", "execution.checkpointing.interval"] {
+        assert!(refused.contains(part), "{refused}");
+    }
+    assert!(graph(None, true).is_ok() && graph(Some(3), false).is_ok());
 }
