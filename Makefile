@@ -13,7 +13,7 @@ CACHE := . scripts/cache.sh
 # And this where what is built has RocksDB in it: built once into the cache, then linked in seconds.
 ROCKSDB := ROCKSDB_STATIC=1; ROCKSDB_LIB_DIR=$$(scripts/fetch-rocksdb.sh); export ROCKSDB_STATIC ROCKSDB_LIB_DIR
 
-.PHONY: help setup build run test soak chaos-k8s bench fuzz cluster-up cluster-down clean-cache
+.PHONY: help setup build run test matrix soak chaos-k8s bench fuzz cluster-up cluster-down clean-cache
 
 help: ## list the targets
 	sed -n 's/^\([a-z0-9-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14
@@ -52,6 +52,12 @@ test: ## formatting, lints and all tests
 	# tests of processes start the programs as users do
 	cargo build --workspace --bins --features millrace-tests/rocksdb
 	cargo test --workspace --features millrace-tests/rocksdb --no-fail-fast
+
+matrix: ## restore checkpoints of each backend and parallelism on each other; FILTER='rocksdb@3 -> memory@7'
+	scripts/setup.sh build
+	$(CACHE)
+	$(ROCKSDB)
+	cargo test -p millrace-tests --features rocksdb --test matrix -- $(if $(FILTER),'$(FILTER)')
 
 soak: ## the tests that take long
 	$(SERVICES)

@@ -7,7 +7,7 @@ mod signals;
 
 use std::sync::Arc;
 
-use millrace_core::{Error, Result};
+use millrace_core::{Error, Result, clock::Clock as TaskClock};
 use millrace_runtime::{graph::JobGraph, scheduler::JobResult, task::TaskManagerLocation};
 use millrace_state::{BackendRegistry, SnapshotTarget};
 use tokio::sync::{mpsc, oneshot};
@@ -31,11 +31,17 @@ struct Program {
     fingerprint: Fingerprint,
     metrics: prometheus::Registry,
     clock: Clock,
+    task_clock: TaskClock,
 }
 
 /// Runs a job to its end in the role that the configuration gives this process. In a taskmanager it never returns: the
-/// process ends with the job. A job that fails is an error.
-pub fn execute(graph: JobGraph, config: Configuration, backends: BackendRegistry) -> Result<JobResult> {
+/// process ends with the job. A job that fails is an error. Tasks of this process go by `task_clock`.
+pub fn execute(
+    graph: JobGraph,
+    config: Configuration,
+    backends: BackendRegistry,
+    task_clock: TaskClock,
+) -> Result<JobResult> {
     let clock = Clock::start();
     let settings = config.settings()?;
     logging::init(&settings.log)?;
@@ -54,6 +60,7 @@ pub fn execute(graph: JobGraph, config: Configuration, backends: BackendRegistry
         backends,
         metrics: prometheus::Registry::new(),
         clock,
+        task_clock,
     };
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
@@ -166,6 +173,7 @@ impl Program {
             backends: self.backends.clone(),
             fingerprint: self.fingerprint.clone(),
             metrics: self.metrics.clone(),
+            clock: self.task_clock.clone(),
         };
         Ok(taskmanager::run(setup, port, connect))
     }

@@ -3,7 +3,9 @@
 use std::{any::Any, sync::Arc, time::Duration};
 
 use millrace_connectors::CollectionSource;
-use millrace_core::{Error, Record, Result, checkpoint::CheckpointingMode, restart::RestartStrategy, source::Source};
+use millrace_core::{
+    Error, Record, Result, checkpoint::CheckpointingMode, clock::Clock, restart::RestartStrategy, source::Source,
+};
 use millrace_runtime::{graph::JobGraph, source::TypedSource};
 use millrace_state::{
     BackendRegistry, FsStateBackend, MemoryStateBackend, SnapshotTarget, StateBackend, backend::DEFAULT_MAX_STATE_SIZE,
@@ -39,6 +41,7 @@ pub struct StreamExecutionEnvironment {
     /// What the program set, in order.
     settings: Vec<(String, String)>,
     own_backends: Vec<OwnBackend>,
+    clock: Option<Clock>,
 }
 
 /// A backend that the program brought along.
@@ -135,6 +138,13 @@ impl StreamExecutionEnvironment {
         self
     }
 
+    /// Sets the clock that processing-time timers and state's time to live go by, for tests: the system's by default. It
+    /// is the clock of this process only, as the jobs of a test are.
+    pub fn set_clock(&mut self, clock: Clock) -> &mut Self {
+        self.clock = Some(clock);
+        self
+    }
+
     /// How many subtasks an operator has that says nothing else; 1 by default.
     pub fn set_parallelism(&mut self, parallelism: u32) -> &mut Self {
         self.configure("parallelism.default", parallelism)
@@ -209,8 +219,9 @@ impl StreamExecutionEnvironment {
     ///
     /// A program is one job: this consumes the environment.
     pub fn execute(self, name: &str) -> Result<JobExecutionResult, Error> {
+        let clock = self.clock.clone().unwrap_or_else(Clock::system);
         let (graph, configuration, backends) = self.into_job(name)?;
-        millrace_worker::execute(graph, configuration, backends)
+        millrace_worker::execute(graph, configuration, backends, clock)
     }
 
     #[cfg(test)]

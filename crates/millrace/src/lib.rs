@@ -96,6 +96,7 @@ pub use millrace_connectors as connectors;
 pub use millrace_core::{
     BoxError, Error, ErrorDomain, FunctionResult, Record, Result,
     checkpoint::{CheckpointingMode, Retention},
+    clock::{Clock, ManualClock},
     key::Key,
     operator_state::{BroadcastState, OperatorListState, OperatorStateStore},
     restart::RestartStrategy,

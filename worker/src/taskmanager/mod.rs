@@ -5,7 +5,7 @@ mod tasks;
 
 use std::{sync::Arc, time::Duration};
 
-use millrace_core::{Error, Result};
+use millrace_core::{Error, Result, clock::Clock};
 use millrace_runtime::{graph::JobGraph, task::TaskManagerLocation};
 use millrace_state::BackendRegistry;
 use tokio::time::Instant;
@@ -38,6 +38,8 @@ pub struct TaskManagerSetup {
     pub fingerprint: Fingerprint,
     /// The process's metrics.
     pub metrics: prometheus::Registry,
+    /// The time that its tasks go by.
+    pub clock: Clock,
 }
 
 /// How a taskmanager reaches its jobmanager: over TCP, or by a pipe inside one process.

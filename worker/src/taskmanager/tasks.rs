@@ -4,7 +4,6 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use millrace_core::{
     Error, Result,
-    clock::Clock,
     ids::{Attempt, Generation, JobId, TaskId},
 };
 use millrace_runtime::{
@@ -143,7 +142,7 @@ impl<'a> Tasks<'a> {
                 ..TaskSettings::default()
             },
             metrics: self.setup.metrics.clone(),
-            clock: Clock::system(),
+            clock: self.setup.clock.clone(),
         })
     }
 
