@@ -25,9 +25,10 @@ build: ## build the release binaries
 	scripts/setup.sh build
 	$(CACHE)
 	$(ROCKSDB)
-	cargo build --release --workspace --bins
+	cargo build --release --workspace --bins --features millrace-examples/rocksdb
 	echo "binaries are in $$CARGO_TARGET_DIR/release"
 
+# Without RocksDB, which would take a fresh machine another quarter of an hour.
 run: ## run the main job and kill it halfway; KAFKA=host:port TOPIC=name for a real Kafka
 	scripts/setup.sh build
 	$(CACHE)

@@ -21,8 +21,9 @@ outdir=$(cd "$1" && pwd)
 
 cd "$(dirname "$0")/.."
 . scripts/cache.sh
+export ROCKSDB_STATIC=1 ROCKSDB_LIB_DIR=${ROCKSDB_LIB_DIR:-$(scripts/fetch-rocksdb.sh)}
 cargo build --profile "$profile" -p millrace-operator --bin millrace-operator \
-    -p millrace-examples --bin millrace-examples >&2
+    -p millrace-examples --bin millrace-examples --features millrace-examples/rocksdb >&2
 # the one profile whose folder is not called like it
 built=$CARGO_TARGET_DIR/${profile/#dev/debug}
 

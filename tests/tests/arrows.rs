@@ -10,7 +10,11 @@ const ARROWS: &[(&str, &[&str], &[&str])] = &[
     ("millrace-state", &["millrace-core"], &["kube", "rdkafka", "axum"]),
     ("millrace-state-rocksdb", &["millrace-core", "millrace-state"], &["tokio", "kube", "rdkafka", "axum"]),
     ("millrace-runtime", &["millrace-core", "millrace-state"], &["kube", "rdkafka", "axum"]),
-    ("millrace-worker", &["millrace-core", "millrace-state", "millrace-runtime"], &["kube", "rdkafka"]),
+    (
+        "millrace-worker",
+        &["millrace-core", "millrace-state", "millrace-state-rocksdb", "millrace-runtime"],
+        &["kube", "rdkafka"],
+    ),
     ("millrace-connectors", &["millrace-core"], &["kube"]),
     (
         "millrace",

@@ -283,3 +283,51 @@ fn checkpoints_in_an_object_store_are_reached_as_jobs_reach_them() -> Result<()>
     assert!(code == 1 && said.contains("wrong credentials") && !said.contains(minio.secret_key()), "{said}");
     Ok(())
 }
+
+#[cfg(feature = "rocksdb")]
+#[test]
+fn incremental_checkpoints_are_shown_as_any_other() -> Result<()> {
+    let place = tempfile::tempdir().expect("a directory can be made");
+    let root = format!("file://{}", place.path().display());
+    let settings = [("state.backend", "rocksdb"), ("execution.checkpointing.incremental", "true")];
+    let mut job = Job::start(&root, &settings.map(|(key, value)| (key, value.to_string())))?;
+    let first = job.count(&WORDS)?;
+    job.count(&["anna", "gerd"])?;
+    let first = format!("{root}/{}/chk-{first}", job.cluster.job());
+    job.cluster.stop()?;
+    let last = job.cluster.wait_end()?.retained_checkpoint.expect("a stopped job keeps its checkpoint");
+
+    let ones = WORDS.map(|word| (word.to_string(), 1));
+    assert_eq!(counters(&millrace(&["cat", &first])), ones.clone().into());
+    let mut meant = BTreeMap::from(ones);
+    meant.extend([("anna".to_string(), 2), ("gerd".to_string(), 1)]);
+    assert_eq!(counters(&millrace(&["cat", &last])), meant);
+    let of_gerd = counters(&millrace(&["cat", &last, "--key", "\"gerd\""]));
+    assert_eq!(of_gerd, [("gerd".to_string(), 1)].into());
+    let difference = millrace(&["diff", &first, &last]);
+    assert!(difference.contains("  0 only in -, 1 only in +, 1 changed, 5 the same\n"), "{difference}");
+    let shown = millrace(&["show", &last]);
+    for part in
+        ["value state of i32, keyed by str\n    7 entries, ", ".sst  ", "  verified  key groups 64 to 127, shared"]
+    {
+        assert!(shown.contains(part), "{part:?} is not in:\n{shown}");
+    }
+
+    // The entries of one subtask are in a file that is damaged.
+    let line = shown.lines().find(|line| line.contains(".sst  ") && line.contains("key groups 0 to 63"));
+    let name = line.and_then(|line| line.split_whitespace().nth(1)).expect("a file of RocksDB's");
+    let path = name.strip_prefix("file://").expect("it is in a directory");
+    let mut bytes = fs::read(path).expect("the file can be read");
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 1;
+    fs::write(path, bytes).expect("the file can be written");
+    let (code, shown, said) = millrace_with(&[], &["show", &last]);
+    assert!(code == 1 && shown.contains("DAMAGED") && shown.contains("without those in damaged files"), "{shown}");
+    assert!(said.contains(path) && said.contains("checksum"), "{said}");
+    let (code, printed, said) = millrace_with(&[], &["cat", &last]);
+    assert!(code == 1 && said.contains(path) && !said.contains("panicked"), "{said}");
+    let whole = counters(&printed);
+    assert!(!whole.is_empty() && whole.len() < meant.len(), "what is whole is printed, and nothing else: {printed}");
+    assert!(whole.iter().all(|(key, count)| meant.get(key) == Some(count)), "{printed}");
+    Ok(())
+}

@@ -1,6 +1,6 @@
 //! The keyed state in a checkpoint.
 
-use std::{collections::BTreeMap, ops::Range};
+use std::{cell::OnceCell, collections::BTreeMap, ops::Range};
 
 use bytes::Bytes;
 use millrace_core::{
@@ -9,9 +9,9 @@ use millrace_core::{
 };
 use tokio::runtime::Handle;
 
-use super::line;
+use super::{line, translated::FilesOfBackend};
 use crate::{
-    KeyedStateHandle, StateHandle,
+    BackendRegistry, KeyedStateHandle, SharedState, StateHandle,
     log::entry::damaged,
     metadata::{CheckpointMetadata, OperatorStateMeta},
     snapshot::{Entry, Section, SectionReader, SnapshotBytes, SnapshotReader, StateKind, StateMeta},
@@ -23,11 +23,13 @@ pub struct CheckpointContents {
     storage: CheckpointStorage,
     metadata: CheckpointMetadata,
     uri: String,
+    backends: BackendRegistry,
 }
 
 impl CheckpointContents {
-    /// Reads the metadata of a checkpoint: `uri` is its directory or the `_metadata` in it.
-    pub async fn open(uri: &str, options: &StorageOptions) -> Result<Self> {
+    /// Reads the metadata of a checkpoint: `uri` is its directory or the `_metadata` in it. What a backend has in files of
+    /// its own is read if the backend is among `backends`.
+    pub async fn open(uri: &str, options: &StorageOptions, backends: BackendRegistry) -> Result<Self> {
         let metadata = open_checkpoint(uri, options).await?;
         let place = StorageUri::parse(uri)?;
         let directory = match place.split_last() {
@@ -37,7 +39,7 @@ impl CheckpointContents {
         // From the directory above, so that files beside the checkpoint's are in reach over the same connections.
         let above = directory.split_last().map_or_else(|| directory.clone(), |(above, _)| above);
         let storage = CheckpointStorage::open_to_read(above, options)?;
-        Ok(Self { storage, metadata, uri: directory.to_string() })
+        Ok(Self { storage, metadata, uri: directory.to_string(), backends })
     }
 
     /// What the checkpoint says of itself.
@@ -81,7 +83,7 @@ impl CheckpointContents {
         runtime: &Handle,
     ) -> Result<SubtaskSnapshot> {
         let (handle, files) = match &keyed.data {
-            StateHandle::Shared(shared) => (shared.snapshot.handle(), Some(shared.format.clone())),
+            StateHandle::Shared(shared) => (shared.snapshot.handle(), Some(self.files(subtask, shared, runtime))),
             other => (other.clone(), None),
         };
         let origin = match &handle {
@@ -105,6 +107,17 @@ impl CheckpointContents {
             )));
         }
         Ok(SubtaskSnapshot { operator: operator.uid.to_string(), origin, files, reader })
+    }
+
+    fn files(&self, subtask: u32, shared: &SharedState, runtime: &Handle) -> SubtaskFiles {
+        let SharedState { format, files, .. } = shared;
+        let readable = self.backends.get(format).ok().map(|backend| FilesOfBackend {
+            backend,
+            files: files.clone(),
+            storage: self.storage.clone(),
+            runtime: runtime.clone(),
+        });
+        SubtaskFiles { subtask, format: format.clone(), readable, translated: OnceCell::new() }
     }
 }
 
@@ -130,9 +143,31 @@ pub struct SubtaskSnapshot {
     operator: String,
     /// The file, or where else it lies.
     origin: String,
-    /// The backend in whose files the entries are that are not in the snapshot, if that is so.
-    files: Option<String>,
+    /// Where the entries are that are not in the snapshot, if that is so.
+    files: Option<SubtaskFiles>,
     reader: SnapshotReader,
+}
+
+/// Entries in files of a backend.
+struct SubtaskFiles {
+    subtask: u32,
+    format: String,
+    /// `None` where the backend is not known here.
+    readable: Option<FilesOfBackend>,
+    /// Made when somebody wants to read them.
+    translated: OnceCell<Result<SnapshotReader>>,
+}
+
+impl SubtaskSnapshot {
+    /// What holds a state's entries. Those in files that nobody here reads are nowhere.
+    fn reader_of(&self, state: &StateMeta) -> Result<&SnapshotReader> {
+        let files = self.files.as_ref().filter(|_| state.kind != StateKind::Timer);
+        let Some((files, readable)) = files.and_then(|files| Some((files, files.readable.as_ref()?))) else {
+            return Ok(&self.reader);
+        };
+        let translate = || readable.translate(self.reader.header(), files.subtask);
+        files.translated.get_or_init(translate).as_ref().map_err(|error| in_file(&self.origin, error.clone()))
+    }
 }
 
 /// The keyed state of one operator.
@@ -166,23 +201,37 @@ pub struct StateContents<'a> {
 }
 
 impl<'a> StateContents<'a> {
-    /// Its key groups that are not empty, in order.
-    pub fn groups(&self) -> Vec<Group<'a>> {
-        let of_part = |&(snapshot, meta): &(&'a SubtaskSnapshot, &'a StateMeta)| {
-            let sections = snapshot.reader.sections(meta.id, snapshot.reader.header().range);
-            sections.map(move |section| Group { snapshot, meta, section })
-        };
-        let mut groups: Vec<_> = self.parts.iter().flat_map(of_part).collect();
-        groups.sort_by_key(Group::key_group);
-        groups
+    /// Its key groups in the range that are not empty, in order. Files of a backend are fetched for it: of the subtasks
+    /// that have some of the range.
+    pub fn groups(&self, range: KeyGroupRange) -> Result<Vec<Group<'a>>> {
+        self.groups_in_parts(range).into_iter().try_fold(Vec::new(), |mut all, groups| {
+            all.extend(groups?);
+            Ok(all)
+        })
     }
 
-    /// The backend in whose files its entries are, where they are not in the snapshots.
+    /// The same for each subtask, for whoever goes on behind one that is damaged.
+    pub fn groups_in_parts(&self, range: KeyGroupRange) -> Vec<Result<Vec<Group<'a>>>> {
+        let mut parts: Vec<_> =
+            self.parts.iter().map(|(snapshot, meta)| (snapshot.reader.header().range, *snapshot, *meta)).collect();
+        parts.sort_by_key(|(of_part, ..)| of_part.start);
+        let overlapping = parts.into_iter().filter(|(of_part, ..)| of_part.overlaps(range));
+        overlapping
+            .map(|(_, snapshot, meta)| {
+                let reader = snapshot.reader_of(meta)?;
+                Ok(reader.sections(meta.id, range).map(|section| Group { snapshot, reader, meta, section }).collect())
+            })
+            .collect()
+    }
+
+    /// The backend in whose files its entries are, where this program can't read them.
     pub fn in_files_of(&self) -> Option<&'a str> {
         if self.meta.kind == StateKind::Timer {
             return None;
         }
-        self.parts.iter().find_map(|(snapshot, _)| snapshot.files.as_deref())
+        let unreadable = |files: &&'a SubtaskFiles| files.readable.is_none();
+        let mut files = self.parts.iter().filter_map(|(snapshot, _)| snapshot.files.as_ref());
+        files.find(unreadable).map(|files| files.format.as_str())
     }
 }
 
@@ -190,6 +239,7 @@ impl<'a> StateContents<'a> {
 #[derive(Clone, Copy)]
 pub struct Group<'a> {
     snapshot: &'a SubtaskSnapshot,
+    reader: &'a SnapshotReader,
     meta: &'a StateMeta,
     section: &'a Section,
 }
@@ -212,9 +262,9 @@ impl Group<'_> {
 
     /// Reads them. They are in memory until the result goes.
     pub fn read(&self) -> Result<GroupEntries<'_>> {
-        let reader = self.snapshot.reader.read(self.section);
+        let reader = self.reader.read(self.section);
         let reader = reader.map_err(|error| in_file(&self.snapshot.origin, error))?;
-        let max_parallelism = self.snapshot.reader.header().max_parallelism;
+        let max_parallelism = self.reader.header().max_parallelism;
         Ok(GroupEntries { group: *self, max_parallelism, reader })
     }
 

@@ -10,6 +10,7 @@ mod listing;
 mod lists;
 #[cfg(test)]
 mod tests;
+mod translated;
 
 pub use contents::{CheckpointContents, Group, GroupEntries, OperatorSnapshots, StateContents, SubtaskSnapshot};
 pub use diff::{Difference, EntryChange, diff_groups};

@@ -15,8 +15,8 @@ use tempfile::TempDir;
 
 use super::*;
 use crate::{
-    AggregateFunction, FsStateBackend, KeyedBackendContext, KeyedStateHandle, KeyedStateStore, OperatorSubtaskState,
-    OwnState, SOURCE_SPLITS, StateHandle, StateTtlConfig,
+    AggregateFunction, BackendRegistry, FsStateBackend, KeyedBackendContext, KeyedStateHandle, KeyedStateStore,
+    OperatorSubtaskState, OwnState, SOURCE_SPLITS, StateHandle, StateTtlConfig,
     log::{Claim, JobLog},
     metadata::{
         CheckpointMetadata, OperatorStateMeta,
@@ -28,6 +28,10 @@ use crate::{
 const GROUPS: u32 = 16;
 const NOW: u64 = 1_700_000_000_000;
 const HOUR: u64 = 3_600_000;
+
+fn every_group() -> KeyGroupRange {
+    KeyGroupRange::all(GROUPS)
+}
 
 #[derive(Clone, Serialize, Deserialize)]
 enum Event {
@@ -188,12 +192,12 @@ async fn blocking<T: Send + 'static>(work: impl FnOnce(&tokio::runtime::Handle) 
 
 /// All lines of a checkpoint's keyed state.
 async fn lines(uri: &str) -> millrace_core::Result<Vec<String>> {
-    let contents = CheckpointContents::open(uri, &options()).await?;
+    let contents = CheckpointContents::open(uri, &options(), BackendRegistry::default()).await?;
     blocking(move |runtime| {
         let mut lines = Vec::new();
         for operator in &contents.metadata().operators {
             for state in contents.snapshots(operator, runtime)?.states() {
-                for group in state.groups() {
+                for group in state.groups(every_group()).unwrap() {
                     let mut entries = group.read()?;
                     while let Some(entry) = entries.next()? {
                         lines.push(group.line(&entry)?);
@@ -245,7 +249,8 @@ async fn every_kind_of_state_is_shown_without_its_types() {
 async fn states_are_described_over_all_subtasks() {
     let place = Place::new();
     let uri = checkpoint(&place.storage, 1, 3, &COUNTS, 10).await;
-    let contents = CheckpointContents::open(&format!("{uri}/_metadata"), &options()).await.unwrap();
+    let contents =
+        CheckpointContents::open(&format!("{uri}/_metadata"), &options(), BackendRegistry::default()).await.unwrap();
     assert_eq!(contents.uri(), uri);
     let StateHandle::File { .. } = &contents.metadata().operators[1].subtasks[0].keyed.as_ref().unwrap().data else {
         panic!("the state of subtask 0 is in a file")
@@ -255,9 +260,9 @@ async fn states_are_described_over_all_subtasks() {
     let described = blocking(move |runtime| {
         let snapshots = contents.snapshots(&contents.metadata().operators[1], runtime).unwrap();
         let describe = |state: &StateContents<'_>| {
-            let entries: u64 = state.groups().iter().map(Group::entries).sum();
+            let entries: u64 = state.groups(every_group()).unwrap().iter().map(Group::entries).sum();
             assert!(state.in_files_of().is_none());
-            assert_eq!(entries == 0, state.groups().iter().map(Group::bytes).sum::<u64>() == 0);
+            assert_eq!(entries == 0, state.groups(every_group()).unwrap().iter().map(Group::bytes).sum::<u64>() == 0);
             format!("{}: {} ({entries})", state.meta.name, state.meta)
         };
         snapshots.states().iter().map(describe).collect::<Vec<_>>()
@@ -289,7 +294,7 @@ async fn states_in_files_of_a_backend_are_named_and_the_rest_is_shown() {
     shared.snapshot = OwnState::Inline(keyed(0, 1, &COUNTS));
     place.storage.write_metadata(&metadata, false).await.unwrap();
     let uri = place.storage.checkpoint_uri(metadata.job, metadata.checkpoint);
-    let contents = CheckpointContents::open(&uri, &options()).await.unwrap();
+    let contents = CheckpointContents::open(&uri, &options(), BackendRegistry::default()).await.unwrap();
     let described = blocking(move |runtime| {
         let snapshots = contents.snapshots(&contents.metadata().operators[1], runtime).unwrap();
         let states = snapshots.states();
@@ -307,7 +312,7 @@ async fn operator_state_is_shown_and_compared_item_by_item() {
         [checkpoint(&place.storage, 1, 1, &COUNTS, 10).await, checkpoint(&place.storage, 2, 1, &COUNTS, 12).await];
     let mut sides = Vec::new();
     for uri in &uris {
-        sides.push(CheckpointContents::open(uri, &options()).await.unwrap());
+        sides.push(CheckpointContents::open(uri, &options(), BackendRegistry::default()).await.unwrap());
     }
     let [first, second] = [0, 1].map(|side: usize| list_items(&sides[side].metadata().operators[0]));
     assert_eq!(first[2].line().unwrap(), "{\"operator\":\"source\",\"state\":\"other\",\"subtask\":0,\"value\":7}");
@@ -330,8 +335,8 @@ async fn operator_state_is_shown_and_compared_item_by_item() {
 
 /// What differs in state `count`, key group by key group.
 async fn difference(first: &str, second: &str) -> (Difference, Vec<String>) {
-    let first = CheckpointContents::open(first, &options()).await.unwrap();
-    let second = CheckpointContents::open(second, &options()).await.unwrap();
+    let first = CheckpointContents::open(first, &options(), BackendRegistry::default()).await.unwrap();
+    let second = CheckpointContents::open(second, &options(), BackendRegistry::default()).await.unwrap();
     blocking(move |runtime| {
         let open =
             |contents: &CheckpointContents| contents.snapshots(&contents.metadata().operators[1], runtime).unwrap();
@@ -339,12 +344,12 @@ async fn difference(first: &str, second: &str) -> (Difference, Vec<String>) {
         let groups = |snapshots: &OperatorSnapshots, key_group: u16| {
             let states = snapshots.states();
             let count = states.iter().find(|state| state.meta.name == "count").unwrap();
-            count.groups().iter().position(|group| group.key_group() == key_group)
+            count.groups(every_group()).unwrap().iter().position(|group| group.key_group() == key_group)
         };
         let (mut all, mut told) = (Difference::default(), Vec::new());
         let (a, b) = (first.states(), second.states());
         let of = |states: &[StateContents<'_>]| states.iter().position(|state| state.meta.name == "count").unwrap();
-        let (a, b) = (a[of(&a)].groups(), b[of(&b)].groups());
+        let (a, b) = (a[of(&a)].groups(every_group()).unwrap(), b[of(&b)].groups(every_group()).unwrap());
         for key_group in 0..GROUPS as u16 {
             let a = groups(&first, key_group).map(|at| &a[at]);
             let b = groups(&second, key_group).map(|at| &b[at]);
@@ -404,7 +409,7 @@ async fn damage_is_told_with_the_files_name() {
     std::fs::write(&file, &whole[..whole.len() / 2]).unwrap();
     let error = lines(&uri).await.unwrap_err();
     assert!(error.message.contains("1.state is damaged: it has") && !error.retryable, "{error}");
-    let contents = CheckpointContents::open(&uri, &options()).await.unwrap();
+    let contents = CheckpointContents::open(&uri, &options(), BackendRegistry::default()).await.unwrap();
     let handle = contents.metadata().operators[1].subtasks[0].keyed.as_ref().unwrap().data.clone();
     assert!(contents.verify(&handle).await.unwrap_err().message.contains("1.state is damaged"));
     std::fs::remove_file(&file).unwrap();
@@ -412,7 +417,8 @@ async fn damage_is_told_with_the_files_name() {
     assert!(error.message.contains("1.state is missing"), "{error}");
 
     // Another checkpoint's file under this one's name.
-    let mut foreign = CheckpointContents::open(&uri, &options()).await.unwrap().metadata().clone();
+    let mut foreign =
+        CheckpointContents::open(&uri, &options(), BackendRegistry::default()).await.unwrap().metadata().clone();
     foreign.checkpoint = CheckpointId(9);
     let [a, b] = &mut foreign.operators[1].subtasks[..] else { panic!("two subtasks") };
     std::mem::swap(&mut a.keyed.as_mut().unwrap().data, &mut b.keyed.as_mut().unwrap().data);

@@ -50,8 +50,17 @@ impl KeyedStateStore {
         written_by: &dyn StateBackend,
         files: LocalFiles,
     ) -> Result<()> {
-        let read = files_of(written_by)?.read(&self.inner.context, files).map_err(|error| error.context(origin))?;
+        let read = Self::read_files(written_by, &self.inner.context, files).map_err(|error| error.context(origin))?;
         self.restore_with(origin, snapshot, RestoredFiles::Read(read))
+    }
+
+    /// Reads the files that a backend has written for a snapshot.
+    pub fn read_files(
+        written_by: &dyn StateBackend,
+        context: &KeyedBackendContext,
+        files: LocalFiles,
+    ) -> Result<Box<dyn BytesSnapshot>> {
+        files_of(written_by)?.read(context, files)
     }
 
     /// A directory to fetch the files into that a backend has written, and what it has of them already.

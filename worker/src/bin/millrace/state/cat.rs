@@ -2,7 +2,10 @@
 
 use std::collections::BTreeSet;
 
-use millrace_core::{Error, Result, key::KeyHash};
+use millrace_core::{
+    Error, Result,
+    key::{KeyGroupRange, KeyHash},
+};
 use millrace_state::{
     inspect::{CheckpointContents, Group, OperatorSnapshots, StateContents, list_items},
     metadata::OperatorStateMeta,
@@ -142,12 +145,23 @@ impl<'a> Printer<'a> {
         };
         self.found_key |= key.is_some();
         let of_key = key.as_ref().map(|key| KeyHash::of(key).key_group(self.max_parallelism));
-        let wanted = [self.command.key_group, of_key];
-        for group in state.groups() {
-            if wanted.iter().flatten().any(|wanted| *wanted != group.key_group()) {
-                continue;
+        let wanted = match (self.command.key_group, of_key) {
+            (Some(group), Some(of_key)) if group != of_key => return Ok(true),
+            (Some(group), _) | (_, Some(group)) => KeyGroupRange { start: group, end: group },
+            (None, None) => KeyGroupRange::all(self.max_parallelism),
+        };
+        for groups in state.groups_in_parts(wanted) {
+            let printed = groups.and_then(|groups| self.groups(&groups, key.as_deref()));
+            if !self.go_on(printed)? {
+                return Ok(false);
             }
-            let printed = self.group(&group, key.as_deref());
+        }
+        Ok(true)
+    }
+
+    fn groups(&mut self, groups: &[Group<'_>], key: Option<&[u8]>) -> Result<bool> {
+        for group in groups {
+            let printed = self.group(group, key);
             if !self.go_on(printed)? {
                 return Ok(false);
             }

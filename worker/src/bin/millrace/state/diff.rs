@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use millrace_core::{Error, Result};
+use millrace_core::{Error, Result, key::KeyGroupRange};
 use millrace_state::{
     inspect::{
         CheckpointContents, Difference, Group, ListItem, OperatorSnapshots, StateContents, diff_groups, diff_items,
@@ -25,8 +25,15 @@ pub fn diff(command: &Diff, store: &Store) -> Result<u8> {
             second.uri()
         )));
     }
-    let mut report =
-        Report { entries: command.entries, out: Out::new(), read: true, problems: Vec::new(), states: 0, differ: 0 };
+    let mut report = Report {
+        entries: command.entries,
+        max_parallelism: before,
+        out: Out::new(),
+        read: true,
+        problems: Vec::new(),
+        states: 0,
+        differ: 0,
+    };
     for (mark, contents) in [('-', &first), ('+', &second)] {
         let metadata = contents.metadata();
         let at = time(metadata.created_at_ms);
@@ -60,6 +67,7 @@ fn of_list<'a>(items: &[ListItem<'a>], name: &str) -> Vec<ListItem<'a>> {
 
 struct Report {
     entries: bool,
+    max_parallelism: u32,
     out: Out,
     /// Whether anybody reads it.
     read: bool,
@@ -146,7 +154,7 @@ impl Report {
         Ok(())
     }
 
-    fn state(&mut self, uid: &str, name: &str, state: Sides<Option<&StateContents<'_>>>) -> Result<()> {
+    fn state<'a>(&mut self, uid: &str, name: &str, state: Sides<Option<&StateContents<'a>>>) -> Result<()> {
         let shown = |state: Option<&StateContents<'_>>| state.map(|state| state.meta.to_string());
         self.heading(uid, name, (shown(state.0), shown(state.1)))?;
         if let Some(format) = [state.0, state.1].into_iter().flatten().find_map(StateContents::in_files_of) {
@@ -155,10 +163,14 @@ impl Report {
             return Ok(());
         }
         let mut groups: BTreeMap<u16, Sides<Option<Group<'_>>>> = BTreeMap::new();
-        for group in state.0.iter().flat_map(|state| state.groups()) {
+        let of = |state: Option<&StateContents<'a>>| match state {
+            Some(state) => state.groups(KeyGroupRange::all(self.max_parallelism)),
+            None => Ok(Vec::new()),
+        };
+        for group in of(state.0)? {
             groups.entry(group.key_group()).or_default().0 = Some(group);
         }
-        for group in state.1.iter().flat_map(|state| state.groups()) {
+        for group in of(state.1)? {
             groups.entry(group.key_group()).or_default().1 = Some(group);
         }
         let mut difference = Difference::default();

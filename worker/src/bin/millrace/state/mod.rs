@@ -11,7 +11,7 @@ mod text;
 use std::path::Path;
 
 use millrace_core::{Error, Result};
-use millrace_state::{inspect::CheckpointContents, storage::StorageOptions};
+use millrace_state::{BackendRegistry, inspect::CheckpointContents, storage::StorageOptions};
 use millrace_worker::stores;
 use tokio::runtime::Handle;
 
@@ -47,8 +47,18 @@ impl Store {
     }
 
     fn checkpoint(&self, place: &str) -> Result<CheckpointContents> {
-        self.runtime.block_on(CheckpointContents::open(&uri(place)?, &self.options))
+        self.runtime.block_on(CheckpointContents::open(&uri(place)?, &self.options, backends()))
     }
+}
+
+/// The backends whose files this program reads.
+fn backends() -> BackendRegistry {
+    #[cfg_attr(not(feature = "rocksdb"), expect(unused_mut, reason = "no other backend has files"))]
+    let mut backends = BackendRegistry::default();
+    // In a directory of its own: the settings' belongs to a taskmanager.
+    #[cfg(feature = "rocksdb")]
+    backends.replace(std::sync::Arc::new(millrace_state_rocksdb::RocksDBStateBackend::configured()));
+    backends
 }
 
 /// A place as a URI: a path is one on this machine.
@@ -69,8 +79,14 @@ fn tell_problems(problems: &[String]) -> u8 {
 
 /// That a state's entries are where this program doesn't read them.
 fn not_readable(operator: &str, state: &str, format: &str) -> String {
+    format!("state {state:?} of operator {operator} is not shown: {}", in_files_of(format))
+}
+
+/// Where a state's entries are that this program does not read.
+fn in_files_of(format: &str) -> String {
+    let hint = if format == "rocksdb" { ": build it with the feature `rocksdb` of millrace-worker" } else { "" };
     format!(
-        "state {state:?} of operator {operator} is not shown: its entries are in the files of an incremental snapshot of \
-         the state backend {format}, which this program does not read"
+        "its entries are in the files of an incremental snapshot of the state backend {format}, which this program does \
+         not read{hint}"
     )
 }

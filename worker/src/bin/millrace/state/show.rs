@@ -1,6 +1,6 @@
 //! `millrace state show`.
 
-use millrace_core::{Error, Result};
+use millrace_core::{Error, Result, key::KeyGroupRange};
 use millrace_state::{
     KeyedStateHandle, OwnState, StateFile, StateHandle,
     inspect::{CheckpointContents, OperatorSnapshots, StateContents, list_items},
@@ -10,6 +10,7 @@ use millrace_state::{
 use super::{
     Store,
     args::Show,
+    in_files_of,
     out::Out,
     tell_problems,
     text::{count, time},
@@ -73,7 +74,7 @@ fn operator_lines(
         }
     }
     for state in OperatorSnapshots::from_iter(snapshots).states() {
-        lines.extend(state_lines(&state, key_groups, contents.metadata().max_parallelism, is_whole));
+        lines.extend(state_lines(&state, key_groups, contents.metadata().max_parallelism, is_whole, problems)?);
     }
     lines.extend(file_lines(contents, operator, store, problems)?);
     Ok(lines)
@@ -104,18 +105,31 @@ fn list_lines(operator: &OperatorStateMeta, problems: &mut Vec<String>) -> Vec<S
     lines
 }
 
-fn state_lines(state: &StateContents<'_>, key_groups: bool, max_parallelism: u32, is_whole: bool) -> Vec<String> {
+fn state_lines(
+    state: &StateContents<'_>,
+    key_groups: bool,
+    max_parallelism: u32,
+    mut is_whole: bool,
+    problems: &mut Vec<String>,
+) -> Result<Vec<String>> {
     let meta = state.meta;
     let key = meta.key_schema.as_ref().map_or("a key of unknown type".to_string(), ToString::to_string);
     let mut lines = vec![format!("  {}: {meta}, keyed by {key}", meta.name)];
     if let Some(format) = state.in_files_of() {
-        lines.push(format!(
-            "    its entries are in the files of an incremental snapshot of the state backend {format}, which this \
-             program does not read"
-        ));
-        return lines;
+        lines.push(format!("    {}", in_files_of(format)));
+        return Ok(lines);
     }
-    let groups = state.groups();
+    let mut groups = Vec::new();
+    for part in state.groups_in_parts(KeyGroupRange::all(max_parallelism)) {
+        match part {
+            Ok(part) => groups.extend(part),
+            Err(error) if error.retryable => return Err(error),
+            Err(error) => {
+                is_whole = false;
+                note(problems, error);
+            }
+        }
+    }
     let entries = count(groups.iter().map(|group| group.entries()).sum(), "entry", "entries");
     let bytes = show_size(groups.iter().map(|group| group.bytes()).sum());
     let without = if is_whole { "" } else { ", without those in damaged files" };
@@ -125,7 +139,7 @@ fn state_lines(state: &StateContents<'_>, key_groups: bool, max_parallelism: u32
         rows.extend(groups.iter().map(|g| [g.key_group().to_string(), g.entries().to_string(), g.bytes().to_string()]));
         lines.extend(columns(&rows).lines().map(|line| format!("    {line}")));
     }
-    lines
+    Ok(lines)
 }
 
 fn file_lines(
