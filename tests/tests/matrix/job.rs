@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, time::Duration};
 use millrace::{
     Clock, OperatorListState,
     prelude::*,
-    sink::{Sink, SinkWriter, WriterContext},
+    sink::{Committer, CommitterContext, NoCommittable, NoCommitter, Sink, SinkWriter, WriterContext},
 };
 use serde::{Deserialize, Serialize};
 
@@ -223,9 +223,14 @@ struct ToDirector(Director);
 
 impl Sink for ToDirector {
     type Record = Told;
+    type Committable = NoCommittable;
 
     fn create_writer(&self, _context: &mut WriterContext) -> millrace::Result<Box<dyn SinkWriter<Told>>> {
         Ok(Box::new(Self(self.0.clone())))
+    }
+
+    fn create_committer(&self, _context: &CommitterContext) -> millrace::Result<Box<dyn Committer<NoCommittable>>> {
+        Ok(Box::new(NoCommitter))
     }
 }
 
@@ -235,8 +240,8 @@ impl SinkWriter<Told> for ToDirector {
         Ok(())
     }
 
-    fn flush(&mut self) -> millrace::Result<()> {
-        Ok(())
+    fn prepare_commit(&mut self) -> millrace::Result<Vec<NoCommittable>> {
+        Ok(Vec::new())
     }
 }
 
