@@ -7,8 +7,9 @@
 //! | made up | [`GeneratorSource`], [`CollectionSource`] | [`PrintSink`], [`DiscardingSink`] |
 //!
 //! All sources are replayable: each keeps the position of every split, so that with checkpoints on no record is lost
-//! and none counts twice in state. All sinks write at least once: what was written after the last completed checkpoint
-//! is written again after a failure.
+//! and none counts twice in state. Sinks write at least once: what was written after the last completed checkpoint is
+//! written again after a failure. The Kafka sink can deliver exactly once, in transactions that are committed when their
+//! checkpoint is complete.
 
 mod collection;
 mod discard;

@@ -14,6 +14,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     Error, Record, Result,
+    checkpoint::CheckpointConfig,
     ids::{CheckpointId, OperatorUid},
     operator_state::OperatorStateStore,
 };
@@ -56,6 +57,11 @@ pub trait Sink: Send + Sync + 'static {
 
     /// Makes a committer; called on its task's thread. [`NoCommitter`] fits a sink that does not commit, and no other.
     fn create_committer(&self, context: &CommitterContext) -> Result<Box<dyn Committer<Self::Committable>>>;
+
+    /// Refuses settings that don't fit the job's checkpoints. Called before the job starts.
+    fn check(&self, _checkpoints: &CheckpointConfig) -> Result<()> {
+        Ok(())
+    }
 
     /// What it promises. By default what its committables tell.
     fn delivery_guarantee(&self) -> DeliveryGuarantee {

@@ -237,7 +237,7 @@ impl StreamExecutionEnvironment {
         let graph_settings = GraphSettings {
             parallelism: settings.parallelism,
             max_parallelism: settings.max_parallelism,
-            checkpoints: settings.checkpoint.is_enabled(),
+            checkpoints: settings.checkpoint.clone(),
         };
         let backends = backends(self.own_backends, &settings)?;
         let graph = job_graph(self.plan.take(), name, graph_settings)?;

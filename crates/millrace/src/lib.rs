@@ -66,9 +66,10 @@
 //!
 //! # Delivery
 //!
-//! With checkpoints in mode exactly once each record's effect on state is there once, whatever fails. Sinks are at
-//! least once for now: what was written after the last completed checkpoint, also what was printed, is written again
-//! after a failure.
+//! With checkpoints in mode exactly once each record's effect on state is there once, whatever fails. What a sink
+//! promises for the records that leave the job is its [`DeliveryGuarantee`](sink::DeliveryGuarantee): one that delivers
+//! exactly once makes records visible when their checkpoint is complete; of the others, what was written after the last
+//! completed checkpoint, also what was printed, is written again after a failure.
 
 mod checkpoints;
 mod environment;

@@ -6,7 +6,9 @@ use std::{
     sync::Arc,
 };
 
-use millrace_core::{Error, Record, Result, ids::InputId, schema::Schema, sink::DeliveryGuarantee};
+use millrace_core::{
+    Error, Record, Result, checkpoint::CheckpointConfig, ids::InputId, schema::Schema, sink::DeliveryGuarantee,
+};
 use millrace_runtime::{
     exchange::{Exchange, ForwardExchange, RebalanceExchange},
     graph::Partitioning,
@@ -54,8 +56,12 @@ pub(crate) enum NodeBody {
     Sink {
         factory: Arc<dyn OperatorFactory>,
         guarantee: DeliveryGuarantee,
+        check: SinkCheck,
     },
 }
+
+/// Refuses a sink whose settings don't fit the job's checkpoints.
+pub(crate) type SinkCheck = Arc<dyn Fn(&CheckpointConfig) -> Result<()>>;
 
 /// The way from an operator to a consumer.
 #[derive(Clone)]

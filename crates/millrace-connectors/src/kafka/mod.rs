@@ -16,11 +16,10 @@ mod reader;
 mod serialize;
 mod sink;
 mod source;
-mod writer;
 
 pub use builder::KafkaSourceBuilder;
 pub use deserialize::{Deserializer, JsonDeserializer, KafkaMessage, StringDeserializer};
 pub use offsets::{OffsetReset, StartingOffsets};
-pub use serialize::{JsonSerializer, Serializer, StringSerializer};
-pub use sink::{KafkaSink, KafkaSinkBuilder};
+pub use serialize::{JsonSerializer, MessageHeader, Serializer, StringSerializer};
+pub use sink::{KafkaCommittable, KafkaSink, KafkaSinkBuilder};
 pub use source::{KafkaSource, KafkaSplit};

@@ -3,9 +3,10 @@
 use std::{
     collections::BTreeMap,
     hash::{DefaultHasher, Hash, Hasher},
+    time::Duration,
 };
 
-use millrace_core::{Error, Result};
+use millrace_core::{Error, Result, sink::DeliveryGuarantee};
 use rdkafka::{ClientConfig, config::RDKafkaLogLevel};
 
 /// Better defaults than librdkafka's; users can change them.
@@ -42,12 +43,26 @@ const CONSUMER_FIXED: &[(&str, &str, &str)] = &[
 const PRODUCER_FIXED: &[(&str, &str, &str)] =
     &[("acks", "all", "a record that one broker has could be lost with it, and at least once would not hold")];
 
+const TRANSACTION_TIMEOUT: &str = "transaction.timeout.ms";
+/// What a broker allows unless it is told otherwise: 15 minutes. librdkafka's own default is one.
+const DEFAULT_TRANSACTION_TIMEOUT: &str = "900000";
+const TRANSACTION_DEFAULTS: &[(&str, &str)] = &[
+    ("partitioner", "murmur2_random"),
+    ("message.timeout.ms", "25000"),
+    ("queue.buffering.max.kbytes", "65536"),
+    (TRANSACTION_TIMEOUT, DEFAULT_TRANSACTION_TIMEOUT),
+];
+const TRANSACTION_FIXED: &[(&str, &str, &str)] = &[
+    ("acks", "all", "a record that one broker has could be lost with it, and exactly once would not hold"),
+    ("enable.idempotence", "true", "a record that is sent again would be there twice"),
+];
+
 /// Properties with a setter of their own.
 const SETTERS: &[(&str, &str)] = &[
     ("bootstrap.servers", "bootstrap_servers"),
     ("metadata.broker.list", "bootstrap_servers"),
     ("group.id", "group_id"),
-    ("transactional.id", "at least once only, for now"),
+    ("transactional.id", "transactional_id_prefix"),
 ];
 
 /// Aliases that librdkafka knows.
@@ -85,13 +100,43 @@ impl Properties {
         self.config(CONSUMER_DEFAULTS, CONSUMER_FIXED)
     }
 
-    /// A producer's configuration.
-    pub(super) fn producer(&self) -> Result<ClientConfig> {
+    /// The configuration of a producer that gives this guarantee without transactions.
+    pub(super) fn producer(&self, guarantee: DeliveryGuarantee) -> Result<ClientConfig> {
+        if guarantee == DeliveryGuarantee::None {
+            return self.config(PRODUCER_DEFAULTS, &[]);
+        }
         let mut config = self.config(PRODUCER_DEFAULTS, PRODUCER_FIXED)?;
         if config.get("enable.idempotence").is_none() {
             config.set("enable.idempotence", "true");
         }
         Ok(config)
+    }
+
+    /// The configuration of a producer that writes in transactions of this id.
+    pub(super) fn transactional(&self, id: &str) -> Result<ClientConfig> {
+        let protocol = self.given.get("security.protocol");
+        if let Some(protocol) = protocol.filter(|protocol| !protocol.eq_ignore_ascii_case("plaintext")) {
+            return Err(Error::invalid(format!(
+                "Kafka property security.protocol is {protocol}, with which the Kafka sink can't deliver exactly once \
+                 yet: its commits are sent over plaintext connections only. Choose at least once, or a plaintext \
+                 listener"
+            )));
+        }
+        self.transaction_timeout()?;
+        let mut config = self.config(TRANSACTION_DEFAULTS, TRANSACTION_FIXED)?;
+        config.set("transactional.id", id);
+        config.create_native_config().map_err(|error| Error::invalid(format!("Kafka property refused: {error}")))?;
+        Ok(config)
+    }
+
+    /// How long a transaction may be open.
+    pub(super) fn transaction_timeout(&self) -> Result<Duration> {
+        let given = self.given.get(TRANSACTION_TIMEOUT).map_or(DEFAULT_TRANSACTION_TIMEOUT, String::as_str);
+        given.parse().map(Duration::from_millis).map_err(|_| {
+            Error::invalid(format!(
+                "Kafka property {TRANSACTION_TIMEOUT} is {given:?}, which is no number of milliseconds"
+            ))
+        })
     }
 
     fn config(&self, defaults: &[(&str, &str)], fixed: &[(&str, &str, &str)]) -> Result<ClientConfig> {
@@ -151,7 +196,7 @@ mod tests {
         assert_eq!(config.get("session.timeout.ms"), Some("9000"));
         assert_eq!(config.get("bootstrap.servers"), Some("b:9092"));
         assert_eq!(config.get("enable.auto.commit"), Some("false"));
-        let config = properties(&[("delivery.timeout.ms", "1000")]).producer().unwrap();
+        let config = properties(&[("delivery.timeout.ms", "1000")]).producer(DeliveryGuarantee::AtLeastOnce).unwrap();
         assert_eq!(config.get("message.timeout.ms"), Some("1000"));
     }
 
@@ -174,10 +219,16 @@ mod tests {
     #[test]
     fn fewer_acknowledgements_than_all_are_refused() {
         for (name, value) in [("acks", "1"), ("request.required.acks", "0")] {
-            assert!(properties(&[(name, value)]).producer().unwrap_err().message.contains(name));
+            assert!(
+                properties(&[(name, value)])
+                    .producer(DeliveryGuarantee::AtLeastOnce)
+                    .unwrap_err()
+                    .message
+                    .contains(name)
+            );
         }
         for value in ["all", "-1"] {
-            properties(&[("acks", value)]).producer().unwrap();
+            properties(&[("acks", value)]).producer(DeliveryGuarantee::AtLeastOnce).unwrap();
         }
     }
 

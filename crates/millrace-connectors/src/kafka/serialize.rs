@@ -4,13 +4,26 @@ use std::borrow::Cow;
 
 use millrace_core::{FunctionResult, Record};
 
-/// Makes keys and values of records.
+/// A message's header: a name, and a value if it has one.
+pub type MessageHeader<'a> = (Cow<'a, str>, Option<Cow<'a, [u8]>>);
+
+/// Makes messages of records.
 pub trait Serializer<T>: Send + Sync + 'static {
     /// The value of a record's message.
     fn value<'a>(&self, record: &'a T) -> FunctionResult<Cow<'a, [u8]>>;
 
     /// The key of a record's message, which decides its partition; none by default.
     fn key<'a>(&self, _record: &'a T) -> FunctionResult<Option<Cow<'a, [u8]>>> {
+        Ok(None)
+    }
+
+    /// The headers of a record's message; none by default.
+    fn headers<'a>(&self, _record: &'a T) -> FunctionResult<Vec<MessageHeader<'a>>> {
+        Ok(Vec::new())
+    }
+
+    /// The time of a record's message, milliseconds since the epoch; by default that of its writing.
+    fn timestamp(&self, _record: &T) -> FunctionResult<Option<i64>> {
         Ok(None)
     }
 }

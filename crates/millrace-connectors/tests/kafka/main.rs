@@ -1,5 +1,6 @@
 //! The Kafka source and sink against a real broker.
 
+mod exactly_once;
 mod sink;
 mod source;
 mod source_failures;

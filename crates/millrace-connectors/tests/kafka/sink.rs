@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 
-use millrace_connectors::kafka::{KafkaSink, Serializer};
+use millrace_connectors::kafka::{KafkaCommittable, KafkaSink, Serializer};
 use millrace_core::{
     FunctionResult,
     ids::OperatorUid,
@@ -12,7 +12,7 @@ use millrace_testkit::services::{kafka::Isolation, ports::ReservedPort};
 
 use super::*;
 
-fn try_writer<T: millrace_core::Record>(sink: &KafkaSink<T>) -> Result<Box<dyn SinkWriter<T>>> {
+fn try_writer<T: millrace_core::Record>(sink: &KafkaSink<T>) -> Result<Box<dyn SinkWriter<T, KafkaCommittable>>> {
     sink.create_writer(&mut WriterContext::new(OperatorUid("sink".into()), 0, 1))
 }
 

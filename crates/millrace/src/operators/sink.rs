@@ -26,8 +26,8 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(2);
 pub(crate) struct SinkFactory<S>(Arc<S>);
 
 impl<S> SinkFactory<S> {
-    pub(crate) fn new(sink: S) -> Self {
-        Self(Arc::new(sink))
+    pub(crate) fn new(sink: Arc<S>) -> Self {
+        Self(sink)
     }
 }
 

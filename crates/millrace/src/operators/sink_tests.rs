@@ -88,7 +88,7 @@ impl Subtask {
     fn try_open(diary: &Diary, lists: Vec<OperatorListSnapshot>, checkpoints: bool) -> Result<Self> {
         let operator_state = OperatorStateStore::restored(lists);
         let mut context = OperatorContext { subtask: 0, parallelism: 1, operator_state, checkpoints, ..context() };
-        let mut operator = SinkFactory::new(diary.clone()).create();
+        let mut operator = SinkFactory::new(Arc::new(diary.clone())).create();
         operator.open(&mut context)?;
         Ok(Self { operator, context, diary: diary.clone() })
     }
@@ -154,7 +154,7 @@ fn what_was_restored_is_committed_before_anything_is_written_whoever_gets_it() {
         for (lists, subtask) in redistribute(std::slice::from_ref(&lists), parallelism).into_iter().zip(0..) {
             let operator_state = OperatorStateStore::restored(lists);
             let mut context = OperatorContext { subtask, parallelism, operator_state, ..context() };
-            SinkFactory::new(diary.clone()).create().open(&mut context).unwrap();
+            SinkFactory::new(Arc::new(diary.clone())).create().open(&mut context).unwrap();
             let lists = context.operator_state.snapshot().unwrap();
             assert!(lists.iter().all(|list| list.name != SINK_COMMITTABLES || list.items.is_empty()));
         }

@@ -232,7 +232,7 @@ impl SinkWriter<i64> for ListWriter {
 fn a_sink_writes_flushes_and_has_operator_state() {
     let sink = ListSink::default();
     let mut context = context();
-    let mut operator = SinkFactory::new(sink.clone()).create();
+    let mut operator = SinkFactory::new(Arc::new(sink.clone())).create();
     operator.open(&mut context).unwrap();
     assert_eq!(context.operator_state.snapshot().unwrap()[0].name, "written");
     operator.process(InputId(0), batch(&[1, 2]), &mut Emitted::default()).unwrap();

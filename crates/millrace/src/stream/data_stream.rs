@@ -3,7 +3,9 @@
 use std::{marker::PhantomData, sync::Arc};
 
 use millrace_connectors::PrintSink;
-use millrace_core::{BoxError, Error, Record, Result, key::Key, schema::Schema, sink::Sink};
+use millrace_core::{
+    BoxError, Error, Record, Result, checkpoint::CheckpointConfig, key::Key, schema::Schema, sink::Sink,
+};
 use millrace_runtime::{
     exchange::{BroadcastExchange, HashExchange, RebalanceExchange},
     graph::Partitioning,
@@ -270,8 +272,10 @@ impl<T: Record> DataStream<T> {
 
     fn sink<S: Sink<Record = T>>(&self, name: &str, sink: S) -> DataStreamSink {
         let guarantee = sink.delivery_guarantee();
-        let factory = Arc::new(SinkFactory::new(sink));
-        let node = self.add("Sink", name, NodeBody::Sink { factory, guarantee });
+        let sink = Arc::new(sink);
+        let factory = Arc::new(SinkFactory::new(Arc::clone(&sink)));
+        let check = Arc::new(move |checkpoints: &CheckpointConfig| sink.check(checkpoints));
+        let node = self.add("Sink", name, NodeBody::Sink { factory, guarantee, check });
         DataStreamSink::new(self.plan.clone(), node)
     }
 

@@ -10,6 +10,7 @@ use std::sync::Arc;
 
 use millrace_core::{
     Error, Result,
+    checkpoint::CheckpointConfig,
     ids::{OperatorUid, OutputId, VertexId},
     key::check_parallelism,
     source::Boundedness,
@@ -25,12 +26,12 @@ use crate::plan::{NodeBody, NodeId, Plan, PlanEdge, PlanNode, Route};
 const OUTPUT: OutputId = OutputId(0);
 
 /// What the configuration says where the program says nothing.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct GraphSettings {
     pub parallelism: u32,
     pub max_parallelism: u32,
-    /// Whether uids that follow from the graph deserve a warning: without checkpoints they matter to nobody.
-    pub checkpoints: bool,
+    /// What sinks must fit. Without checkpoints, uids that follow from the graph matter to nobody.
+    pub checkpoints: CheckpointConfig,
 }
 
 /// Builds the job graph.
@@ -40,13 +41,14 @@ pub(crate) fn job_graph(plan: Plan, name: &str, settings: GraphSettings) -> Resu
     }
     let nodes = plan.nodes;
     check_ends(&nodes)?;
-    let parallelisms = parallelisms(&nodes, settings)?;
+    let parallelisms = parallelisms(&nodes, &settings)?;
     let uids = uid::assign(&nodes)?;
-    if !settings.checkpoints {
-        check_commits(&nodes)?;
-    } else {
+    if settings.checkpoints.is_enabled() {
         warn_of_generated_uids(&nodes, &uids);
+    } else {
+        check_commits(&nodes)?;
     }
+    check_sinks(&nodes, &settings.checkpoints)?;
     let chains = Chains::of(&nodes, &parallelisms);
     let mut graph = JobGraph {
         name: name.to_string(),
@@ -85,6 +87,15 @@ fn check_ends(nodes: &[PlanNode]) -> Result<()> {
     }
 }
 
+fn check_sinks(nodes: &[PlanNode], checkpoints: &CheckpointConfig) -> Result<()> {
+    for node in nodes {
+        if let NodeBody::Sink { check, .. } = &node.body {
+            check(checkpoints).map_err(|error| error.context(format_args!("sink {:?}", node.name)))?;
+        }
+    }
+    Ok(())
+}
+
 /// A sink that commits with the checkpoint would never show anything if there were none. Where the input ends, it commits
 /// then.
 fn check_commits(nodes: &[PlanNode]) -> Result<()> {
@@ -102,7 +113,7 @@ fn check_commits(nodes: &[PlanNode]) -> Result<()> {
     }
 }
 
-fn parallelisms(nodes: &[PlanNode], settings: GraphSettings) -> Result<Vec<u32>> {
+fn parallelisms(nodes: &[PlanNode], settings: &GraphSettings) -> Result<Vec<u32>> {
     let parallelism = |node: &PlanNode| {
         let of = |error: Error| error.context(format!("operator {:?}", node.name));
         if node.single {

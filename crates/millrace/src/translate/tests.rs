@@ -1,6 +1,9 @@
+use std::time::Duration;
+
 use millrace_connectors::{CollectionSource, DiscardingSink, GeneratorSource};
 use millrace_core::{
     Result,
+    checkpoint::CheckpointConfig,
     sink::{Committer, CommitterContext, Sink, SinkWriter, WriterContext},
 };
 use millrace_runtime::graph::{JobGraph, Partitioning};
@@ -8,7 +11,11 @@ use millrace_runtime::graph::{JobGraph, Partitioning};
 use super::{GraphSettings, job_graph};
 use crate::{DataStream, StreamExecutionEnvironment};
 
-const SETTINGS: GraphSettings = GraphSettings { parallelism: 1, max_parallelism: 128, checkpoints: true };
+fn settings(parallelism: u32, checkpoints: bool) -> GraphSettings {
+    let interval = checkpoints.then_some(Duration::from_secs(1));
+    let checkpoints = CheckpointConfig { interval, ..Default::default() };
+    GraphSettings { parallelism, max_parallelism: 128, checkpoints }
+}
 
 fn graph_of(build: impl FnOnce(&StreamExecutionEnvironment)) -> Result<JobGraph> {
     graph_at(1, build)
@@ -17,7 +24,7 @@ fn graph_of(build: impl FnOnce(&StreamExecutionEnvironment)) -> Result<JobGraph>
 fn graph_at(parallelism: u32, build: impl FnOnce(&StreamExecutionEnvironment)) -> Result<JobGraph> {
     let env = StreamExecutionEnvironment::new();
     build(&env);
-    job_graph(env.into_plan(), "test", GraphSettings { parallelism, ..SETTINGS })
+    job_graph(env.into_plan(), "test", settings(parallelism, true))
 }
 
 fn message(result: Result<JobGraph>) -> String {
@@ -279,7 +286,7 @@ fn a_sink_that_commits_needs_checkpoints_unless_the_input_ends() {
         let source = GeneratorSource::new(|n| n as i64);
         let source = count.map_or(source.clone(), |count| source.count(count));
         env.from_source(source, "numbers").sink_to(Committing).name("to the world");
-        job_graph(env.into_plan(), "test", GraphSettings { checkpoints, ..SETTINGS })
+        job_graph(env.into_plan(), "test", settings(1, checkpoints))
     };
     let refused = message(graph(None, false));
     for part in ["\"to the world\"", "\"Source: numbers\"", "execution.checkpointing.interval"] {
