@@ -8,7 +8,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use millrace_testkit::services::kafka::{Isolation, KafkaBroker};
-use millrace_testkit::services::minio::Minio;
+use millrace_testkit::services::minio::{Authority, Minio, TemporaryKeys};
 use millrace_testkit::services::ports::{ReservedPort, free_port};
 use millrace_testkit::services::process::{ManagedProcess, Signal};
 use object_store::aws::AmazonS3;
@@ -175,6 +175,27 @@ async fn minio_stores_objects_and_creates_each_once() {
 
     let unknown = bucket(minio, "unknown").get(&path).await;
     assert!(matches!(unknown, Err(Error::NotFound { .. })), "{unknown:?}");
+}
+
+#[tokio::test]
+async fn minio_with_tls_hands_out_temporary_keys_that_count_with_their_token() {
+    let authority = Authority::new("an authority");
+    let minio = Minio::start_with_tls_on([127, 0, 0, 1].into(), &authority).unwrap();
+    assert!(minio.endpoint().starts_with("https://"));
+    minio.create_bucket("temporary").unwrap();
+    let keys = minio.temporary_keys().unwrap();
+    let other = minio.temporary_keys().unwrap();
+    assert_ne!((&keys.access_key, &keys.session_token), (&other.access_key, &other.session_token));
+    let put = |keys: TemporaryKeys| {
+        let builder = minio.client("temporary").with_access_key_id(keys.access_key);
+        let store = builder.with_secret_access_key(keys.secret_key).with_token(keys.session_token).build().unwrap();
+        async move { store.put(&Path::from("object"), "content".into()).await }
+    };
+    let mixed = TemporaryKeys { session_token: other.session_token, ..keys.clone() };
+    put(mixed).await.unwrap_err();
+    assert_eq!(minio.objects("temporary").unwrap(), Vec::<String>::new());
+    put(keys).await.unwrap();
+    assert_eq!(minio.objects("temporary").unwrap(), ["object"]);
 }
 
 #[tokio::test]

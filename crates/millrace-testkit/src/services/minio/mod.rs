@@ -1,19 +1,22 @@
 //! A MinIO server: S3 with a real server's timing and errors.
 
+mod authority;
+mod client;
+
 use std::fs;
-use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::ops::Deref;
 use std::path::PathBuf;
 use std::process::Command;
 use std::sync::OnceLock;
-use std::thread;
 use std::time::Duration;
 
-use futures::TryStreamExt;
-use object_store::aws::AmazonS3Builder;
 use object_store::path::Path;
-use object_store::{ClientOptions, ObjectStore, ObjectStoreExt, RetryConfig};
+use object_store::{ObjectStoreExt, RetryConfig};
+
+pub use authority::Authority;
+use client::on_own_thread;
+pub use client::{MinioClient, TemporaryKeys};
 
 use super::ports::ReservedPort;
 use super::process::ManagedProcess;
@@ -31,14 +34,6 @@ pub struct Minio {
     process: ManagedProcess,
     dir: WorkDir,
     settings: Settings,
-}
-
-/// What a client needs to know. It outlives a server that is restarted where it was.
-#[derive(Clone, Debug)]
-pub struct MinioClient {
-    endpoint: String,
-    access_key: String,
-    secret_key: String,
 }
 
 /// What stays the same when the server is started again.
@@ -66,33 +61,37 @@ impl Minio {
 
     /// The same on another address of this machine, for clients that are not on it.
     pub fn start_on(host: IpAddr) -> Result<Self> {
-        Self::start_at(host, "http", |_| Ok(()))
+        Self::start_at(host, None)
     }
 
-    /// A server that speaks TLS, with a certificate that nobody has signed; returns the certificate's PEM file too.
+    /// A server that speaks TLS, with a certificate of an authority of its own; returns that one's PEM file too.
     pub fn start_with_tls() -> Result<(Self, PathBuf)> {
-        let host = Ipv4Addr::LOCALHOST;
-        let certified = rcgen::generate_simple_self_signed([host.to_string()]).expect("a certificate can be made");
-        let server = Self::start_at(host.into(), "https", |certs| {
-            let made = fs::create_dir(certs)
-                .and_then(|()| fs::write(certs.join("public.crt"), certified.cert.pem()))
-                .and_then(|()| fs::write(certs.join("private.key"), certified.signing_key.serialize_pem()));
-            made.map_err(io_error(format!("writing certificates to {}", certs.display())))
-        })?;
-        let certificate = server.dir.path().join("certs/public.crt");
-        Ok((server, certificate))
+        let authority = Authority::new("millrace-testkit");
+        let server = Self::start_with_tls_on(Ipv4Addr::LOCALHOST.into(), &authority)?;
+        let file = server.dir.path().join("authority.crt");
+        fs::write(&file, authority.pem()).map_err(io_error(format!("writing {}", file.display())))?;
+        Ok((server, file))
     }
 
-    fn start_at(host: IpAddr, scheme: &str, certify: impl FnOnce(&std::path::Path) -> Result<()>) -> Result<Self> {
+    /// The same on another address, with a certificate of this authority's.
+    pub fn start_with_tls_on(host: IpAddr, authority: &Authority) -> Result<Self> {
+        Self::start_at(host, Some(authority))
+    }
+
+    fn start_at(host: IpAddr, authority: Option<&Authority>) -> Result<Self> {
         let program = installed("MinIO", "MILLRACE_MINIO_BIN", "minio/minio", "scripts/fetch-minio.sh")?;
         let dir = WorkDir::new("minio")?;
-        certify(&dir.path().join("certs"))?;
+        if let Some(authority) = authority {
+            authority.certify(host, &dir.path().join("certs"))?;
+        }
+        let scheme = if authority.is_some() { "https" } else { "http" };
         let reserved = ReservedPort::on(host);
         let address = SocketAddr::new(host, reserved.port());
         let client = MinioClient {
             endpoint: format!("{scheme}://{address}"),
             access_key: format!("access-{}", random()),
             secret_key: format!("secret-{}", random()),
+            authority: authority.map(Authority::pem),
         };
         let mut settings = Settings { program, address, client, starts: 0 };
         reserved.release();
@@ -154,46 +153,6 @@ impl Minio {
     }
 }
 
-impl MinioClient {
-    /// The URL that an S3 client is given; buckets are addressed path style.
-    pub fn endpoint(&self) -> String {
-        self.endpoint.clone()
-    }
-
-    /// The access key of the only user.
-    pub fn access_key(&self) -> &str {
-        &self.access_key
-    }
-
-    /// That user's secret.
-    pub fn secret_key(&self) -> &str {
-        &self.secret_key
-    }
-
-    /// The settings of a client for one bucket.
-    pub fn client(&self, bucket: &str) -> AmazonS3Builder {
-        AmazonS3Builder::new()
-            .with_endpoint(&self.endpoint)
-            .with_allow_http(true)
-            .with_access_key_id(&self.access_key)
-            .with_secret_access_key(&self.secret_key)
-            .with_bucket_name(bucket)
-    }
-
-    /// The paths of all objects in a bucket, in order.
-    pub fn objects(&self, bucket: &str) -> Result<Vec<String>> {
-        let client = self.client(bucket).build().expect("the settings are complete");
-        let listed = on_own_thread(async move {
-            let objects: Vec<_> = client.list(None).try_collect().await?;
-            Ok::<_, object_store::Error>(objects)
-        });
-        let listed = listed.map_err(|error| io_error(format!("listing bucket {bucket}"))(io::Error::other(error)));
-        let mut paths: Vec<_> = listed?.into_iter().map(|object| object.location.to_string()).collect();
-        paths.sort();
-        Ok(paths)
-    }
-}
-
 impl Settings {
     fn launch(&mut self, dir: &WorkDir) -> Result<ManagedProcess> {
         self.starts += 1;
@@ -214,11 +173,6 @@ impl Settings {
         Ok(process)
     }
 
-    /// Who asks whether it is ready has no certificate to check its own by.
-    fn asking() -> ClientOptions {
-        ClientOptions::new().with_allow_http(true).with_allow_invalid_certificates(true).with_timeout(ASK_LIMIT)
-    }
-
     /// Whether a signed request gets its proper answer. MinIO's own readiness
     /// check answers 200 before that, while users are still being loaded.
     fn is_ready(&self) -> bool {
@@ -226,22 +180,13 @@ impl Settings {
             .client
             .client("no-such-bucket")
             .with_retry(RetryConfig { max_retries: 0, ..RetryConfig::default() })
-            .with_client_options(Self::asking())
+            .with_client_options(self.client.options().with_timeout(ASK_LIMIT))
             .build()
             .expect("the settings are complete");
         let path = Path::from("no-such-object");
         let answer = on_own_thread(async move { client.get(&path).await });
         matches!(answer, Err(object_store::Error::NotFound { .. }))
     }
-}
-
-/// Waits for an answer on a thread of its own, since the caller may be on a runtime already.
-fn on_own_thread<T: Send>(work: impl Future<Output = T> + Send) -> T {
-    let wait = || {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-        runtime.expect("a runtime can be made").block_on(work)
-    };
-    thread::scope(|scope| scope.spawn(wait).join()).expect("asking does not panic")
 }
 
 fn random() -> String {
