@@ -1,5 +1,6 @@
 //! The cluster, with the images in it.
 
+mod identity;
 mod namespace;
 mod node;
 mod release;
@@ -22,6 +23,7 @@ use crate::{
     commands::{cache, run, script, succeed, tool},
 };
 
+pub use identity::{IdentityAgent, TOKEN_AUDIENCE};
 pub use namespace::{CREDENTIALS, Namespace};
 pub use node::{Cut, Node};
 pub use release::{OPERATOR_SELECTOR, Release};

@@ -1,14 +1,16 @@
 //! A namespace of a test's own.
 
-use std::{collections::BTreeSet, time::Duration};
+use std::{collections::BTreeSet, fmt::Debug, time::Duration};
 
-use k8s_openapi::api::core::v1::{Namespace as KubeNamespace, Secret};
+use k8s_openapi::api::core::v1::{Namespace as KubeNamespace, Secret, ServiceAccount};
 use kube::{
-    Api, Client,
+    Api, Client, Resource,
     api::{DeleteParams, PostParams},
+    core::NamespaceResourceScope,
 };
 use millrace_testkit::services::minio::MinioClient;
-use serde_json::{from_value, json};
+use serde::{Serialize, de::DeserializeOwned};
+use serde_json::{Value, from_value, json};
 
 use super::Cluster;
 use crate::{Context, Result, commands::succeed, wait};
@@ -38,7 +40,7 @@ impl<'a> Namespace<'a> {
         api.create(&PostParams::default(), &namespace).await.with_context(|| format!("creating namespace {name}"))?;
         let this = Self { cluster, name };
         // Its controller makes the service account that pods need.
-        let accounts = Api::<k8s_openapi::api::core::v1::ServiceAccount>::namespaced(this.client(), &this.name);
+        let accounts = this.api::<ServiceAccount>();
         let there = async || Ok(accounts.get_opt("default").await?);
         wait::until("default service account", wait::PATIENCE, there, async || String::new()).await?;
         Ok(this)
@@ -49,6 +51,23 @@ impl<'a> Namespace<'a> {
         self.cluster.client.clone()
     }
 
+    /// The objects of a kind in it.
+    pub fn api<K>(&self) -> Api<K>
+    where
+        K: Resource<Scope = NamespaceResourceScope, DynamicType = ()>,
+    {
+        Api::namespaced(self.client(), &self.name)
+    }
+
+    /// Makes an object in it.
+    pub async fn create_object<K>(&self, object: Value) -> Result<K>
+    where
+        K: Resource<Scope = NamespaceResourceScope, DynamicType = ()> + Clone + Debug + Serialize + DeserializeOwned,
+    {
+        let created = self.api::<K>().create(&PostParams::default(), &from_value(object.clone())?).await;
+        created.with_context(|| format!("creating {object}"))
+    }
+
     /// Puts the keys of an object store into the Secret that jobs name.
     pub async fn put_credentials(&self, minio: &MinioClient) -> Result<()> {
         self.put_secret(CREDENTIALS, minio.access_key(), minio.secret_key()).await
@@ -56,13 +75,8 @@ impl<'a> Namespace<'a> {
 
     /// Makes a Secret with a pair of keys.
     pub async fn put_secret(&self, name: &str, access_key: &str, secret_key: &str) -> Result<()> {
-        let secret = from_value(json!({
-            "metadata": {"name": name},
-            "stringData": {"access-key": access_key, "secret-key": secret_key},
-        }))?;
-        let api = Api::<Secret>::namespaced(self.client(), &self.name);
-        api.create(&PostParams::default(), &secret).await.with_context(|| format!("creating Secret {name}"))?;
-        Ok(())
+        let keys = json!({"access-key": access_key, "secret-key": secret_key});
+        self.create_object::<Secret>(json!({"metadata": {"name": name}, "stringData": keys})).await.map(drop)
     }
 
     /// All objects in it but events, as kubectl names them.

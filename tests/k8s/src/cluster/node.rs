@@ -25,6 +25,11 @@ impl Node {
         command
     }
 
+    /// Runs a command in the node's namespaces. Returns what it wrote.
+    pub fn run(self, program: &str, args: &[&str]) -> Result<String> {
+        succeed(self.exec(program).args(args))
+    }
+
     /// Gives an image a second name.
     pub fn tag(self, image: &str, other: &str) -> Result<()> {
         // As containerd writes names without a registry.

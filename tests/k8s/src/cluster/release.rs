@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::api::{coordination::v1::Lease, core::v1::Pod};
 use kube::{
     Api, Client,
     api::{DeleteParams, ListParams, LogParams},
@@ -29,21 +29,36 @@ impl Release {
     pub async fn install(cluster: &Cluster, name: &str, namespace: &str, values: &[&str]) -> Result<Self> {
         let this = Self { name: name.to_owned(), namespace: namespace.to_owned() };
         let existed = !this.pods(cluster.client.clone()).await?.is_empty();
-        let mut helm = cluster.helm()?;
-        helm.args(["upgrade", "--install", name, "charts/millrace", "--namespace", namespace, "--create-namespace"]);
-        helm.args(["--wait", "--timeout", "2m"]);
-        for value in values {
-            helm.args(["--set", value]);
-        }
-        let installed = succeed(&mut helm);
-        if let Err(error) = installed {
-            let described = this.describe(cluster.client.clone()).await;
-            return Err(error.context(described));
-        }
+        this.upgrade(cluster, values).await?;
         if existed {
             this.replace_operator(cluster.client.clone(), None).await?;
         }
         Ok(this)
+    }
+
+    /// Gives the release these values, and all others their defaults, and waits until the operator is ready.
+    pub async fn upgrade(&self, cluster: &Cluster, values: &[&str]) -> Result<()> {
+        let (name, namespace) = (self.name.as_str(), self.namespace.as_str());
+        let mut helm = cluster.helm()?;
+        helm.args(["upgrade", "--install", name, "charts/millrace", "--namespace", namespace, "--create-namespace"]);
+        // Helm keeps a release's values where it is given none.
+        helm.args(["--reset-values", "--wait", "--timeout", "2m"]);
+        for value in values {
+            helm.args(["--set", value]);
+        }
+        if let Err(error) = succeed(&mut helm) {
+            let described = self.describe(cluster.client.clone()).await;
+            return Err(error.context(described));
+        }
+        Ok(())
+    }
+
+    /// Who holds the Lease that the operator's replicas elect their leader with: a pod's name, `_` and what differs
+    /// from one start of its process to the next. None between two leaders.
+    pub async fn leader(&self, client: Client) -> Result<Option<String>> {
+        let api = Api::<Lease>::namespaced(client, &self.namespace);
+        let lease = api.get(&format!("{}-operator", self.name)).await.context("reading the operator's Lease")?;
+        Ok(lease.spec.and_then(|spec| spec.holder_identity).filter(|holder| !holder.is_empty()))
     }
 
     /// Removes the release.
@@ -62,14 +77,19 @@ impl Release {
 
     /// Deletes the operator's pods. Returns their uids.
     pub async fn delete_operator(&self, client: Client, grace: Option<u32>) -> Result<Vec<String>> {
-        let api = Api::<Pod>::namespaced(client.clone(), &self.namespace);
-        let pods = self.pods(client).await?;
+        let pods = self.pods(client.clone()).await?;
         ensure!(!pods.is_empty(), "there is no operator to delete");
         for pod in &pods {
-            let how = DeleteParams { grace_period_seconds: grace, ..DeleteParams::default() };
-            api.delete(&pods::name(pod), &how).await.with_context(|| format!("deleting {}", pods::name(pod)))?;
+            self.delete_pod(client.clone(), pod, grace).await?;
         }
         Ok(pods.iter().map(pods::uid).collect())
+    }
+
+    /// Deletes one of the operator's pods.
+    pub async fn delete_pod(&self, client: Client, pod: &Pod, grace: Option<u32>) -> Result<()> {
+        let how = DeleteParams { grace_period_seconds: grace, ..DeleteParams::default() };
+        let deleted = Api::<Pod>::namespaced(client, &self.namespace).delete(&pods::name(pod), &how).await;
+        deleted.map(drop).with_context(|| format!("deleting {}", pods::name(pod)))
     }
 
     /// Waits for an operator that is ready and none of those.

@@ -94,14 +94,23 @@ impl Manifest {
 
     /// Applies it with kubectl.
     pub fn apply(&self, namespace: &Namespace<'_>) -> Result<()> {
-        let mut apply = namespace.cluster.kubectl()?;
-        apply.args(["apply", "--namespace", &namespace.name, "--filename=-"]);
-        apply.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
-        let mut child = apply.spawn().context("starting kubectl")?;
+        self.hand_over(namespace, &["apply"])
+    }
+
+    /// Has kubectl delete what has its name and, at the very moment that it is gone, create it anew.
+    pub fn replace_by_force(&self, namespace: &Namespace<'_>) -> Result<()> {
+        self.hand_over(namespace, &["replace", "--force"])
+    }
+
+    fn hand_over(&self, namespace: &Namespace<'_>, how: &[&str]) -> Result<()> {
+        let mut kubectl = namespace.cluster.kubectl()?;
+        kubectl.args(how).args(["--namespace", &namespace.name, "--filename=-"]);
+        kubectl.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = kubectl.spawn().context("starting kubectl")?;
         child.stdin.take().expect("it is piped").write_all(self.yaml().as_bytes())?;
         let output = child.wait_with_output()?;
         let stderr = String::from_utf8_lossy(&output.stderr);
-        ensure!(output.status.success(), "kubectl apply refused\n{}\n{stderr}", self.yaml());
+        ensure!(output.status.success(), "kubectl {how:?} refused\n{}\n{stderr}", self.yaml());
         Ok(())
     }
 }

@@ -14,7 +14,7 @@ use kube::{
 };
 use serde_json::{Value, json};
 
-use crate::{Context, Result, cluster::Namespace, wait};
+use crate::{Context, Result, cluster::Namespace, ensure, wait};
 
 pub use describe::describe;
 pub use manifest::{Manifest, PROGRAM};
@@ -111,6 +111,15 @@ impl<'a> Job<'a> {
     /// Waits until it is in a phase.
     pub async fn wait_for_phase(&self, phase: &str) -> Result<View> {
         self.wait(&format!("phase {phase}"), |view| view.phase() == phase && view.is_observed()).await
+    }
+
+    /// Waits until status says all these words, of a job that can't run.
+    pub async fn wait_for_complaint(&self, words: &[&str]) -> Result<View> {
+        let said = |view: &View| words.iter().all(|word| view.complaints().contains(word));
+        let view = self.wait(&format!("status that says {words:?}"), said).await?;
+        println!("{}: {}", self.namespace.name, view.complaints());
+        ensure!(view.condition("Ready").status == "False" && view.phase() != "Running", "{}", view.describe());
+        Ok(view)
     }
 
     /// Deletes it, without waiting.

@@ -46,6 +46,11 @@ impl View {
         !self.at(pointer).is_null()
     }
 
+    /// Its identity: another StreamJob of the same name has another one.
+    pub fn uid(&self) -> &str {
+        self.object.metadata.uid.as_deref().unwrap_or_default()
+    }
+
     /// Its phase.
     pub fn phase(&self) -> &str {
         self.text("/status/phase")

@@ -1,6 +1,9 @@
 //! What a job has of its own in the services: a bucket and two topics.
 
-use millrace_testkit::services::{kafka::KafkaClient, minio::MinioClient};
+use millrace_testkit::services::{
+    kafka::KafkaClient,
+    minio::{Minio, MinioClient},
+};
 
 use crate::{
     Context, Result,
@@ -28,15 +31,20 @@ pub struct Place {
 impl Place {
     /// Makes bucket and topics, and puts the bucket's keys into the namespace.
     pub async fn create(namespace: &Namespace<'_>, services: &Services) -> Result<Self> {
+        Self::create_on(namespace, &services.minio, &services.kafka.client()).await
+    }
+
+    /// The same with another object store.
+    pub async fn create_on(namespace: &Namespace<'_>, minio: &Minio, kafka: &KafkaClient) -> Result<Self> {
         let name = &namespace.name;
         let place = Self {
-            minio: MinioClient::clone(&services.minio),
-            kafka: services.kafka.client(),
+            minio: MinioClient::clone(minio),
+            kafka: kafka.clone(),
             bucket: name.clone(),
             input: format!("{name}-in"),
             output: format!("{name}-out"),
         };
-        services.minio.create_bucket(&place.bucket)?;
+        minio.create_bucket(&place.bucket)?;
         for topic in [&place.input, &place.output] {
             place.create_topic(topic)?;
         }

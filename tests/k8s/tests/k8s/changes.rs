@@ -2,10 +2,10 @@
 
 use std::collections::BTreeSet;
 
-use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::api::{autoscaling::v2::HorizontalPodAutoscaler, core::v1::Pod};
 use millrace_k8s_tests::{
-    Result,
-    cluster::{NEXT_WORKER_IMAGE, WORKER_IMAGE},
+    Context, Result,
+    cluster::{NEXT_WORKER_IMAGE, Namespace, WORKER_IMAGE},
     commands::{run, succeed},
     ensure,
     job::{Job, Manifest, Role, pods},
@@ -13,7 +13,7 @@ use millrace_k8s_tests::{
     suite::Suite,
     wait,
 };
-use serde_json::json;
+use serde_json::{Value, json};
 
 pub fn upgrade_under_load(suite: &Suite) -> Result<()> {
     suite.block_on(async {
@@ -60,13 +60,13 @@ pub fn scale(suite: &Suite) -> Result<()> {
         let namespace = suite.namespace("scale").await?;
         let place = suite.place(&namespace).await?;
         let (feed, mut outputs) = (Feed::start(&place, 3), Outputs::follow(&place)?);
-        let job = Job::apply(&namespace, &Manifest::counting(&place))?;
+        // As samples do, it leaves the number to whoever scales.
+        let manifest = Manifest::counting(&place).set("/spec/taskManager", Value::Null);
+        let job = Job::apply(&namespace, &manifest)?;
         job.wait_until_settled().await?;
         let id = job.wait_for_new_checkpoint().await?.job_id().to_owned();
-        for replicas in [3, 2] {
-            let mut scale = suite.cluster.kubectl()?;
-            scale.args(["scale", "sj/counts", &format!("--replicas={replicas}"), "--namespace", &namespace.name]);
-            succeed(&mut scale)?;
+        for (replicas, by) in [(3, Scaler::Kubectl), (2, Scaler::Kubectl), (4, Scaler::Autoscaler)] {
+            by.scale(&namespace, replicas).await?;
             let scaled = job
                 .wait("job at its new parallelism", |view| {
                     view.is_settled() && view.number("/status/parallelism") == replicas
@@ -79,12 +79,77 @@ pub fn scale(suite: &Suite) -> Result<()> {
             ensure!(scaled.job_id() == id, "the job's id stays");
             let running = job.pods(Role::TaskManager).await?.len() as i64;
             ensure!(running == replicas, "{running} taskmanagers instead of {replicas}");
+            scale_subresource(&job, replicas)?;
+            // The manifest applied again changes nothing.
+            manifest.apply(&namespace)?;
+            let after = job.wait_for_new_checkpoint().await?;
+            ensure!(after.number("/spec/taskManager/replicas") == replicas, "an apply resets what was scaled");
+            ensure!(after.deployment() == scaled.deployment() && after.is_settled(), "{}", after.describe());
             let now = feed.written();
             outputs.wait_until_past(&job, &now).await?;
         }
         let written = feed.finish()?;
         outputs.expect_all(&job, &written).await
     })
+}
+
+/// Who scales.
+enum Scaler {
+    Kubectl,
+    /// A HorizontalPodAutoscaler. Without a metrics server it knows of no load and only sees to its lower bound.
+    Autoscaler,
+}
+
+impl Scaler {
+    async fn scale(&self, namespace: &Namespace<'_>, replicas: i64) -> Result<()> {
+        match self {
+            Self::Kubectl => {
+                let mut scale = namespace.cluster.kubectl()?;
+                scale.args(["scale", "sj/counts", &format!("--replicas={replicas}"), "--namespace", &namespace.name]);
+                succeed(&mut scale).map(drop)
+            }
+            Self::Autoscaler => {
+                let target = json!({"apiVersion": "millrace.dev/v1alpha1", "kind": "StreamJob", "name": "counts"});
+                let busy = json!({"name": "cpu", "target": {"type": "AverageValue", "averageValue": "1"}});
+                namespace
+                    .create_object::<HorizontalPodAutoscaler>(json!({
+                        "metadata": {"name": "counts"},
+                        "spec": {
+                            "scaleTargetRef": target,
+                            "minReplicas": replicas,
+                            "maxReplicas": replicas + 1,
+                            "metrics": [{"type": "Resource", "resource": busy}],
+                        },
+                    }))
+                    .await?;
+                let autoscalers = namespace.api::<HorizontalPodAutoscaler>();
+                let scaled = async || {
+                    let status = autoscalers.get("counts").await?.status.unwrap_or_default();
+                    let conditions = status.conditions.unwrap_or_default();
+                    let able = conditions.iter().any(|one| one.type_ == "AbleToScale" && one.status == "True");
+                    Ok((able && status.desired_replicas == replicas as i32).then_some(()))
+                };
+                let explain = async || format!("{:?}", autoscalers.get("counts").await);
+                wait::until("autoscaler that scales", wait::PATIENCE, scaled, explain).await
+            }
+        }
+    }
+}
+
+/// What an autoscaler reads: how many there are, how many there should be, and which pods they are.
+fn scale_subresource(job: &Job<'_>, replicas: i64) -> Result<()> {
+    let Namespace { cluster, name } = job.namespace;
+    let path = format!("/apis/millrace.dev/v1alpha1/namespaces/{name}/streamjobs/{}/scale", job.name);
+    let scale: Value = serde_json::from_str(&succeed(cluster.kubectl()?.args(["get", "--raw", &path]))?)?;
+    ensure!(scale["spec"]["replicas"] == replicas && scale["status"]["replicas"] == replicas, "{scale}");
+    let selector = scale["status"]["selector"].as_str().context("a selector")?;
+    let mut select = cluster.kubectl()?;
+    select.args(["get", "pods", "--namespace", name, "--selector", selector, "--output=name"]);
+    let mut selected: Vec<_> = succeed(&mut select)?.lines().map(str::to_owned).collect();
+    selected.sort();
+    let taskmanagers: Vec<_> = (0..replicas).map(|pod| format!("pod/{}-taskmanager-{pod}", job.name)).collect();
+    ensure!(selected == taskmanagers, "{selector} selects {selected:?}");
+    Ok(())
 }
 
 pub fn suspend_and_resume(suite: &Suite) -> Result<()> {

@@ -2,13 +2,15 @@
 
 use std::time::Duration;
 
+use k8s_openapi::api::apps::v1::StatefulSet;
 use millrace_k8s_tests::{
     Result,
     cluster::{Namespace, Services},
     ensure,
     job::{Job, Manifest, Role},
-    load::{Feed, Place},
+    load::{Feed, Outputs, Place},
     suite::Suite,
+    wait,
 };
 use serde_json::json;
 
@@ -91,5 +93,44 @@ pub fn without_the_object_store(suite: &Suite) -> Result<()> {
         let named = messages.iter().any(|message| message.contains(&place.storage()));
         ensure!(named, "no event CleanupFailed names {}: {messages:?}", place.storage());
         Ok(())
+    })
+}
+
+/// What is left of a job while another takes its name is none of that one's.
+pub fn again_under_the_same_name(suite: &Suite) -> Result<()> {
+    suite.block_on(async {
+        let namespace = suite.namespace("again").await?;
+        let place = suite.place(&namespace).await?;
+        let before = namespace.objects()?;
+        let (feed, mut outputs) = (Feed::start(&place, 20), Outputs::follow(&place)?);
+        let manifest = Manifest::counting(&place);
+        let job = Job::apply(&namespace, &manifest)?;
+        let old = job.wait_until_settled().await?;
+        let now = feed.written();
+        outputs.wait_until_past(&job, &now).await?;
+        let written = feed.finish()?;
+        outputs.expect_all(&job, &written).await?;
+        let (lines, records) = (outputs.seen.lines, written.values().sum::<u64>());
+
+        manifest.replace_by_force(&namespace)?;
+        let new = job.wait_until_settled().await?;
+        ensure!(new.uid() != old.uid() && new.job_id() != old.job_id(), "it is another job: {}", new.describe());
+        ensure!((new.generation(), new.restarts()) == (1, 0), "it starts from nothing: {}", new.describe());
+        // It reads all again. With anything kept of the old job's state, it would count them to twice as many.
+        let again = async || {
+            outputs.read_on()?;
+            Ok((outputs.seen.lines >= lines + records).then_some(()))
+        };
+        wait::until("count of all records again", wait::PATIENCE, again, async || job.describe().await).await?;
+        outputs.expect_all(&job, &written).await?;
+        let sets = namespace.api::<StatefulSet>().list(&Default::default()).await?.items;
+        let owners = sets.iter().flat_map(|set| set.metadata.owner_references.iter().flatten());
+        let owners: Vec<_> = owners.map(|owner| owner.uid.as_str()).collect();
+        ensure!(owners == [new.uid(); 2], "StatefulSets belong to {owners:?}: {}", new.describe());
+        let left: Vec<_> = place.objects()?.into_iter().filter(|path| path.contains(old.job_id())).collect();
+        ensure!(left.is_empty(), "left of the old job in the bucket: {left:?}");
+        job.begin_delete().await?;
+        job.wait_until_gone(GONE).await?;
+        namespace.wait_for_only(&before).await
     })
 }

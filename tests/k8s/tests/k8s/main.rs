@@ -9,6 +9,8 @@ mod manifests;
 mod operator;
 mod policy;
 mod samples;
+mod store;
+mod volumes;
 mod wrong;
 
 use std::process::ExitCode;
@@ -38,15 +40,21 @@ fn main() -> ExitCode {
         Case::new("deletion::without_a_jobmanager", deletion::without_a_jobmanager),
         Case::new("deletion::while_suspended", deletion::while_suspended),
         Case::new("deletion::without_the_object_store", deletion::without_the_object_store),
+        Case::new("deletion::again_under_the_same_name", deletion::again_under_the_same_name),
+        Case::new("store::ca_bundle", store::ca_bundle),
+        Case::new("store::pod_identity", store::pod_identity),
+        Case::new("volumes::claim", volumes::claim),
         Case::new("policy::only_the_operator_and_the_job_reach_its_ports", policy::ports),
         Case::new("samples::run", samples::run),
     ];
     let alone = vec![
         Case::new("operator::helm_test", operator::helm_test),
+        Case::new("operator::service_monitor_needs_its_crd", operator::service_monitor),
         Case::new("operator::restart_has_no_effect_on_jobs", operator::restart),
         Case::new("operator::recovery_does_not_need_it", operator::absence),
         Case::new("chaos::fifteen_faults", chaos::fifteen_faults),
-        Case::new("operator::of_a_namespace", operator::of_a_namespace),
+        Case::new("operator::several_replicas", operator::several_replicas),
+        Case::new("operator::of_two_namespaces", operator::of_two_namespaces),
     ];
     suite::main(together, alone)
 }

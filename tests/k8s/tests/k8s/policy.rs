@@ -3,7 +3,6 @@
 use std::time::Duration;
 
 use k8s_openapi::api::{core::v1::Pod, networking::v1::NetworkPolicy};
-use kube::{Api, api::PostParams};
 use millrace_k8s_tests::{
     Result,
     cluster::{Namespace, OPERATOR_IMAGE},
@@ -13,7 +12,7 @@ use millrace_k8s_tests::{
     suite::{Suite, skipped},
     wait,
 };
-use serde_json::{from_value, json};
+use serde_json::json;
 
 /// How many seconds a probe asks.
 const ASKS: u32 = 5;
@@ -25,7 +24,7 @@ pub fn ports(suite: &Suite) -> Result<()> {
         let feed = Feed::start(&place, 12);
         let job = Job::apply(&namespace, &Manifest::counting(&place))?;
         job.wait_until_settled().await?;
-        let policies = Api::<NetworkPolicy>::namespaced(namespace.client(), &namespace.name);
+        let policies = namespace.api::<NetworkPolicy>();
         ensure!(!policies.list(&Default::default()).await?.items.is_empty(), "the job has no NetworkPolicy");
 
         // The operator lets everybody reach it: a probe from anywhere does, but for one that may send nothing.
@@ -37,8 +36,7 @@ pub fn ports(suite: &Suite) -> Result<()> {
             "metadata": {"name": "deny"},
             "spec": {"podSelector": {}, "policyTypes": ["Egress"], "egress": []},
         });
-        let in_muted = Api::<NetworkPolicy>::namespaced(muted.client(), &muted.name);
-        in_muted.create(&PostParams::default(), &from_value(deny)?).await?;
+        muted.create_object::<NetworkPolicy>(deny).await?;
         ensure!(reaches(&strangers, "control", &operator).await?, "a probe does not even reach the operator");
         if reaches(&muted, "control", &operator).await? {
             skipped("NetworkPolicy", "this cluster does not enforce it");
@@ -73,8 +71,8 @@ async fn reaches(namespace: &Namespace<'_>, name: &str, address: &str) -> Result
             }],
         },
     });
-    let api = Api::<Pod>::namespaced(namespace.client(), &namespace.name);
-    api.create(&PostParams::default(), &from_value(pod)?).await?;
+    namespace.create_object::<Pod>(pod).await?;
+    let api = namespace.api::<Pod>();
     let ended = async || {
         let pod = api.get(name).await?;
         let phase = pod.status.and_then(|status| status.phase).unwrap_or_default();

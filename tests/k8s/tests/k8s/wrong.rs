@@ -27,11 +27,7 @@ fn complains(
         namespace.put_secret(WRONG, place.minio.access_key(), "not the secret").await?;
         let (feed, mut outputs) = (Feed::start(&place, 8), Outputs::follow(&place)?);
         let job = Job::apply(&namespace, &spoil(Manifest::counting(&place)))?;
-        let awaited = format!("status that says {words:?}");
-        let view = job.wait(&awaited, |view| words.iter().all(|word| view.complaints().contains(word))).await?;
-        println!("{name}: {}", view.complaints());
-        ensure!(view.condition("Ready").status == "False", "{}", view.describe());
-        ensure!(view.phase() != "Running", "{}", view.describe());
+        job.wait_for_complaint(words).await?;
         // Also from the first deployment on the next spec repairs it.
         job.patch_spec(repair(&place)).await?;
         job.wait_until_settled().await?;
