@@ -13,7 +13,7 @@ CACHE := . scripts/cache.sh
 # And this where what is built has RocksDB in it: built once into the cache, then linked in seconds.
 ROCKSDB := ROCKSDB_STATIC=1; ROCKSDB_LIB_DIR=$$(scripts/fetch-rocksdb.sh); export ROCKSDB_STATIC ROCKSDB_LIB_DIR
 
-.PHONY: help setup build run test matrix soak chaos-k8s bench fuzz cluster-up cluster-down clean-cache
+.PHONY: help setup build run test matrix soak chaos chaos-k8s bench bench-recovery fuzz cluster-up cluster-down clean-cache
 
 help: ## list the targets
 	sed -n 's/^\([a-z0-9-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14
@@ -67,6 +67,12 @@ soak: ## the tests that take long
 	cargo test --release -p millrace-k8s-tests --features soak --test soak -- --nocapture
 	cargo test --release -p millrace-state-rocksdb --features soak --test memory -- --nocapture
 
+chaos: ## N faults at a job's processes, in the order of SEED; ONLY=kinds, JOB=program ARGS=its; docs/attack.md
+	$(SERVICES)
+	cargo build -p millrace-tests --features rocksdb --bins
+	"$$CARGO_TARGET_DIR/debug/chaos" --faults $(or $(N),60) $(if $(SEED),--seed $(SEED)) $(if $(ONLY),--only $(ONLY)) \
+	    $(if $(JOB),--job '$(JOB)') $(MORE) $(if $(ARGS),-- $(ARGS))
+
 chaos-k8s: ## N faults on a real cluster, in the order of SEED
 	$(SERVICES)
 	cargo run -p millrace-k8s-tests --bin chaos-k8s -- --faults $(or $(N),30) $(if $(SEED),--seed $(SEED))
@@ -79,6 +85,13 @@ bench: ## the same jobs on Millrace and on Flink; ONLY='keyed-count backend=heap
 	cargo build --release -p millrace-examples -p millrace-benches --features millrace-examples/rocksdb
 	"$$CARGO_TARGET_DIR/release/bench" --flink "$$flink" $(if $(ONLY),--only '$(ONLY)') \
 		--write docs/benchmarks.md $(ARGS)
+
+bench-recovery: ## how long jobs are silent after a kill, beside Flink's; ARGS='--kills 5 --scenario heap'
+	scripts/setup.sh bench
+	$(SERVICES)
+	flink=$$(scripts/fetch-flink.sh)
+	cargo build --release -p millrace-benches --features rocksdb --bins
+	"$$CARGO_TARGET_DIR/release/bench-recovery" --flink "$$flink" $(ARGS)
 
 fuzz: ## fuzz all that is read from outside, each target for SECONDS=60
 	scripts/fuzz.sh $(or $(SECONDS),60)

@@ -1,4 +1,5 @@
 //! What the tests of the whole have in common.
 
+pub mod attack;
 pub mod process;
 pub mod sim;

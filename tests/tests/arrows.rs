@@ -33,7 +33,7 @@ const ARROWS: &[(&str, &[&str], &[&str])] = &[
     ("millrace-testkit", &["millrace-core", "millrace-state", "millrace-runtime"], &[]),
     ("millrace-ui-tests", &["millrace"], &[]),
     ("millrace-examples", &["millrace"], &[]),
-    ("millrace-benches", &["millrace"], &[]),
+    ("millrace-benches", &["millrace", "millrace-testkit"], &[]),
     ("millrace-k8s-tests", &["millrace-testkit", "millrace-tests"], &[]),
     ("millrace-tests", &["millrace", "millrace-core", "millrace-state", "millrace-runtime", "millrace-testkit"], &[]),
 ];

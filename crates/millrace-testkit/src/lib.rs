@@ -4,4 +4,5 @@ pub mod cluster;
 pub mod conformance;
 pub mod faults;
 pub mod faulty_store;
+pub mod figures;
 pub mod services;

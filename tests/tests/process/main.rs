@@ -2,6 +2,7 @@
 //!
 //! The programs are those that cargo has built for the workspace: `cargo build -p millrace-examples -p millrace-worker`.
 
+mod attack;
 mod demonstration;
 mod exactly_once;
 mod kills;

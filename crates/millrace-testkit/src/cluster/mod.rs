@@ -39,11 +39,11 @@ use crate::services::process::{ManagedProcess, Signal};
 
 pub use error::{Error, Result};
 pub use programs::program;
+pub use rest::RestClient;
 pub use spec::ClusterSpec;
 pub use state::JobState;
 
 use launcher::{Announcement, Launcher, taskmanager_name};
-use rest::RestClient;
 
 /// How long anything may take that a test waits for: long enough for a machine that is very busy.
 pub const PATIENCE: Duration = Duration::from_secs(60);

@@ -9,23 +9,33 @@ use super::{Error, Result};
 
 const ANSWER_LIMIT: Duration = Duration::from_secs(5);
 
-/// Asks one server.
+/// Asks REST servers.
 #[derive(Debug)]
-pub(super) struct RestClient {
+pub struct RestClient {
     http: reqwest::Client,
     runtime: tokio::runtime::Runtime,
 }
 
+impl Default for RestClient {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
 impl RestClient {
-    pub(super) fn new() -> Self {
+    /// A client.
+    ///
+    /// # Panics
+    /// When there is no thread for it.
+    pub fn new() -> Self {
         // A proxy that is meant for the internet does not know this machine's ports.
         let http = reqwest::Client::builder().timeout(ANSWER_LIMIT).no_proxy().build();
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
         Self { http: http.expect("a client can be made"), runtime: runtime.expect("a runtime can be made") }
     }
 
-    /// What `GET` answers.
-    pub(super) fn get<T: DeserializeOwned>(&self, address: &str, path: &str) -> Result<T> {
+    /// What `GET` answers; the address is `host:port`.
+    pub fn get<T: DeserializeOwned>(&self, address: &str, path: &str) -> Result<T> {
         let (request, body) = self.send(Method::GET, address, path)?;
         serde_json::from_slice(&body).map_err(|error| Error::Rest {
             request,

@@ -2,6 +2,8 @@
 
 use std::{collections::BTreeMap, fmt, time::Duration};
 
+use millrace_testkit::figures::median_and_worst;
+
 use super::Fault;
 use crate::load::Verdict;
 
@@ -30,14 +32,6 @@ pub struct Report {
     pub records: u64,
     /// Lines that came out.
     pub lines: u64,
-}
-
-/// Median and worst of some durations; zero of none.
-fn median_and_worst(durations: impl Iterator<Item = Duration>) -> (Duration, Duration) {
-    let mut sorted: Vec<_> = durations.collect();
-    sorted.sort();
-    let median = sorted.get(sorted.len().saturating_sub(1) / 2).copied().unwrap_or_default();
-    (median, sorted.last().copied().unwrap_or_default())
 }
 
 fn seconds(duration: Duration) -> String {

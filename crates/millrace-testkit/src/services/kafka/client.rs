@@ -18,6 +18,8 @@ use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 use crate::services::{Error, Result};
 
 const LIMIT: Duration = Duration::from_secs(30);
+/// How long a record may wait for a broker that is away, on a machine that is very busy.
+const DELIVERY_LIMIT: Duration = Duration::from_secs(120);
 const POLL: Duration = Duration::from_millis(20);
 
 /// A record as it lies in a topic.
@@ -131,7 +133,7 @@ impl KafkaClient {
                 .config()
                 // Each record lies in the topic once, also where the broker is killed and comes back.
                 .set("enable.idempotence", "true")
-                .set("message.timeout.ms", LIMIT.as_millis().to_string())
+                .set("message.timeout.ms", DELIVERY_LIMIT.as_millis().to_string())
                 // A topic was waited for when it was created.
                 .set("topic.metadata.propagation.max.ms", "1000")
                 .create_with_context(Deliveries::default())?;
@@ -149,7 +151,7 @@ impl KafkaClient {
                 producer.poll(Duration::ZERO);
             }
             // Longer than a message's own limit, which has the better error.
-            producer.flush(2 * LIMIT)?;
+            producer.flush(2 * DELIVERY_LIMIT)?;
             match producer.context().failure.get() {
                 Some(error) => Err(error.clone()),
                 None => Ok(()),

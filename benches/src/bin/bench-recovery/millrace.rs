@@ -1,0 +1,111 @@
+//! Our side.
+
+use millrace_testkit::cluster::{ClusterSpec, JobCluster, JobState, program};
+
+use crate::{
+    Result,
+    contender::Running,
+    scenario::{PARALLELISM, PAYLOAD, Place, SAMPLE, Scenario, Victim, wait},
+};
+
+/// Starts the processes.
+pub fn start(place: &Place, scenario: Scenario) -> Result<Box<dyn Running>> {
+    let directory = place.directory.path().display();
+    let backend = if scenario.rocksdb { "rocksdb" } else { "filesystem" };
+    let spec = ClusterSpec::new(program("recovery_job")?)
+        .args(["--kafka", &place.kafka.bootstrap(), "--input", &place.input, "--output", &place.output])
+        .args(["--payload", &PAYLOAD.to_string(), "--sample", &SAMPLE.to_string()])
+        .taskmanagers(0)
+        .set("parallelism.default", PARALLELISM.to_string())
+        .set("state.backend", backend)
+        .set("state.checkpoints.dir", format!("file://{directory}/checkpoints"))
+        .set("execution.checkpointing.interval", "1 s")
+        .set("execution.checkpointing.incremental", scenario.rocksdb.to_string())
+        .set("heartbeat.timeout", "3 s")
+        // Each kill is a first one: without a delay.
+        .set("restart-strategy.exponential-delay.reset-backoff-threshold", "1 ms");
+    let mut job = Job { cluster: JobCluster::start(spec)?, scenario, directories: Vec::new(), killed: None };
+    let spare = usize::from(scenario.victim == Victim::TaskManager);
+    for index in 0..PARALLELISM + spare {
+        job.add(index)?;
+    }
+    Ok(Box::new(job))
+}
+
+struct Job {
+    cluster: JobCluster,
+    scenario: Scenario,
+    /// By taskmanager: its local directory's number.
+    directories: Vec<usize>,
+    /// The taskmanager that was killed last.
+    killed: Option<usize>,
+}
+
+impl Job {
+    fn add(&mut self, directory: usize) -> Result<()> {
+        let path = self.cluster.directory().join(format!("local-{directory}")).display().to_string();
+        self.cluster.start_taskmanager_with(|spec| {
+            spec.set("state.backend.rocksdb.localdir", path)
+                .set("taskmanager.resource-id", format!("taskmanager-{directory}"))
+        })?;
+        self.directories.push(directory);
+        Ok(())
+    }
+
+    fn wait_until(&mut self, what: &str, condition: impl Fn(&JobState) -> bool) -> Result<JobState> {
+        let mut last = None;
+        wait(what, || {
+            last = self.cluster.state().ok();
+            Ok(last.as_ref().is_some_and(&condition))
+        })
+        .map_err(|error| format!("{error}\n{}", self.cluster.tails()))?;
+        last.ok_or_else(|| "no state".into())
+    }
+}
+
+impl Running for Job {
+    fn settle(&mut self) -> Result<()> {
+        let slots = PARALLELISM + usize::from(self.scenario.victim == Victim::TaskManager);
+        let state = self.wait_until("running job", |state| state.is_running() && state.taskmanagers.len() == slots)?;
+        let newest = state.completed().map_or(0, |completed| completed.id);
+        self.wait_until("new checkpoint", |state| state.completed().is_some_and(|completed| completed.id > newest))?;
+        Ok(())
+    }
+
+    fn kill(&mut self) -> Result<()> {
+        if self.scenario.victim == Victim::JobManager {
+            return Ok(self.cluster.kill_jobmanager()?);
+        }
+        let state = self.cluster.state()?;
+        let busy = self.cluster.busy_taskmanagers(&state);
+        let victim = *busy.first().ok_or("no taskmanager has tasks")?;
+        self.cluster.kill_taskmanager(victim)?;
+        self.killed = Some(victim);
+        Ok(())
+    }
+
+    fn wait_until_recovered(&mut self, killed_ms: u64) -> Result<()> {
+        self.wait_until("recovery", |state| {
+            let recovery = state.job.last_recovery.as_ref();
+            // A new jobmanager's recovery begins with its process, which may be a little before or after the kill.
+            state.is_running() && recovery.is_some_and(|recovery| recovery.timestamp + recovery.duration >= killed_ms)
+        })?;
+        Ok(())
+    }
+
+    fn phases(&mut self, killed_ms: u64) -> Result<Vec<(String, u64)>> {
+        let state = self.cluster.state()?;
+        let recovery = state.job.last_recovery.ok_or("no recovery is told of")?;
+        let phases = recovery.phases.into_iter().map(|phase| (phase.name, phase.duration));
+        let noticed = ("until noticed".to_owned(), recovery.timestamp.saturating_sub(killed_ms));
+        Ok(std::iter::once(noticed).chain(phases).collect())
+    }
+
+    fn replace(&mut self) -> Result<()> {
+        match (self.scenario.victim, self.killed) {
+            (Victim::JobManager, _) => Ok(self.cluster.restart_jobmanager()?),
+            (Victim::TaskManagerThatComesBack, Some(killed)) => self.add(self.directories[killed]),
+            (Victim::TaskManager | Victim::TaskManagerThatComesBack, _) => self.add(self.directories.len()),
+        }
+    }
+}

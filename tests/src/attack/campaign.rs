@@ -1,0 +1,188 @@
+//! A campaign: a job, records for it, faults one after the other, and the verdict.
+
+use std::time::{Duration, Instant};
+
+use millrace_testkit::{
+    cluster::{JobCluster, PATIENCE},
+    services::kafka::Isolation,
+};
+
+use super::{
+    Backend, Expected, Fault, Job, Report, Result, Strike, Struck,
+    checker::{Outputs, compare},
+    effect::effects,
+    fault::Moment,
+    feed::Feed,
+    place::{INPUT, Place},
+    schedule,
+    strike::{self, Done},
+    team::Team,
+    watch::{self, Watch},
+};
+
+/// So many checkpoints without a new output, and a job whose outputs nobody can tell beforehand has written all.
+const QUIET_CHECKPOINTS: u32 = 3;
+
+/// Faults to be struck at a job.
+#[derive(Clone, Debug)]
+pub struct Campaign {
+    /// The job.
+    pub job: Job,
+    /// Where its state lives.
+    pub backend: Backend,
+    /// How many.
+    pub faults: usize,
+    /// Only these kinds; none: all that are possible.
+    pub kinds: Vec<Fault>,
+    /// Decides their order, whom they hit, when, and what the records are.
+    pub seed: u64,
+}
+
+impl Campaign {
+    /// Runs the job through all faults. An error is a fault that did not happen, or a job that did not recover.
+    pub fn run(&self) -> Result<Report> {
+        let place = Place::new(self.backend)?;
+        let (mut kinds, not) = place.kinds();
+        for (fault, why) in not.iter().filter(|(fault, _)| self.kinds.is_empty() || self.kinds.contains(fault)) {
+            println!("left out: {fault}: {why}");
+        }
+        kinds.retain(|kind| self.kinds.is_empty() || self.kinds.contains(kind));
+        if kinds.is_empty() {
+            return Err("none of these faults is possible here".into());
+        }
+        self.run_in(&place, &schedule(&kinds, self.faults, self.seed))
+    }
+
+    fn run_in(&self, place: &Place, strikes: &[Strike]) -> Result<Report> {
+        let output = place.output("attacked")?;
+        let watch = Watch::start(&place.kafka, &output, self.job.guarantee)?;
+        let feed = Feed::start(place.kafka.clone(), INPUT, self.job.records.clone(), self.seed);
+        let mut team = Team::start(place, &self.job, "attacked", &output)?;
+        let struck = self.strike_all(&mut team, place, &watch, strikes)?;
+        feed.finish()?;
+
+        let (expected, records) = self.expected(place)?;
+        let goal = expected.values().map(Vec::len).sum();
+        wait_for_outputs(&mut team.cluster, &watch, Some(goal))?;
+        team.cluster.cancel()?;
+        team.cluster.wait_end()?;
+        let seen = watch::outputs(&place.kafka, &output, self.job.guarantee)?;
+        let verdict = compare(&expected, &seen, self.job.guarantee)?;
+        let outputs = seen.values().map(|values| values.len() as u64).sum();
+        watch.finish()?;
+        Ok(Report { struck, verdict, records, outputs })
+    }
+
+    fn strike_all(&self, team: &mut Team<'_>, place: &Place, watch: &Watch, strikes: &[Strike]) -> Result<Vec<Struck>> {
+        let started = Instant::now();
+        settle(team, watch)?;
+        let mut struck: Vec<Struck> = Vec::new();
+        let mut last: Option<Instant> = None;
+        for (number, next) in strikes.iter().enumerate() {
+            let failed = |error| format!("{next:?}, fault {} of {}: {error}", number + 1, self.describe());
+            if !matches!(next.moment, Moment::Hasty(_)) {
+                settle(team, watch).map_err(failed)?;
+                recovered(struck.last_mut(), last, watch);
+            }
+            let Done { at, evidence } = strike::strike(team, place, *next).map_err(failed)?;
+            let seconds = started.elapsed().as_secs();
+            println!(
+                "{:>4}. {seconds:>4} s  {:<20} {:<32} {evidence}",
+                number + 1,
+                next.fault,
+                next.moment.to_string()
+            );
+            struck.push(Struck { fault: next.fault, moment: next.moment, evidence, silent: None });
+            last = Some(at);
+        }
+        settle(team, watch)?;
+        recovered(struck.last_mut(), last, watch);
+        Ok(struck)
+    }
+
+    /// What should come out, and how many records went in.
+    fn expected(&self, place: &Place) -> Result<(Outputs, u64)> {
+        let messages = place.kafka.consume_all(INPUT, Isolation::ReadUncommitted)?;
+        let goal = match self.job.expected {
+            Expected::Reference => None,
+            Expected::Effects => Some(effects(messages.iter().map(|message| message.text()))),
+        };
+        let reference = self.reference(place, goal.as_ref())?;
+        if let Some(goal) = goal.filter(|goal| *goal != reference) {
+            let verdict = compare(&goal, &reference, super::Guarantee::ExactlyOnce)?;
+            return Err(format!("a run without a fault is wrong already: {verdict:?}").into());
+        }
+        Ok((reference, messages.len() as u64))
+    }
+
+    /// The outputs of a run over the same input without a fault.
+    fn reference(&self, place: &Place, goal: Option<&Outputs>) -> Result<Outputs> {
+        let output = place.output("reference")?;
+        let watch = Watch::start(&place.kafka, &output, self.job.guarantee)?;
+        // On a busy machine silence alone is no failure.
+        let spec = place.spec(&self.job, "reference", &output).set("heartbeat.timeout", "60 s");
+        let spec = spec.taskmanagers(self.job.slots);
+        let mut cluster = JobCluster::start(spec)?;
+        cluster.wait_until_running()?;
+        wait_for_outputs(&mut cluster, &watch, goal.map(|goal| goal.values().map(Vec::len).sum()))?;
+        let state = cluster.state()?;
+        if state.job.restarts > 0 {
+            return Err(format!("the run without a fault had one: {state}").into());
+        }
+        cluster.cancel()?;
+        cluster.wait_end()?;
+        watch.finish()?;
+        watch::outputs(&place.kafka, &output, self.job.guarantee)
+    }
+
+    fn describe(&self) -> String {
+        format!("{} (backend {}, seed {})", self.faults, self.backend.name(), self.seed)
+    }
+}
+
+/// Waits until the job runs with all its processes, has completed a checkpoint since, and writes.
+fn settle(team: &mut Team<'_>, watch: &Watch) -> Result<()> {
+    team.wait_until_complete()?;
+    let before = watch.news();
+    team.cluster.wait_for_new_checkpoint()?;
+    team.cluster.wait_for("new output", PATIENCE, |_| {
+        let news = watch.news();
+        ((news > before).then_some(()), format!("{news} outputs"))
+    })?;
+    Ok(())
+}
+
+/// The last fault is over: notes how long the job was silent.
+fn recovered(struck: Option<&mut Struck>, at: Option<Instant>, watch: &Watch) {
+    if let (Some(struck), Some(at)) = (struck, at) {
+        let end = watch.end_of_silence(at, Instant::now());
+        struck.silent = end.map(|end| end.duration_since(at));
+    }
+}
+
+/// Waits until so many different outputs have come, and for a checkpoint behind them: whatever else was read is written
+/// before it completes. Without a number, until the job completes checkpoints and nothing more comes. Where outputs are
+/// missing for too long, that is what the verdict says.
+fn wait_for_outputs(cluster: &mut JobCluster, watch: &Watch, goal: Option<usize>) -> Result<()> {
+    let end = Instant::now() + PATIENCE;
+    if let Some(goal) = goal {
+        while watch.news() < goal && Instant::now() < end {
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        cluster.wait_for_new_checkpoint()?;
+        return Ok(());
+    }
+    loop {
+        let before = watch.messages();
+        for _ in 0..QUIET_CHECKPOINTS {
+            cluster.wait_for_new_checkpoint()?;
+        }
+        let now = watch.messages();
+        if now == before && now > 0 {
+            return Ok(());
+        }
+        if now == 0 && Instant::now() >= end {
+            return Err("the job writes nothing to its output topic".into());
+        }
+    }
+}

@@ -1,0 +1,137 @@
+//! What a campaign has of its own: a broker, an object store, disks, and topics.
+
+use std::{path::Path, sync::Mutex};
+
+use millrace_testkit::{
+    cluster::ClusterSpec,
+    faults::{FakeClock, SmallDisk, StoreProxy},
+    services::{
+        kafka::{KafkaBroker, KafkaClient},
+        minio::Minio,
+    },
+};
+
+use super::{Backend, Fault, Job, Result, steps};
+use crate::process::restart_always;
+
+/// Partitions of the input.
+const PARTITIONS: i32 = 2;
+const BUCKET: &str = "attack";
+/// The size of the small disk: enough for the state, and quickly filled.
+const DISK_MB: usize = 96;
+/// Topics.
+pub const INPUT: &str = "attack-in";
+const OUTPUT: &str = "attack-out";
+
+/// Services that only the job under attack uses: they will be away.
+pub struct Place {
+    /// The broker.
+    pub broker: Mutex<KafkaBroker>,
+    /// Its client.
+    pub kafka: KafkaClient,
+    /// What stands before the object store.
+    pub store: StoreProxy,
+    /// Where checkpoints or local state lie, if this process may mount it.
+    pub disk: Option<SmallDisk>,
+    backend: Backend,
+    minio: Minio,
+    files: tempfile::TempDir,
+}
+
+impl Place {
+    /// Starts the services for a job on this backend.
+    pub fn new(backend: Backend) -> Result<Self> {
+        let broker = KafkaBroker::start()?;
+        broker.create_topic(INPUT, PARTITIONS)?;
+        let minio = Minio::start()?;
+        minio.create_bucket(BUCKET)?;
+        let store = StoreProxy::start(minio.address())?;
+        let disk = match backend {
+            Backend::Memory => None,
+            Backend::Filesystem | Backend::RocksDb if !SmallDisk::is_possible() => None,
+            Backend::Filesystem | Backend::RocksDb => Some(SmallDisk::mount(DISK_MB)?),
+        };
+        let kafka = broker.client();
+        Ok(Self { broker: Mutex::new(broker), kafka, store, disk, backend, minio, files: tempfile::tempdir()? })
+    }
+
+    /// The kinds of fault that can be struck here, and why the others can't.
+    pub fn kinds(&self) -> (Vec<Fault>, Vec<(Fault, &'static str)>) {
+        let mut not = Vec::new();
+        let faketime = matches!(self.clock("probe"), Ok(Some(_)));
+        let kinds = Fault::ALL.into_iter().filter(|fault| {
+            let why = match fault {
+                Fault::DiskFull if self.backend == Backend::Memory => "this job uses no disk",
+                Fault::DiskFull if self.disk.is_none() => "to mount a small disk takes root",
+                Fault::StoreRefuses | Fault::StoreSlow | Fault::StoreLosesAnswers | Fault::StoreActsLate
+                    if self.backend == Backend::Filesystem =>
+                {
+                    "this job's checkpoints lie on a disk"
+                }
+                Fault::JumpClock if !faketime => "libfaketime is not installed",
+                _ => return true,
+            };
+            not.push((*fault, why));
+            false
+        });
+        (kinds.collect(), not)
+    }
+
+    /// A clock for a process of this name.
+    pub fn clock(&self, name: &str) -> Result<Option<FakeClock>> {
+        Ok(FakeClock::new(&self.files.path().join(format!("{name}.clock")))?)
+    }
+
+    /// Makes the topic of a run's outputs: with one partition, in which their order is one.
+    pub fn output(&self, run: &str) -> Result<String> {
+        let name = format!("{OUTPUT}-{run}");
+        self.kafka.create_topic(&name, 1)?;
+        Ok(name)
+    }
+
+    /// The job, as processes, for a run with checkpoints of its own.
+    pub fn spec(&self, job: &Job, run: &str, output: &str) -> ClusterSpec {
+        let args = job.args(&self.kafka.bootstrap(), &format!("attack-{run}"), INPUT, output);
+        let disk = self.disk.as_ref().map_or(self.files.path(), SmallDisk::path);
+        let checkpoints = match self.backend {
+            Backend::Memory | Backend::RocksDb => format!("s3://{BUCKET}/{run}"),
+            Backend::Filesystem => format!("file://{}/checkpoints-{run}", disk.display()),
+        };
+        let spec = restart_always(ClusterSpec::new(job.program.clone()))
+            .args(args)
+            .taskmanagers(0)
+            .set("log.level", steps::LOG_LEVEL)
+            .set("parallelism.default", job.slots.to_string())
+            .set("heartbeat.interval", "200 ms")
+            .set("heartbeat.timeout", format!("{} ms", super::strike::HEARTBEAT_TIMEOUT.as_millis()))
+            .set("state.backend", self.backend.name())
+            .set("state.checkpoints.dir", checkpoints)
+            .set("execution.checkpointing.interval", "300 ms")
+            .set("execution.checkpointing.timeout", "10 s")
+            // As if it were large: state lies in files of its own.
+            .set("execution.checkpointing.data-inline-threshold", "0")
+            .set("s3.endpoint", self.store.endpoint())
+            .set("s3.access-key", self.minio.access_key())
+            .set("s3.secret-key", self.minio.secret_key());
+        let spec = match self.backend {
+            Backend::Memory | Backend::Filesystem => spec,
+            Backend::RocksDb => {
+                spec.set("state.backend.rocksdb.memory.size", "16mb").set("execution.checkpointing.incremental", "true")
+            }
+        };
+        job.config.iter().fold(spec, |spec, (key, value)| spec.set(key, value))
+    }
+
+    /// What a taskmanager needs beside that: a local directory of its own.
+    pub fn local(&self, spec: ClusterSpec, name: &str) -> ClusterSpec {
+        let disk = self.disk.as_ref().map_or(self.files.path(), SmallDisk::path);
+        match self.backend {
+            Backend::Memory | Backend::Filesystem => spec,
+            Backend::RocksDb => spec.set("state.backend.rocksdb.localdir", directory(disk, name)),
+        }
+    }
+}
+
+fn directory(disk: &Path, name: &str) -> String {
+    disk.join(name).display().to_string()
+}

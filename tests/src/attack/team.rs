@@ -1,0 +1,119 @@
+//! The processes of the job under attack, each behind proxies and with a clock of its own.
+
+use std::{
+    collections::BTreeSet,
+    net::{Ipv4Addr, SocketAddr},
+};
+
+use millrace_testkit::{
+    cluster::{JobCluster, JobState},
+    faults::{FakeClock, TcpProxy},
+    services::ports::free_port,
+};
+
+use super::{Job, Result, place::Place};
+
+/// A jobmanager, and one taskmanager more than the job needs.
+pub struct Team<'a> {
+    /// The processes.
+    pub cluster: JobCluster,
+    /// The jobmanager's clock.
+    pub clock: Option<FakeClock>,
+    place: &'a Place,
+    /// By taskmanager; those that were killed too.
+    members: Vec<Member>,
+}
+
+/// A taskmanager.
+pub struct Member {
+    /// Between it and the jobmanager.
+    pub rpc: TcpProxy,
+    /// Between it and those who send it records.
+    pub data: TcpProxy,
+    /// Its clock.
+    pub clock: Option<FakeClock>,
+    alive: bool,
+}
+
+impl<'a> Team<'a> {
+    /// Starts all.
+    pub fn start(place: &'a Place, job: &Job, run: &str, output: &str) -> Result<Self> {
+        let clock = place.clock("jobmanager")?;
+        let mut spec = place.spec(job, run, output);
+        for (name, value) in clock.iter().flat_map(FakeClock::environment) {
+            spec = spec.env(name, value);
+        }
+        let mut team = Self { cluster: JobCluster::start(spec)?, clock, place, members: Vec::new() };
+        for _ in 0..=job.slots {
+            team.add()?;
+        }
+        Ok(team)
+    }
+
+    /// Starts one more taskmanager.
+    pub fn add(&mut self) -> Result<()> {
+        let name = format!("taskmanager-{}", self.members.len());
+        let rpc = TcpProxy::start(self.cluster.jobmanager_address())?;
+        let bind_port = free_port();
+        let data = TcpProxy::start(SocketAddr::from((Ipv4Addr::LOCALHOST, bind_port)))?;
+        let clock = self.place.clock(&name)?;
+        self.cluster.start_taskmanager_with(|spec| {
+            let spec = self
+                .place
+                .local(spec, &name)
+                .set("jobmanager.rpc.address", Ipv4Addr::LOCALHOST.to_string())
+                .set("jobmanager.rpc.port", rpc.address().port().to_string())
+                .set("taskmanager.host", Ipv4Addr::LOCALHOST.to_string())
+                .set("taskmanager.data.port", data.address().port().to_string())
+                .set("taskmanager.data.bind-port", bind_port.to_string());
+            let environment = clock.iter().flat_map(FakeClock::environment);
+            environment.fold(spec, |spec, (name, value)| spec.env(name, value))
+        })?;
+        self.members.push(Member { rpc, data, clock, alive: true });
+        Ok(())
+    }
+
+    /// Kills one.
+    pub fn kill(&mut self, index: usize) -> Result<u32> {
+        let pid = self.cluster.taskmanager_pid(index);
+        self.cluster.kill_taskmanager(index)?;
+        self.members[index].alive = false;
+        Ok(pid)
+    }
+
+    /// The taskmanagers that are alive.
+    pub fn alive(&self) -> Vec<usize> {
+        (0..self.members.len()).filter(|index| self.members[*index].alive).collect()
+    }
+
+    /// Those of them that hold tasks, as far as the jobmanager says; all, where it says nothing.
+    pub fn busy(&self) -> Vec<usize> {
+        let state = self.cluster.state().ok();
+        let busy = state.map(|state| self.cluster.busy_taskmanagers(&state)).unwrap_or_default();
+        let busy: Vec<_> = busy.into_iter().filter(|index| self.members[*index].alive).collect();
+        if busy.is_empty() { self.alive() } else { busy }
+    }
+
+    /// A taskmanager's surroundings.
+    pub fn member(&self, index: usize) -> &Member {
+        &self.members[index]
+    }
+
+    /// Waits until the job runs, and knows all taskmanagers that are alive, and only these.
+    pub fn wait_until_complete(&mut self) -> Result<JobState> {
+        let pids: BTreeSet<_> = self.alive().into_iter().map(|index| self.cluster.taskmanager_pid(index)).collect();
+        Ok(self.cluster.wait_until("job that runs with all its taskmanagers", |state| {
+            let known = state.taskmanagers.iter().filter_map(|taskmanager| taskmanager.pid);
+            state.is_running() && known.collect::<BTreeSet<_>>() == pids
+        })?)
+    }
+
+    /// Waits until the jobmanager has given up a taskmanager that is alive.
+    pub fn wait_until_given_up(&mut self, index: usize) -> Result<()> {
+        let pid = self.cluster.taskmanager_pid(index);
+        self.cluster.wait_until("loss of a taskmanager that is alive", |state| {
+            !state.taskmanagers.iter().any(|taskmanager| taskmanager.pid == Some(pid))
+        })?;
+        if self.cluster.taskmanager_is_alive(index) { Ok(()) } else { Err("the taskmanager has ended".into()) }
+    }
+}

@@ -1,0 +1,129 @@
+//! Attacks a job: `make chaos N=… SEED=…`, for a job of one's own with JOB=… and ARGS=… as `docs/attack.md` says. The
+//! last line sums it up; the exit code is not 0 where an output was lost, duplicated or out of order, where a fault did
+//! not happen, or where the job did not recover.
+
+use std::{path::PathBuf, process::ExitCode};
+
+use clap::Parser;
+use millrace_tests::attack::{Backend, Campaign, Fault, Guarantee, Job, Report, Result};
+
+/// Strikes faults at a job and checks that every input has its effect exactly once.
+#[derive(Parser)]
+struct Args {
+    /// How many faults, over all backends.
+    #[arg(long, default_value_t = 60)]
+    faults: usize,
+    /// Decides their order, whom they hit and when [default: a random one].
+    #[arg(long)]
+    seed: Option<u64>,
+    /// Only these faults.
+    #[arg(long, value_delimiter = ',', value_parser = Fault::named)]
+    only: Vec<Fault>,
+    /// The state backends: memory, filesystem, rocksdb [default: all that the program has].
+    #[arg(long, value_delimiter = ',', value_parser = backend)]
+    backend: Vec<Backend>,
+    /// The job's program [default: the harness's own job].
+    #[arg(long)]
+    job: Option<PathBuf>,
+    /// How many slots the job needs.
+    #[arg(long, default_value_t = 2, requires = "job")]
+    slots: usize,
+    /// The job's sink writes exactly once: only committed outputs are read, and none may come twice.
+    #[arg(long)]
+    exactly_once: bool,
+    /// A setting of the job.
+    #[arg(long = "set", value_name = "KEY=VALUE", value_parser = pair)]
+    settings: Vec<(String, String)>,
+    /// A file with records to feed the job with, over and over again, one a line: a key, a tab and the value.
+    #[arg(long, requires = "job")]
+    records: Option<PathBuf>,
+    /// The job's arguments, in which {kafka}, {input}, {output} and {name} are replaced.
+    #[arg(last = true, requires = "job")]
+    args: Vec<String>,
+}
+
+fn backend(name: &str) -> Result<Backend, String> {
+    let all = [Backend::Memory, Backend::Filesystem, Backend::RocksDb];
+    let found = all.into_iter().find(|backend| backend.name() == name);
+    found.ok_or_else(|| format!("{name:?} is no backend; there are memory, filesystem and rocksdb"))
+}
+
+fn pair(text: &str) -> Result<(String, String), String> {
+    let (key, value) = text.split_once('=').ok_or_else(|| format!("{text:?} is no KEY=VALUE"))?;
+    Ok((key.to_owned(), value.to_owned()))
+}
+
+fn main() -> ExitCode {
+    match Args::parse().run() {
+        Ok(report) => {
+            println!("{report}{}", report.last_line());
+            if report.verdict.is_right() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+        }
+        Err(error) => {
+            eprintln!("chaos: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+impl Args {
+    fn run(&self) -> Result<Report> {
+        let (job, seed) = (self.job()?, self.seed.unwrap_or_else(rand::random));
+        let backends = match (self.backend.as_slice(), &self.job) {
+            ([], None) if cfg!(feature = "rocksdb") => vec![Backend::Memory, Backend::Filesystem, Backend::RocksDb],
+            ([], _) => vec![Backend::Memory, Backend::Filesystem],
+            (given, _) => given.to_vec(),
+        };
+        println!("{} faults over {backends:?}; replay with N={} SEED={seed}", self.faults, self.faults);
+        let mut report = Report::default();
+        for (index, backend) in backends.iter().enumerate() {
+            let faults = self.faults / backends.len() + usize::from(index < self.faults % backends.len());
+            let seed = seed.wrapping_add(index as u64);
+            println!("{faults} faults on {}, seed {seed}", backend.name());
+            let campaign = Campaign { job: job.clone(), backend: *backend, faults, kinds: self.only.clone(), seed };
+            report.add(campaign.run()?);
+        }
+        Ok(report)
+    }
+
+    fn job(&self) -> Result<Job> {
+        let mut job = match &self.job {
+            Some(program) => Job { slots: self.slots, ..Job::new(program.canonicalize()?, &self.args) },
+            None => Job::own(std::env::current_exe()?.with_file_name("attacked_job")),
+        };
+        job.config.clone_from(&self.settings);
+        if self.exactly_once {
+            job.guarantee = Guarantee::ExactlyOnce;
+        }
+        if let Some(path) = &self.records {
+            let text = std::fs::read_to_string(path).map_err(|error| format!("{}: {error}", path.display()))?;
+            let split = |line: &str| match line.split_once('\t') {
+                Some((key, value)) => Ok((key.to_owned(), value.to_owned())),
+                None => Err(format!("{}: no tab between key and value in {line:?}", path.display())),
+            };
+            job.records = text.lines().map(split).collect::<Result<_, _>>()?;
+        }
+        Ok(job)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_flags_are_consistent() {
+        Args::command().debug_assert();
+        let parse = |line: &str| Args::try_parse_from(["chaos"].into_iter().chain(line.split(' ')));
+        let args = parse("--faults 9 --seed 1 --only kill-both,disk-full --backend memory").unwrap();
+        assert_eq!((args.only, args.backend), (vec![Fault::KillBoth, Fault::DiskFull], vec![Backend::Memory]));
+        let args = parse("--job j --exactly-once --set a=b=c -- --kafka {kafka}").unwrap();
+        assert_eq!(args.settings, [("a".to_owned(), "b=c".to_owned())]);
+        assert_eq!(args.args, ["--kafka", "{kafka}"]);
+        for wrong in ["--only meteorite", "--backend tape", "--set a", "--records f", "-- --kafka b"] {
+            assert!(parse(wrong).is_err(), "{wrong}");
+        }
+    }
+}

@@ -1,0 +1,50 @@
+//! Attacks on a job, over the state backends: faults of every kind, each of which must happen, and all effects exactly
+//! once afterwards.
+
+use millrace_tests::attack::{Backend, Campaign, Fault, Job, Report, Result};
+
+/// Each kind once, and kills more often.
+const FAULTS: usize = 14;
+
+fn own_job() -> Job {
+    Job::own(env!("CARGO_BIN_EXE_attacked_job").into())
+}
+
+fn attack(backend: Backend, seed: u64) -> Result<()> {
+    let report = Campaign { job: own_job(), backend, faults: FAULTS, kinds: Vec::new(), seed }.run()?;
+    expect_right(&report);
+    assert_eq!(report.struck.len(), FAULTS);
+    Ok(())
+}
+
+fn expect_right(report: &Report) {
+    println!("{report}{}", report.last_line());
+    assert!(report.verdict.is_right(), "{report}");
+}
+
+#[test]
+fn effects_in_memory_survive() -> Result<()> {
+    attack(Backend::Memory, 1)
+}
+
+#[test]
+fn effects_in_the_filesystem_survive() -> Result<()> {
+    attack(Backend::Filesystem, 2)
+}
+
+#[cfg(feature = "rocksdb")]
+#[test]
+fn effects_in_rocksdb_survive() -> Result<()> {
+    attack(Backend::RocksDb, 3)
+}
+
+/// An attack that can't fail shows nothing.
+#[test]
+fn a_job_without_state_is_found_out() -> Result<()> {
+    let mut job = own_job();
+    job.args.push("--forgetful".to_owned());
+    let campaign = Campaign { job, backend: Backend::Memory, faults: 1, kinds: vec![Fault::KillTaskManager], seed: 4 };
+    let verdict = campaign.run()?.verdict;
+    assert!(verdict.lost > 0 && verdict.duplicated > 0 && !verdict.examples.is_empty(), "{verdict:?}");
+    Ok(())
+}
