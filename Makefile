@@ -42,17 +42,18 @@ SERVICES = \
 	$(ROCKSDB); \
 	MILLRACE_KAFKA_HOME=$$(scripts/fetch-kafka.sh); \
 	MILLRACE_MINIO_BIN=$$(scripts/fetch-minio.sh); \
+	MILLRACE_HADOOP_HOME=$$(scripts/fetch-hadoop.sh); \
 	scripts/fetch-kubernetes.sh >/dev/null; \
-	export MILLRACE_KAFKA_HOME MILLRACE_MINIO_BIN
+	export MILLRACE_KAFKA_HOME MILLRACE_MINIO_BIN MILLRACE_HADOOP_HOME
 
 test: ## formatting, lints and all tests
 	$(SERVICES)
 	cargo fmt --all --check
-	cargo clippy --workspace --all-targets --features millrace-tests/rocksdb -- -D warnings
+	cargo clippy --workspace --all-targets --features millrace-tests/rocksdb,millrace-tests/hdfs -- -D warnings
 	scripts/check-own-job.sh
 	# tests of processes start the programs as users do
-	cargo build --workspace --bins --features millrace-tests/rocksdb
-	cargo test --workspace --features millrace-tests/rocksdb --no-fail-fast
+	cargo build --workspace --bins --features millrace-tests/rocksdb,millrace-tests/hdfs
+	cargo test --workspace --features millrace-tests/rocksdb,millrace-tests/hdfs --no-fail-fast
 
 matrix: ## restore checkpoints of each backend and parallelism on each other; FILTER='rocksdb@3 -> memory@7'
 	scripts/setup.sh build

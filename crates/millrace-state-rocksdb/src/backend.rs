@@ -42,7 +42,8 @@ pub(crate) struct Process {
 }
 
 impl RocksDBStateBackend {
-    /// Checkpoints go to this directory: `file:///…` or `s3://bucket/…`.
+    /// Checkpoints go to this directory: `file:///…`, `s3://bucket/…` or, with the feature `hdfs`,
+    /// `hdfs://namenode:port/…`.
     pub fn new(checkpoint_dir: impl Into<String>) -> Self {
         Self { checkpoint_dir: Some(checkpoint_dir.into()), ..Self::configured() }
     }

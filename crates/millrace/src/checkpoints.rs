@@ -69,7 +69,7 @@ impl CheckpointConfig<'_> {
         self.set("execution.checkpointing.externalized-checkpoint-retention", value)
     }
 
-    /// Where they go: `file:///…`, `s3://bucket/…`.
+    /// Where they go: `file:///…`, `s3://bucket/…` or, with the feature `hdfs`, `hdfs://namenode:port/…`.
     pub fn set_directory(self, uri: impl Into<String>) -> Self {
         self.set("state.checkpoints.dir", uri.into())
     }

@@ -207,7 +207,7 @@ fn what_is_wrong_is_told_by_name() -> Result<()> {
     for command in ["show", "cat", "list"] {
         assert!(refusal(&[command, &nowhere]).contains(&nowhere), "{command}");
     }
-    assert!(refusal(&["list", "hdfs://name/x"]).contains("hdfs://name/x"));
+    assert!(refusal(&["list", "gs://name/x"]).contains("gs://name/x"));
     assert!(refusal(&["show", &root]).contains("is no checkpoint"));
 
     let directory = PathBuf::from(last.strip_prefix("file://").expect("it is in a directory"));

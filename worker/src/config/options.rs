@@ -183,8 +183,9 @@ options! {
              nothing were set: `memory` without a checkpoint directory, `filesystem` with one.",
             aliases(&["state.backend.type"]);
         CHECKPOINT_DIRECTORY = "state.checkpoints.dir", Text,
-            "Where checkpoints go: `file:///path`, `s3://bucket/path` or a path. Without it they live in the \
-             jobmanager's memory and end with it.",
+            "Where checkpoints go: `file:///path`, `s3://bucket/path`, a path or, in programs that are built with \
+             Millrace's feature `hdfs`, `hdfs://namenode:port/path`. Without it they live in the jobmanager's memory and \
+             end with it.",
             aliases(&["execution.checkpointing.dir", "state.backend.fs.checkpointdir"]);
         MEMORY_MAX_STATE_SIZE = "state.backend.memory.max-state-size", ANY_SIZE,
             "`memory`: the largest snapshot of one state of one subtask. A larger one fails the checkpoint.",

@@ -48,6 +48,9 @@ pub(super) fn explain(error: &object_store::Error) -> Explanation {
             "the server's certificate is not signed by an authority that is trusted here: set s3.ssl.ca-bundle to a \
              PEM file with the one that signed it",
         ),
+        _ if full.contains("AccessControlException") => setting(
+            "access denied by HDFS: the user (HADOOP_USER_NAME, or the one of this process) may not write there",
+        ),
         _ if full.contains("169.254.169.254") => setting(
             "no credentials: none are set, in the environment or in the profile, and this machine has none of its own",
         ),
@@ -105,6 +108,14 @@ mod tests {
         assert_eq!((start.domain, start.retryable), (ErrorDomain::User, false));
         let later = store_error("x", &error);
         assert_eq!((later.domain, later.retryable), (ErrorDomain::External, true));
+    }
+
+    #[test]
+    fn who_may_not_write_to_hdfs_is_told_as_whom() {
+        let source =
+            "RPCError(\"org.apache.hadoop.security.AccessControlException\", \"Permission denied: user=x\")".into();
+        let error = start_error("hdfs://n/x", &object_store::Error::Generic { store: "HDFS", source });
+        assert!(error.message.contains("HADOOP_USER_NAME") && !error.retryable, "{error}");
     }
 
     #[test]

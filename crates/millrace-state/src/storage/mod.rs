@@ -13,6 +13,8 @@
 mod browse;
 mod checkpoints;
 mod errors;
+#[cfg(feature = "hdfs")]
+mod hdfs;
 mod local;
 mod local_copies;
 mod options;
@@ -93,8 +95,9 @@ impl fmt::Debug for CheckpointStorage {
 }
 
 impl CheckpointStorage {
-    /// Opens the checkpoint directory of a job: `file:///…` (created if absent), `s3://bucket/prefix` or `memory:`
-    /// (what a job without a checkpoint directory has). Nothing is sent over a network yet: [`Self::probe`] is next.
+    /// Opens the checkpoint directory of a job: `file:///…` (created if absent), `s3://bucket/prefix`,
+    /// `hdfs://namenode:port/path` or `memory:` (what a job without a checkpoint directory has). Nothing is sent over a
+    /// network yet: [`Self::probe`] is next.
     pub fn open(uri: &str, options: &StorageOptions) -> Result<Self> {
         let uri = StorageUri::parse(uri)?;
         if let StorageUri::File(path) = &uri {
@@ -220,6 +223,7 @@ impl CheckpointStorage {
     fn shown(&self, path: &Path) -> String {
         match &self.inner.uri {
             StorageUri::S3 { bucket, .. } => format!("s3://{bucket}/{path}"),
+            StorageUri::Hdfs { authority, .. } => format!("hdfs://{authority}/{path}"),
             other => format!("{other}/{path}"),
         }
     }
@@ -255,6 +259,15 @@ impl Place {
                 let prefix = Path::parse(prefix).map_err(|error| Error::invalid(format!("{uri}: {error}")))?;
                 Ok(Self { store: Arc::new(s3::open(bucket, options)?), prefix })
             }
+            #[cfg(feature = "hdfs")]
+            StorageUri::Hdfs { authority, path } => {
+                let prefix = Path::parse(path).map_err(|error| Error::invalid(format!("{uri}: {error}")))?;
+                Ok(Self { store: Arc::new(hdfs::open(authority, &prefix)?), prefix })
+            }
+            #[cfg(not(feature = "hdfs"))]
+            StorageUri::Hdfs { .. } => Err(Error::invalid(format!(
+                "checkpoint directory {uri}: HDFS is not in this program: build it with the feature `hdfs` of millrace"
+            ))),
         }
     }
 }

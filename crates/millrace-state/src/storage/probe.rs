@@ -29,7 +29,7 @@ impl CheckpointStorage {
         if conflict != Created::Exists || kept.as_ref() != first {
             return Err(Error::invalid(format!(
                 "checkpoint storage {uri}: the store does not refuse to create what exists \
-                 (If-None-Match on S3, hard links on a file system), and without that two jobmanagers could write \
+                 (If-None-Match on S3, hard links on a file system, renames on HDFS), and without that two jobmanagers could write \
                  over each other. Use another store, or a newer version of it"
             )));
         }

@@ -19,6 +19,13 @@ pub enum StorageUri {
         /// The prefix in it, without slashes around it; may be empty.
         prefix: String,
     },
+    /// `hdfs://namenode:port/path`.
+    Hdfs {
+        /// The NameNode's address, or the name of a nameservice.
+        authority: String,
+        /// The path, without slashes around it; may be empty.
+        path: String,
+    },
 }
 
 impl StorageUri {
@@ -26,7 +33,8 @@ impl StorageUri {
     pub fn parse(text: &str) -> Result<Self> {
         let refuse = |why: &str| {
             Err(Error::invalid(format!(
-                "checkpoint directory {text:?} {why}: use file:///path, s3://bucket/prefix or memory:"
+                "checkpoint directory {text:?} {why}: use file:///path, s3://bucket/prefix, hdfs://namenode:port/path or \
+                 memory:"
             )))
         };
         let Some((scheme, rest)) = text.split_once(':') else {
@@ -54,7 +62,18 @@ impl StorageUri {
                 }
                 Ok(Self::S3 { bucket: bucket.to_string(), prefix: prefix.to_string() })
             }
-            "hdfs" => refuse("lies in HDFS, whose client is not built into this program"),
+            "hdfs" => {
+                let rest = rest.strip_prefix("//").unwrap_or_default();
+                let (authority, path) = rest.split_once('/').unwrap_or((rest, ""));
+                if authority.is_empty() {
+                    return refuse("names no NameNode");
+                }
+                let path = path.trim_matches('/');
+                if object_store::path::Path::parse(path).is_err() {
+                    return refuse("has a path with empty, `.` or `..` parts, or characters that can't be used");
+                }
+                Ok(Self::Hdfs { authority: authority.to_string(), path: path.to_string() })
+            }
             "s3a" | "s3p" => refuse("has a scheme of Flink's plugins (here it is s3)"),
             _ => refuse("has a scheme that is not supported"),
         }
@@ -73,6 +92,11 @@ impl StorageUri {
                 let parent = Self::S3 { bucket: bucket.clone(), prefix: parent.to_string() };
                 (!name.is_empty()).then(|| (parent, name.to_string()))
             }
+            Self::Hdfs { authority, path } => {
+                let (parent, name) = path.rsplit_once('/').unwrap_or(("", path));
+                let parent = Self::Hdfs { authority: authority.clone(), path: parent.to_string() };
+                (!name.is_empty()).then(|| (parent, name.to_string()))
+            }
         }
     }
 }
@@ -87,6 +111,8 @@ impl fmt::Display for StorageUri {
             }
             Self::S3 { bucket, prefix } if prefix.is_empty() => write!(f, "s3://{bucket}"),
             Self::S3 { bucket, prefix } => write!(f, "s3://{bucket}/{prefix}"),
+            Self::Hdfs { authority, path } if path.is_empty() => write!(f, "hdfs://{authority}"),
+            Self::Hdfs { authority, path } => write!(f, "hdfs://{authority}/{path}"),
         }
     }
 }
@@ -99,6 +125,10 @@ mod tests {
         StorageUri::S3 { bucket: bucket.to_string(), prefix: prefix.to_string() }
     }
 
+    fn hdfs(authority: &str, path: &str) -> StorageUri {
+        StorageUri::Hdfs { authority: authority.to_string(), path: path.to_string() }
+    }
+
     #[test]
     fn supported_uris_are_understood_and_written_the_same_way() {
         for (text, uri, shown) in [
@@ -107,6 +137,8 @@ mod tests {
             ("file:/var", StorageUri::File("/var".into()), "file:///var"),
             ("s3://bucket", s3("bucket", ""), "s3://bucket"),
             ("s3://bucket/a/b/", s3("bucket", "a/b"), "s3://bucket/a/b"),
+            ("hdfs://name:8020/a/b/", hdfs("name:8020", "a/b"), "hdfs://name:8020/a/b"),
+            ("hdfs://service", hdfs("service", ""), "hdfs://service"),
         ] {
             let parsed = StorageUri::parse(text).unwrap();
             assert_eq!((&parsed, parsed.to_string().as_str()), (&uri, shown), "{text}");
@@ -125,7 +157,8 @@ mod tests {
             ("s3://bucket/a//b", "empty"),
             ("s3://bucket/../b", "`..`"),
             ("s3a://bucket", "s3)"),
-            ("hdfs://name/x", "not built into this program"),
+            ("hdfs:///x", "no NameNode"),
+            ("hdfs://name/a//b", "empty"),
             ("gs://bucket", "not supported"),
             ("memory:there", "memory"),
         ] {
@@ -141,6 +174,7 @@ mod tests {
         let last = |text: &str| StorageUri::parse(text).unwrap().split_last().map(|(up, name)| (up.to_string(), name));
         assert_eq!(last("s3://b/job/chk-1"), Some(("s3://b/job".to_string(), "chk-1".to_string())));
         assert_eq!(last("s3://b/chk-1"), Some(("s3://b".to_string(), "chk-1".to_string())));
+        assert_eq!(last("hdfs://n/job/chk-1"), Some(("hdfs://n/job".to_string(), "chk-1".to_string())));
         assert_eq!(last("file:///a/chk-1/"), Some(("file:///a".to_string(), "chk-1".to_string())));
         assert_eq!((last("s3://b"), last("memory:"), last("file:///")), (None, None, None));
     }

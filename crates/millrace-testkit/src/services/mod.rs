@@ -1,8 +1,8 @@
 //! Real services, started for a test on free loopback ports and ended with it.
 //!
-//! [`KafkaBroker`](kafka::KafkaBroker) and [`Minio`](minio::Minio) are
-//! processes of their own, each with a fresh data folder. Both come in two
-//! ways: `start()` gives a test its own, which it can stop, kill, pause and
+//! [`KafkaBroker`](kafka::KafkaBroker), [`Minio`](minio::Minio) and
+//! [`Hdfs`](hdfs::Hdfs) are processes of their own, each with a fresh data
+//! folder. They come in two ways: `start()` gives a test its own, which it can stop, kill, pause and
 //! restart; `shared()` gives all tests of a process the same one, which they
 //! keep apart with topics and buckets of their own.
 //!
@@ -22,6 +22,7 @@
 //! # }
 //! ```
 
+pub mod hdfs;
 pub mod kafka;
 pub mod minio;
 pub mod ports;
