@@ -16,7 +16,10 @@ use crate::{
     config::{Configuration, Role, Settings},
     fingerprint,
     jobmanager::Clock,
-    logging, rest,
+    logging,
+    memory::MachineMemory,
+    process_metrics::{self, ProcessProbe},
+    rest,
     rpc::{Fingerprint, new_taskmanager_id},
     taskmanager::{self, Connect, TaskManagerSetup},
 };
@@ -165,7 +168,16 @@ impl Program {
         if own.role == Role::Local {
             own.taskmanager.slots = own.taskmanager.slots.max(self.graph.slots_needed());
         }
+        let machine = MachineMemory::find();
+        let probe = ProcessProbe {
+            limit: own.taskmanager.process_memory.unwrap_or_else(|| machine.limit()),
+            physical: machine.physical,
+            // The jobmanager's choice, which is the same program's.
+            backend: Some(self.backends.get(&own.state_backend)?),
+        };
+        process_metrics::register(&self.metrics, "taskmanager", probe.clone())?;
         let setup = TaskManagerSetup {
+            probe,
             graph: Arc::clone(&self.graph),
             location: TaskManagerLocation { id: new_taskmanager_id(&own.taskmanager.resource_id), data_address },
             resource_id: own.taskmanager.resource_id.clone(),

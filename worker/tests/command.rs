@@ -97,6 +97,8 @@ fn with_taskmanagers(view: &JobView, count: usize) -> JobView {
     let mut view = view.clone();
     view.enter(JobStatus::Running, 2);
     let taskmanager = |index: usize| TaskManagerInfo {
+        hardware: Default::default(),
+        memory: Default::default(),
         id: TaskManagerId(index.to_string()),
         resource_id: index.to_string(),
         path: String::new(),

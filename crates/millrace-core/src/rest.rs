@@ -4,23 +4,32 @@
 
 mod checkpoints;
 mod job;
+mod taskmanager;
+mod vertex;
 
 pub use checkpoints::*;
 pub use job::*;
+pub use taskmanager::*;
+pub use vertex::*;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::ids::{JobId, TaskManagerId};
+use crate::ids::JobId;
 
 /// Why a request was refused.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct ErrorResponse {
     /// What is wrong.
     pub errors: Vec<String>,
 }
 
+/// A request was taken up.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Accepted {}
+
 /// `/overview`
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub struct ClusterOverview {
     /// How many taskmanagers are registered.
@@ -42,7 +51,7 @@ pub struct ClusterOverview {
 }
 
 /// `/config`
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub struct DashboardConfig {
     /// How often a client should ask.
@@ -56,7 +65,7 @@ pub struct DashboardConfig {
 }
 
 /// A setting: its value and where it came from. `/jobmanager/config` and part of `/jobs/<id>/config`
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Setting {
     /// The key.
     pub key: String,
@@ -66,46 +75,15 @@ pub struct Setting {
     pub origin: String,
 }
 
-/// `/taskmanagers`
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct TaskManagers {
-    /// Those that are registered.
-    pub taskmanagers: Vec<TaskManagerInfo>,
-}
-
-/// A taskmanager. `/taskmanagers/<id>`
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct TaskManagerInfo {
-    /// Its id, which no other process has ever had.
-    pub id: TaskManagerId,
-    /// What `taskmanager.resource-id` calls it: the name of its pod, for example. One that is started again keeps it.
-    #[serde(default)]
-    pub resource_id: String,
-    /// The address of its data port, `host:port`.
-    pub path: String,
-    /// Its data port.
-    pub data_port: u16,
-    /// When its last heartbeat came: a time, in spite of the name, as in Flink.
-    pub time_since_last_heartbeat: u64,
-    /// Its slots.
-    pub slots_number: u32,
-    /// Those that hold no subtask.
-    pub free_slots: u32,
-    /// The process's id on its host, where that is known.
-    #[serde(skip_serializing_if = "Option::is_none", default)]
-    pub pid: Option<u32>,
-}
-
 /// `/health` and `/ready`
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Health {
     /// `ok`, or why not.
     pub status: String,
 }
 
 /// What a jobmanager runs, so that more taskmanagers can be started. `/jobs/<id>/program`
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub struct JobProgram {
     /// The job.

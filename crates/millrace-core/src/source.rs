@@ -109,4 +109,10 @@ pub trait SourceReader<T, S> {
 
     /// The checkpoint is complete: its positions may be told to the outside. Called only for completed ones.
     fn notify_checkpoint_complete(&mut self, checkpoint: CheckpointId) -> Result<()>;
+
+    /// How many records wait outside that were not read yet, where that is known without asking anybody: the source's
+    /// lag, as people see it.
+    fn pending_records(&self) -> Option<u64> {
+        None
+    }
 }

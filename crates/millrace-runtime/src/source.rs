@@ -55,6 +55,8 @@ pub trait ErasedReader {
     fn snapshot(&mut self, checkpoint: CheckpointId) -> Result<Vec<EncodedSplit>>;
     /// The checkpoint is complete.
     fn notify_checkpoint_complete(&mut self, checkpoint: CheckpointId) -> Result<()>;
+    /// How many records wait that were not read yet, where that is known.
+    fn pending_records(&self) -> Option<u64>;
 }
 
 /// A typed source behind the untyped interface.
@@ -131,6 +133,10 @@ impl<T: millrace_core::Record, S: SourceSplit> ErasedReader for TypedReader<T, S
 
     fn notify_checkpoint_complete(&mut self, checkpoint: CheckpointId) -> Result<()> {
         self.reader.notify_checkpoint_complete(checkpoint)
+    }
+
+    fn pending_records(&self) -> Option<u64> {
+        self.reader.pending_records()
     }
 }
 

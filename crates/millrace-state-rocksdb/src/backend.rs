@@ -8,7 +8,7 @@ use std::{
 use millrace_core::Result;
 use millrace_state::{
     BytesBackend, KeyedBackend, KeyedBackendContext, SnapshotTarget, StateBackend,
-    backend::{BytesSnapshot, FileBackend, LocalFiles},
+    backend::{BytesSnapshot, FileBackend, LocalFiles, ManagedMemory},
     storage::LocalCopies,
 };
 
@@ -127,6 +127,12 @@ impl StateBackend for RocksDBStateBackend {
     fn open(&self, context: &KeyedBackendContext) -> Result<KeyedBackend> {
         let files = self.directory(context)?;
         Ok(KeyedBackend::Bytes(self.adopt(context, files)?))
+    }
+
+    fn managed_memory(&self) -> Option<ManagedMemory> {
+        let process = self.process.lock().unwrap_or_else(PoisonError::into_inner);
+        let used = process.as_ref().map_or(0, |process| process.memory.used());
+        Some(ManagedMemory { total: self.memory_size, used })
     }
 
     fn files(&self) -> Option<&dyn FileBackend> {

@@ -10,6 +10,7 @@ use rocksdb::{
     checkpoint::Checkpoint,
     compaction_filter::CompactionFilter,
     compaction_filter_factory::{CompactionFilterContext, CompactionFilterFactory},
+    properties::{CUR_SIZE_ALL_MEM_TABLES, TOTAL_SST_FILES_SIZE},
 };
 
 use crate::{backend::Process, encoding, error::rocksdb_error, local_dir::LocalDirectory, memory::SharedMemory};
@@ -49,6 +50,12 @@ impl Database {
 
     pub(crate) fn db(&self) -> &DB {
         self.db.as_ref().expect("a database is open until it is dropped")
+    }
+
+    /// The bytes of its files and write buffers.
+    pub(crate) fn size(&self) -> u64 {
+        let number = |property| self.db().property_int_value(property).ok().flatten().unwrap_or(0);
+        number(TOTAL_SST_FILES_SIZE) + number(CUR_SIZE_ALL_MEM_TABLES)
     }
 
     /// The directory that belongs to it.

@@ -41,6 +41,11 @@ impl SharedMemory {
         Ok(Self { cache, write_buffers, write_buffers_size, hot_size, open: AtomicUsize::new(0) })
     }
 
+    /// What RocksDB's one cache holds, write buffers included. The hot entries, a database's own, are not in it.
+    pub(crate) fn used(&self) -> u64 {
+        self.cache.get_usage() as u64
+    }
+
     /// One database more shares the memory.
     pub(crate) fn join(&self) {
         self.open.fetch_add(1, Ordering::Relaxed);

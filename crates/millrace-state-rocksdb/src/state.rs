@@ -187,6 +187,10 @@ impl BytesBackend for RocksDBBackend {
         self.database.write(batch)
     }
 
+    fn size(&self) -> Option<u64> {
+        Some(self.database.size() + self.hot.size() as u64)
+    }
+
     fn snapshot(&mut self) -> Result<Box<dyn BytesSnapshot>> {
         self.cuts += 1;
         let (unwritten, previous) = (self.hot.take_for_snapshot(), std::mem::take(&mut self.cut));

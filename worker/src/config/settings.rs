@@ -150,6 +150,8 @@ pub struct TaskManagerSettings {
     pub data_bind_port: u16,
     /// How many slots it offers.
     pub slots: u32,
+    /// What its process may take of memory, in bytes; `None`: what its container or machine has.
+    pub process_memory: Option<u64>,
     /// How many batches may wait in a channel.
     pub buffers_per_channel: u32,
     /// How long a new one tries to reach the jobmanager.
@@ -387,6 +389,7 @@ impl Reader<'_> {
             data_port,
             data_bind_port: self.port(&o::DATA_BIND_PORT, data_port)?,
             slots: self.count(&o::TASK_SLOTS)?,
+            process_memory: self.0.read(&o::PROCESS_MEMORY, value::size)?,
             buffers_per_channel: self.count(&o::BUFFERS_PER_CHANNEL)?,
             registration_timeout: self.duration(&o::REGISTRATION_TIMEOUT)?,
             jobmanager_loss_timeout: self.duration(&o::JOBMANAGER_LOSS_TIMEOUT)?,

@@ -29,6 +29,7 @@ use millrace_core::{
 use millrace_runtime::{
     coordinator::{CheckpointCoordinator, CoordinatorEvent},
     graph::JobGraph,
+    metrics::{TaskFigures, TaskMetricsSnapshot, TaskRates},
     scheduler::{JobResult, JobScheduler, Plan},
     task::TaskManagerLocation,
 };
@@ -46,7 +47,7 @@ pub use takeover::{Found, Taken, take_over};
 use crate::{
     config::Settings,
     rest::{JobCommand, JobView},
-    rpc::{Sender, ToTaskManager},
+    rpc::{ProcessFigures, Sender, ToTaskManager},
 };
 use recovery::RecoveryClock;
 use restore::Restored;
@@ -102,6 +103,7 @@ struct TaskManager {
     sender: Sender<ToTaskManager>,
     heard_at: Instant,
     heard_at_ms: u64,
+    process: ProcessFigures,
 }
 
 /// What an attempt starts from.
@@ -117,11 +119,30 @@ struct AttemptState {
     tasks: BTreeMap<TaskId, TaskState>,
 }
 
-#[derive(Clone, Copy)]
+#[derive(Clone)]
 struct TaskState {
     execution: ExecutionState,
-    records_in: u64,
-    records_out: u64,
+    counters: TaskMetricsSnapshot,
+    /// What the current rates began with.
+    window: TaskMetricsSnapshot,
+    rates: Option<TaskRates>,
+    figures: Arc<TaskFigures>,
+}
+
+impl TaskState {
+    fn new(execution: ExecutionState) -> Self {
+        let (counters, figures) = (TaskMetricsSnapshot::default(), Arc::default());
+        Self { execution, counters, window: counters, rates: None, figures }
+    }
+
+    /// Takes what the task's taskmanager reports.
+    fn report(&mut self, counters: TaskMetricsSnapshot, figures: TaskFigures) {
+        self.counters = counters;
+        if let Some(rates) = TaskRates::between(&self.window, &counters) {
+            (self.window, self.rates) = (counters, Some(rates));
+        }
+        self.figures = Arc::new(figures);
+    }
 }
 
 struct JobManager {

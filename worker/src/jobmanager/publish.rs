@@ -6,8 +6,8 @@ use millrace_core::{
     Error,
     ids::{JobId, TaskId},
     rest::{
-        CheckpointCounts, CheckpointStatistics, CheckpointStatus, CheckpointSummary, CheckpointingStatistics,
-        LatestCheckpoints, MinMaxAvg, RestoredCheckpoint, TaskManagerInfo,
+        CheckpointCounts, CheckpointStatistics, CheckpointStatus, CheckpointSummary, CheckpointingStatistics, Hardware,
+        LatestCheckpoints, MinMaxAvg, RestoredCheckpoint, TaskManagerInfo, TaskManagerMemory,
     },
 };
 use millrace_runtime::{
@@ -18,7 +18,7 @@ use millrace_runtime::{
 use super::{JobManager, TaskManager};
 use crate::{
     config::Settings,
-    rest::{EdgeView, JobView, VertexView, exception_entry},
+    rest::{EdgeView, JobView, SubtaskView, VertexView, exception_entry},
 };
 
 /// How many failures are kept.
@@ -54,8 +54,7 @@ fn vertex_view(graph: &JobGraph, vertex: &JobVertex) -> VertexView {
         parallelism: vertex.parallelism,
         tasks: Default::default(),
         start_time: None,
-        records_in: 0,
-        records_out: 0,
+        subtasks: Vec::new(),
         inputs: inputs.collect(),
     }
 }
@@ -67,11 +66,18 @@ impl JobManager {
         self.view.restarts = u64::from(self.scheduler.restarts());
         for vertex in &mut self.view.vertices {
             vertex.tasks.clear();
-            (vertex.records_in, vertex.records_out) = (0, 0);
-            for (_, task) in self.attempt.tasks.iter().filter(|(id, _)| id.vertex == vertex.id) {
+            vertex.subtasks.clear();
+            for (id, task) in self.attempt.tasks.iter().filter(|(id, _)| id.vertex == vertex.id) {
                 *vertex.tasks.entry(task.execution).or_default() += 1;
-                vertex.records_in += task.records_in;
-                vertex.records_out += task.records_out;
+                let place = self.scheduler.last_place(*id).and_then(|place| self.taskmanagers.get(place));
+                vertex.subtasks.push(SubtaskView {
+                    index: id.subtask,
+                    state: task.execution,
+                    place: place.map(|there| (there.location.id.clone(), there.location.data_address.clone())),
+                    counters: task.counters,
+                    rates: task.rates,
+                    figures: Arc::clone(&task.figures),
+                });
             }
         }
         let taskmanagers = self.taskmanagers.values().map(|taskmanager| self.taskmanager_info(taskmanager));
@@ -79,9 +85,23 @@ impl JobManager {
         self.view.checkpoints = statistics(self.coordinator.statistics(), |id| {
             self.settings.checkpoint_dir.as_ref().map(|_| self.storage.checkpoint_uri(self.job, id))
         });
+        self.publish_checkpoint_entries();
         let newest = &mut self.view.checkpoints.latest.completed;
         *newest = newest.take().or_else(|| self.inherited.clone());
         self.published.send_replace(Arc::new(self.view.clone()));
+    }
+
+    /// Publishes each checkpoint in full; what has not changed is not copied again.
+    fn publish_checkpoint_entries(&mut self) {
+        let known = std::mem::take(&mut self.view.checkpoint_entries);
+        let entry = |entry: &coordinator::CheckpointEntry| {
+            let same = known.iter().find(|known| {
+                let progress = |entry: &coordinator::CheckpointEntry| (entry.status, entry.num_acknowledged_subtasks);
+                known.id == entry.id && progress(known) == progress(entry)
+            });
+            same.map_or_else(|| Arc::new(entry.clone()), Arc::clone)
+        };
+        self.view.checkpoint_entries = self.coordinator.statistics().history.iter().map(entry).collect();
     }
 
     fn taskmanager_info(&self, taskmanager: &TaskManager) -> TaskManagerInfo {
@@ -95,6 +115,8 @@ impl JobManager {
             .map(|(task, _)| task.subtask)
             .collect();
         let address = &taskmanager.location.data_address;
+        let here = |task: &TaskId| self.scheduler.last_place(*task) == Some(id);
+        let states = self.attempt.tasks.iter().filter(|(task, _)| here(task)).map(|(_, task)| task);
         TaskManagerInfo {
             id: id.clone(),
             resource_id: taskmanager.resource_id.clone(),
@@ -104,6 +126,17 @@ impl JobManager {
             slots_number: taskmanager.slots,
             free_slots: taskmanager.slots.saturating_sub(used.len() as u32),
             pid: Some(taskmanager.pid),
+            hardware: Hardware {
+                cpu_cores: taskmanager.process.cpu_cores,
+                physical_memory: taskmanager.process.physical_memory,
+            },
+            memory: TaskManagerMemory {
+                resident: taskmanager.process.resident,
+                limit: taskmanager.process.limit,
+                managed_total: taskmanager.process.managed_total,
+                managed_used: taskmanager.process.managed_used,
+                state_size: states.map(|task| task.figures.state_bytes()).sum(),
+            },
         }
     }
 
@@ -133,26 +166,7 @@ fn statistics(
     from: &coordinator::CheckpointStatistics,
     path: impl Fn(millrace_core::ids::CheckpointId) -> Option<String>,
 ) -> CheckpointingStatistics {
-    let entry = |entry: &coordinator::CheckpointEntry| CheckpointStatistics {
-        id: entry.id.0,
-        status: match entry.status {
-            coordinator::CheckpointStatus::InProgress => CheckpointStatus::InProgress,
-            coordinator::CheckpointStatus::Completed => CheckpointStatus::Completed,
-            coordinator::CheckpointStatus::Failed => CheckpointStatus::Failed,
-        },
-        is_savepoint: false,
-        trigger_timestamp: entry.trigger_timestamp,
-        latest_ack_timestamp: entry.latest_ack_timestamp.map_or(-1, |time| time as i64),
-        checkpointed_size: entry.state_size,
-        state_size: entry.state_size,
-        end_to_end_duration: entry.end_to_end_duration,
-        num_subtasks: entry.num_subtasks as u32,
-        num_acknowledged_subtasks: entry.num_acknowledged_subtasks as u32,
-        external_path: (entry.status == coordinator::CheckpointStatus::Completed).then(|| path(entry.id)).flatten(),
-        discarded: None,
-        failure_timestamp: entry.failure_timestamp,
-        failure_message: entry.failure_message.clone(),
-    };
+    let entry = |entry: &coordinator::CheckpointEntry| checkpoint_statistics(entry, &path);
     let completed: Vec<_> =
         from.history.iter().filter(|entry| entry.status == coordinator::CheckpointStatus::Completed).collect();
     let of = |number: fn(&coordinator::CheckpointEntry) -> u64| MinMaxAvg::of(completed.iter().map(|e| number(e)));
@@ -165,7 +179,7 @@ fn statistics(
             failed: from.counts.failed,
         },
         summary: CheckpointSummary {
-            checkpointed_size: of(|entry| entry.state_size),
+            checkpointed_size: of(|entry| entry.checkpointed_size),
             state_size: of(|entry| entry.state_size),
             end_to_end_duration: of(|entry| entry.end_to_end_duration),
         },
@@ -181,5 +195,32 @@ fn statistics(
             savepoint: None,
         },
         history: from.history.iter().map(entry).collect(),
+    }
+}
+
+/// A checkpoint as REST shows it; `path` tells where a completed one lies.
+fn checkpoint_statistics(
+    entry: &coordinator::CheckpointEntry,
+    path: impl Fn(millrace_core::ids::CheckpointId) -> Option<String>,
+) -> CheckpointStatistics {
+    CheckpointStatistics {
+        id: entry.id.0,
+        status: match entry.status {
+            coordinator::CheckpointStatus::InProgress => CheckpointStatus::InProgress,
+            coordinator::CheckpointStatus::Completed => CheckpointStatus::Completed,
+            coordinator::CheckpointStatus::Failed => CheckpointStatus::Failed,
+        },
+        is_savepoint: false,
+        trigger_timestamp: entry.trigger_timestamp,
+        latest_ack_timestamp: entry.latest_ack_timestamp.map_or(-1, |time| time as i64),
+        checkpointed_size: entry.checkpointed_size,
+        state_size: entry.state_size,
+        end_to_end_duration: entry.end_to_end_duration,
+        num_subtasks: entry.num_subtasks as u32,
+        num_acknowledged_subtasks: entry.num_acknowledged_subtasks as u32,
+        external_path: (entry.status == coordinator::CheckpointStatus::Completed).then(|| path(entry.id)).flatten(),
+        discarded: None,
+        failure_timestamp: entry.failure_timestamp,
+        failure_message: entry.failure_message.clone(),
     }
 }

@@ -20,7 +20,7 @@ use super::{
     deployment::{AttemptPlan, specs},
     registration::Registered,
 };
-use crate::rpc::{FromTaskManager, TaskManagerMetrics, ToTaskManager};
+use crate::rpc::{FromTaskManager, ProcessFigures, TaskManagerMetrics, TaskReport, ToTaskManager};
 
 impl JobManager {
     /// Tells the scheduler and carries out what it asks for.
@@ -99,8 +99,8 @@ impl JobManager {
         };
         // A taskmanager that is gone has been reported as lost, or is about to be.
         let Some(specs) = specs(&plan) else { return };
-        let deploying = TaskState { execution: ExecutionState::Deploying, records_in: 0, records_out: 0 };
-        self.attempt.tasks = assignment.keys().map(|task| (*task, deploying)).collect();
+        let deploying = TaskState::new(ExecutionState::Deploying);
+        self.attempt.tasks = assignment.keys().map(|task| (*task, deploying.clone())).collect();
         for (id, specs) in specs {
             self.send(&id, &ToTaskManager::Deploy(attempt, specs));
         }
@@ -144,8 +144,18 @@ impl JobManager {
                 self.lose(&id, Error::external(format!("taskmanager {id} has connected anew")));
                 tracing::info!(taskmanager = %id, slots, pid, address = location.data_address, "taskmanager registered");
                 let (heard_at, heard_at_ms) = (Instant::now(), self.clock.now_ms());
-                let taskmanager =
-                    TaskManager { location, resource_id, slots, pid, connection, sender, heard_at, heard_at_ms };
+                let process = ProcessFigures::default();
+                let taskmanager = TaskManager {
+                    location,
+                    resource_id,
+                    slots,
+                    pid,
+                    connection,
+                    sender,
+                    heard_at,
+                    heard_at_ms,
+                    process,
+                };
                 self.taskmanagers.insert(id.clone(), taskmanager);
                 self.schedule(SchedulerEvent::TaskManagerRegistered { id, slots });
             }
@@ -154,7 +164,7 @@ impl JobManager {
                 let Some(taskmanager) = self.taskmanagers.get_mut(&id) else { return };
                 (taskmanager.heard_at, taskmanager.heard_at_ms) = (Instant::now(), self.clock.now_ms());
                 match message {
-                    FromTaskManager::Heartbeat(metrics) => self.on_metrics(&metrics),
+                    FromTaskManager::Heartbeat(metrics) => self.on_metrics(&id, metrics),
                     FromTaskManager::Task(attempt, task, event) => self.on_task(attempt, task, event),
                 }
             }
@@ -205,10 +215,13 @@ impl JobManager {
         }
     }
 
-    fn on_metrics(&mut self, metrics: &TaskManagerMetrics) {
-        for (task, records_in, records_out) in &metrics.tasks {
-            if let Some(state) = self.attempt.tasks.get_mut(task) {
-                (state.records_in, state.records_out) = (*records_in, *records_out);
+    fn on_metrics(&mut self, from: &TaskManagerId, metrics: TaskManagerMetrics) {
+        if let Some(taskmanager) = self.taskmanagers.get_mut(from) {
+            taskmanager.process = metrics.process;
+        }
+        for TaskReport { task, counters, figures } in metrics.tasks {
+            if let Some(state) = self.attempt.tasks.get_mut(&task) {
+                state.report(counters, figures);
             }
         }
     }

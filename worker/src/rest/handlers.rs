@@ -15,11 +15,14 @@ use axum::{
 use millrace_core::{
     Error, Result,
     ids::JobId,
-    rest::{ErrorResponse, Health, JobPlanInfo, JobStatusInfo, TaskManagers},
+    rest::{Accepted, ErrorResponse, Health, JobPlanInfo, JobStatusInfo, MetricValue, TaskManagers, vertex_text},
 };
 use tokio::sync::oneshot;
 
-use super::{JobCommand, RestState, answers, view::JobView};
+use super::{
+    JobCommand, RestState, answers,
+    view::{JobView, VertexView},
+};
 
 /// How long the job's main loop may take to take up a command.
 const COMMAND_TIMEOUT: Duration = Duration::from_secs(10);
@@ -156,13 +159,13 @@ pub async fn cancel(
             return Err(Refusal(StatusCode::BAD_REQUEST, why));
         }
     }
-    Ok((StatusCode::ACCEPTED, Json(serde_json::json!({}))))
+    Ok((StatusCode::ACCEPTED, Json(Accepted {})))
 }
 
 pub async fn delete(State(state): State<RestState>, Path(id): Path<String>) -> Answer<impl IntoResponse> {
     state.job(&id)?;
     state.command(JobCommand::Delete).await?;
-    Ok((StatusCode::ACCEPTED, Json(serde_json::json!({}))))
+    Ok((StatusCode::ACCEPTED, Json(Accepted {})))
 }
 
 pub async fn stop(
@@ -173,7 +176,7 @@ pub async fn stop(
     state.job(&id)?;
     check_stop_body(&body).map_err(|why| Refusal(StatusCode::BAD_REQUEST, why))?;
     state.command(JobCommand::Stop).await?;
-    Ok((StatusCode::ACCEPTED, Json(serde_json::json!({}))))
+    Ok((StatusCode::ACCEPTED, Json(Accepted {})))
 }
 
 /// Flink's request may name a savepoint's directory. There are no savepoints, and silence would mislead.
@@ -197,9 +200,127 @@ pub async fn taskmanagers(State(state): State<RestState>) -> impl IntoResponse {
 }
 
 pub async fn taskmanager(State(state): State<RestState>, Path(id): Path<String>) -> Answer<impl IntoResponse> {
-    let view = state.now_seen();
-    let found = view.taskmanagers.iter().find(|taskmanager| taskmanager.id.0 == id).cloned();
-    found.map(Json).ok_or_else(|| Refusal(StatusCode::NOT_FOUND, format!("taskmanager {id:?} is not registered")))
+    answers::taskmanagers::details(&state.now_seen(), &id).map(Json).ok_or_else(|| not_registered(&id))
+}
+
+pub async fn taskmanager_metrics(
+    State(state): State<RestState>,
+    Path(id): Path<String>,
+    Query(parameters): Parameters,
+) -> Answer<impl IntoResponse> {
+    let details = answers::taskmanagers::details(&state.now_seen(), &id).ok_or_else(|| not_registered(&id))?;
+    Ok(selected(answers::metrics::of_taskmanager(&details.info), &parameters))
+}
+
+fn not_registered(id: &str) -> Refusal {
+    Refusal(StatusCode::NOT_FOUND, format!("taskmanager {id:?} is not registered"))
+}
+
+fn selected(all: Vec<(String, String)>, parameters: &HashMap<String, String>) -> Json<Vec<MetricValue>> {
+    Json(answers::metrics::select(all, parameters.get("get").map(String::as_str)))
+}
+
+pub async fn jobmanager_metrics(State(state): State<RestState>, Query(parameters): Parameters) -> impl IntoResponse {
+    selected(answers::metrics::of_jobmanager(&state.now_seen(), now(), false), &parameters)
+}
+
+pub async fn job_metrics(
+    State(state): State<RestState>,
+    Path(id): Path<String>,
+    Query(parameters): Parameters,
+) -> Answer<impl IntoResponse> {
+    Ok(selected(answers::metrics::of_jobmanager(&*state.job(&id)?, now(), true), &parameters))
+}
+
+/// The vertex with this id.
+fn vertex_of<'a>(view: &'a JobView, id: &str) -> Answer<&'a VertexView> {
+    let found = view.vertices.iter().find(|vertex| vertex_text(vertex.id) == id);
+    found.ok_or_else(|| {
+        let known: Vec<_> = view.vertices.iter().map(|vertex| vertex_text(vertex.id)).collect();
+        let why = format!("vertex {id:?} not found: the job's vertices are {}", known.join(", "));
+        Refusal(StatusCode::NOT_FOUND, why)
+    })
+}
+
+pub async fn vertex(
+    State(state): State<RestState>,
+    Path((id, vertex)): Path<(String, String)>,
+) -> Answer<impl IntoResponse> {
+    let view = state.job(&id)?;
+    Ok(Json(answers::vertices::vertex(&view, vertex_of(&view, &vertex)?, now())))
+}
+
+pub async fn backpressure(
+    State(state): State<RestState>,
+    Path((id, vertex)): Path<(String, String)>,
+) -> Answer<impl IntoResponse> {
+    let view = state.job(&id)?;
+    Ok(Json(answers::vertices::backpressure(&view, vertex_of(&view, &vertex)?, now())))
+}
+
+pub async fn vertex_taskmanagers(
+    State(state): State<RestState>,
+    Path((id, vertex)): Path<(String, String)>,
+) -> Answer<impl IntoResponse> {
+    let view = state.job(&id)?;
+    Ok(Json(answers::vertices::taskmanagers(vertex_of(&view, &vertex)?, now())))
+}
+
+pub async fn vertex_metrics(
+    State(state): State<RestState>,
+    Path((id, vertex)): Path<(String, String)>,
+    Query(parameters): Parameters,
+) -> Answer<impl IntoResponse> {
+    let view = state.job(&id)?;
+    Ok(selected(answers::metrics::of_vertex(vertex_of(&view, &vertex)?), &parameters))
+}
+
+pub async fn subtask(
+    State(state): State<RestState>,
+    Path((id, vertex, index)): Path<(String, String, String)>,
+) -> Answer<impl IntoResponse> {
+    let view = state.job(&id)?;
+    let vertex = vertex_of(&view, &vertex)?;
+    let found = vertex.subtasks.iter().find(|subtask| subtask.index.to_string() == index);
+    let found = found.ok_or_else(|| {
+        let why =
+            format!("subtask {index:?} not found: {} of {} are deployed", vertex.subtasks.len(), vertex.parallelism);
+        Refusal(StatusCode::NOT_FOUND, why)
+    })?;
+    Ok(Json(answers::vertices::subtask(&view, vertex, found, now())))
+}
+
+/// A checkpoint's number.
+fn checkpoint_of(text: &str) -> Answer<u64> {
+    text.parse().map_err(|_| Refusal(StatusCode::BAD_REQUEST, format!("checkpoint {text:?} is not a number")))
+}
+
+fn no_such_checkpoint(view: &JobView, id: u64) -> Refusal {
+    let known: Vec<_> = view.checkpoints.history.iter().map(|checkpoint| checkpoint.id.to_string()).collect();
+    let why = format!("checkpoint {id} is not in the history, which has [{}]", known.join(", "));
+    Refusal(StatusCode::NOT_FOUND, why)
+}
+
+pub async fn checkpoint_details(
+    State(state): State<RestState>,
+    Path((id, checkpoint)): Path<(String, String)>,
+) -> Answer<impl IntoResponse> {
+    let (view, checkpoint) = (state.job(&id)?, checkpoint_of(&checkpoint)?);
+    let details = answers::checkpoints::details(&view, checkpoint);
+    details.map(Json).ok_or_else(|| no_such_checkpoint(&view, checkpoint))
+}
+
+pub async fn checkpoint_subtasks(
+    State(state): State<RestState>,
+    Path((id, checkpoint, vertex)): Path<(String, String, String)>,
+) -> Answer<impl IntoResponse> {
+    let (view, checkpoint) = (state.job(&id)?, checkpoint_of(&checkpoint)?);
+    let details = answers::checkpoints::task_details(&view, checkpoint, vertex_of(&view, &vertex)?);
+    details.map(Json).ok_or_else(|| no_such_checkpoint(&view, checkpoint))
+}
+
+pub async fn openapi() -> impl IntoResponse {
+    Json(super::openapi::document())
 }
 
 pub async fn health() -> impl IntoResponse {

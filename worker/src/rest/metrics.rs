@@ -96,6 +96,16 @@ pub fn job_metrics(registry: &Registry, view: watch::Receiver<Arc<JobView>>) -> 
     registry.register(Box::new(JobCollector { view, gauges })).map_err(wrong)
 }
 
+/// Each metric's name and value now.
+pub(super) fn values(view: &JobView, now: u64) -> impl Iterator<Item = (&'static str, f64)> {
+    METRICS.iter().filter_map(move |(name, _, read)| Some((*name, read(view, now)?)))
+}
+
+/// Name and description of each metric, for the documentation.
+pub fn described() -> impl Iterator<Item = (&'static str, &'static str)> {
+    METRICS.iter().map(|(name, help, _)| (*name, *help))
+}
+
 struct JobCollector {
     view: watch::Receiver<Arc<JobView>>,
     gauges: Vec<(Gauge, Read)>,

@@ -4,6 +4,8 @@
 mod answers;
 mod handlers;
 mod metrics;
+pub mod openapi;
+mod routes;
 mod view;
 
 #[cfg(test)]
@@ -11,10 +13,7 @@ mod tests;
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
-use axum::{
-    Router,
-    routing::{get, post},
-};
+use axum::Router;
 use millrace_core::{
     Error, Result,
     rest::{JobProgram, Setting},
@@ -25,8 +24,8 @@ use tokio::{
 };
 
 pub(crate) use handlers::metrics_text;
-pub use metrics::job_metrics;
-pub use view::{EdgeView, JobView, VertexView, exception_entry};
+pub use metrics::{described as described_metrics, job_metrics};
+pub use view::{EdgeView, JobView, SubtaskView, VertexView, exception_entry};
 
 use crate::config::{ConfigEntry, RestSettings};
 
@@ -78,28 +77,16 @@ pub fn shown_settings(entries: Vec<ConfigEntry>) -> Vec<Setting> {
     entries.into_iter().map(shown).collect()
 }
 
+/// Method, path and summary of each route, for the documentation.
+pub fn described_routes() -> impl Iterator<Item = (&'static str, &'static str, &'static str)> {
+    routes::routes().into_iter().map(|route| (route.method, route.path, route.summary))
+}
+
 /// All paths.
 pub fn router(state: RestState) -> Router {
-    Router::new()
-        .route("/overview", get(handlers::overview))
-        .route("/config", get(handlers::dashboard_config))
-        .route("/jobmanager/config", get(handlers::jobmanager_config))
-        .route("/jobs", get(handlers::jobs))
-        .route("/jobs/overview", get(handlers::jobs_overview))
-        .route("/jobs/{id}", get(handlers::job).patch(handlers::cancel).delete(handlers::delete))
-        .route("/jobs/{id}/status", get(handlers::job_status))
-        .route("/jobs/{id}/plan", get(handlers::job_plan))
-        .route("/jobs/{id}/config", get(handlers::job_config))
-        .route("/jobs/{id}/checkpoints", get(handlers::checkpoints))
-        .route("/jobs/{id}/checkpoints/config", get(handlers::checkpoint_config))
-        .route("/jobs/{id}/exceptions", get(handlers::exceptions))
-        .route("/jobs/{id}/program", get(handlers::program))
-        .route("/jobs/{id}/stop", post(handlers::stop))
-        .route("/taskmanagers", get(handlers::taskmanagers))
-        .route("/taskmanagers/{id}", get(handlers::taskmanager))
-        .route("/health", get(handlers::health))
-        .route("/ready", get(handlers::ready))
-        .route("/metrics", get(handlers::metrics))
+    let routes = routes::routes().into_iter();
+    routes
+        .fold(Router::new(), |router, route| router.route(route.path, route.handler))
         .fallback(handlers::unknown_path)
         .method_not_allowed_fallback(handlers::wrong_method)
         .with_state(state)

@@ -8,10 +8,16 @@ use axum::{
 };
 use millrace_core::{
     Error,
-    ids::{Attempt, Generation, JobId, TaskManagerId, VertexId},
+    ids::{Attempt, CheckpointId, Generation, JobId, OperatorUid, TaskManagerId, VertexId},
     rest::*,
     restart::RestartStrategy,
 };
+use millrace_runtime::{
+    coordinator::{CheckpointEntry, SubtaskEntry, TriggerReason},
+    metrics::{OperatorFigures, TaskFigures, TaskMetricsSnapshot, TaskRates},
+    task::SubtaskCheckpointMetrics,
+};
+use millrace_state::keyed::StateFigures;
 use serde_json::{Value, json};
 use tower::ServiceExt;
 
@@ -38,6 +44,57 @@ fn checkpoint(id: u64, status: CheckpointStatus) -> CheckpointStatistics {
     }
 }
 
+/// A subtask that is busy for most of its time.
+fn subtask(index: u32) -> SubtaskView {
+    let counters = TaskMetricsSnapshot { records_in: 35, records_out: 30, bytes_in: 500, ..Default::default() };
+    let rates = TaskRates { busy_ms: 600.0, idle_ms: 100.0, backpressured_ms: 300.0, ..Default::default() };
+    let state =
+        StateFigures { state: "n".to_string(), accesses: 70, timed_accesses: 2, timed_nanos: 90, bytes: Some(4096) };
+    let operator = OperatorFigures {
+        uid: OperatorUid("count".to_string()),
+        name: "Count".to_string(),
+        states: vec![state],
+        backend_bytes: None,
+    };
+    let figures = TaskFigures { pending_records: Some(5), operators: vec![operator] };
+    SubtaskView {
+        index,
+        state: ExecutionState::Running,
+        place: Some((TaskManagerId("tm-1".to_string()), "localhost:4000".to_string())),
+        counters,
+        rates: Some(rates),
+        figures: Arc::new(figures),
+    }
+}
+
+/// A checkpoint that one subtask of the second vertex has answered.
+fn checkpoint_entry(id: u64) -> CheckpointEntry {
+    let metrics = SubtaskCheckpointMetrics {
+        start_delay_ms: 3,
+        alignment_ms: 2,
+        sync_us: 1_500,
+        async_ms: 4,
+        state_bytes: 300,
+        checkpointed_bytes: 100,
+    };
+    let answer = SubtaskEntry { ack_timestamp: 5_010, end_to_end_duration: 10, metrics };
+    CheckpointEntry {
+        id: CheckpointId(id),
+        status: millrace_runtime::coordinator::CheckpointStatus::Completed,
+        trigger_reason: TriggerReason::Periodic,
+        trigger_timestamp: 5_000,
+        latest_ack_timestamp: Some(5_010),
+        end_to_end_duration: 12,
+        state_size: 300,
+        checkpointed_size: 100,
+        num_subtasks: 4,
+        num_acknowledged_subtasks: 1,
+        failure_timestamp: None,
+        failure_message: None,
+        tasks: BTreeMap::from([(VertexId(1), BTreeMap::from([(1, answer)]))]),
+    }
+}
+
 fn view() -> JobView {
     let vertex = |id: u32, name: &str, inputs: Vec<EdgeView>| VertexView {
         id: VertexId(id),
@@ -45,8 +102,7 @@ fn view() -> JobView {
         parallelism: 2,
         tasks: BTreeMap::from([(ExecutionState::Running, 2)]),
         start_time: Some(1_200),
-        records_in: 70,
-        records_out: 60,
+        subtasks: (0..2).map(subtask).collect(),
         inputs,
     };
     let mut view = JobView::new(JOB, "clicks", 1_000);
@@ -75,7 +131,10 @@ fn view() -> JobView {
         slots_number: 3,
         free_slots: 1,
         pid: Some(77),
+        hardware: Hardware { cpu_cores: 2, physical_memory: 100 },
+        memory: TaskManagerMemory { resident: 10, limit: 50, managed_total: 0, managed_used: 0, state_size: 7 },
     }];
+    view.checkpoint_entries = vec![Arc::new(checkpoint_entry(4))];
     (view.generation, view.attempt, view.restarts) = (Generation(2), Attempt(3), 2);
     view.last_recovery = Some(RecoveryDetails {
         timestamp: 4_000,
@@ -142,9 +201,24 @@ async fn the_cluster_is_shown_with_flinks_names() {
         json!({"refresh-interval": 1000, "timezone-name": "UTC", "timezone-offset": 0, "millrace-version": version})
     );
     let taskmanager = json!({"id": "tm-1", "resourceId": "tm", "path": "localhost:4000", "dataPort": 4000,
-                             "timeSinceLastHeartbeat": 5900, "slotsNumber": 3, "freeSlots": 1, "pid": 77});
+                             "timeSinceLastHeartbeat": 5900, "slotsNumber": 3, "freeSlots": 1, "pid": 77,
+                             "hardware": {"cpuCores": 2, "physicalMemory": 100},
+                             "memory": {"resident": 10, "limit": 50, "managedTotal": 0, "managedUsed": 0,
+                                        "stateSize": 7}});
     assert_eq!(get("/taskmanagers").await, json!({"taskmanagers": [taskmanager]}));
-    assert_eq!(get("/taskmanagers/tm-1").await, taskmanager);
+    let mut details = get("/taskmanagers/tm-1").await;
+    let operators = details.as_object_mut().unwrap().remove("operators").unwrap();
+    assert_eq!(details, taskmanager);
+    assert_eq!(operators.as_array().unwrap().len(), 4, "two subtasks of two vertices");
+    assert_eq!(
+        operators[0],
+        json!({"operator-id": "count", "operator-name": "Count", "subtask": 0, "size": 4096,
+               "states": [{"name": "n", "size": 4096, "accesses": 70, "access-latency": 45}]})
+    );
+    assert_eq!(
+        get("/taskmanagers/tm-1/metrics?get=Status.Memory.Resident,nonsense").await,
+        json!([{"id": "Status.Memory.Resident", "value": "10"}])
+    );
     assert_eq!(get("/jobmanager/config").await[0], json!({"key": "rest.port", "value": "0", "origin": "-D"}));
 }
 
@@ -188,7 +262,9 @@ fn a_job_is_shown_with_flinks_names_and_our_recovery() {
             "parallelism": 2, "status": "RUNNING", "start-time": 1200, "end-time": -1, "duration": 4800,
             "tasks": {"CREATED": 0, "SCHEDULED": 0, "DEPLOYING": 0, "INITIALIZING": 0, "RUNNING": 2, "FINISHED": 0,
                       "CANCELING": 0, "CANCELED": 0, "FAILED": 0},
-            "metrics": {"read-records": 70, "write-records": 60}
+            "metrics": {"read-bytes": 1000, "write-bytes": 0, "read-records": 70, "write-records": 60,
+                        "accumulated-backpressured-time": 0, "accumulated-idle-time": 0,
+                        "accumulated-busy-time": 0}
         })
     );
 }
@@ -253,6 +329,77 @@ async fn checkpoints_are_shown_with_flinks_names() {
                "externalization": {"enabled": true, "delete_on_cancellation": true}, "state_backend": "memory",
                "checkpoint_storage": "file:///c", "tolerable_failed_checkpoints": -1, "num_retained": 3})
     );
+}
+
+#[tokio::test]
+async fn a_checkpoint_is_shown_down_to_its_subtasks() {
+    let vertex = "00000000000000000000000000000001";
+    let details = get(&job_path("/checkpoints/details/4")).await;
+    assert_eq!((&details["id"], &details["trigger_reason"]), (&json!(4), &json!("PERIODIC")));
+    let part = json!({"id": 4, "status": "COMPLETED", "latest_ack_timestamp": 5010, "checkpointed_size": 100,
+                      "state_size": 300, "end_to_end_duration": 10, "num_subtasks": 2, "num_acknowledged_subtasks": 1});
+    assert_eq!(details["tasks"][vertex], part);
+    let mut part = get(&job_path(&format!("/checkpoints/details/4/subtasks/{vertex}"))).await;
+    let only = |number: u64| json!({"min": number, "max": number, "avg": number});
+    assert_eq!(
+        part["summary"].take(),
+        json!({"checkpointed_size": only(100), "state_size": only(300), "end_to_end_duration": only(10),
+               "checkpoint_duration": {"sync": only(1), "async": only(4)}, "alignment": {"duration": only(2)},
+               "start_delay": only(3)})
+    );
+    assert_eq!(
+        part["subtasks"].take(),
+        json!([{"index": 0, "status": "pending_or_failed"},
+               {"index": 1, "status": "completed", "ack_timestamp": 5010, "end_to_end_duration": 10,
+                "checkpointed_size": 100, "state_size": 300, "checkpoint": {"sync": 1, "async": 4},
+                "alignment": {"duration": 2}, "start_delay": 3}])
+    );
+}
+
+#[tokio::test]
+async fn a_vertex_is_shown_with_its_subtasks_and_how_they_spend_their_time() {
+    let vertex = |rest: &str| job_path(&format!("/vertices/{:032x}{rest}", 1));
+    let shown = get(&vertex("")).await;
+    assert_eq!((&shown["name"], &shown["parallelism"]), (&json!("count -> print"), &json!(2)));
+    let first = &shown["subtasks"][0];
+    assert_eq!((&first["metrics"]["read-records"], &first["pending-records"]), (&json!(35), &json!(5)));
+    assert_eq!((&first["taskmanager-id"], &first["state-size"]), (&json!("tm-1"), &json!(4096)));
+    assert_eq!(get(&vertex("/subtasks/1")).await["subtask"], 1);
+    let mut pressure = get(&vertex("/backpressure")).await;
+    pressure["end-timestamp"].take();
+    let subtask = |index: u32| {
+        json!({"subtask": index, "attempt-number": 3, "backpressureLevel": "low", "ratio": 0.3, "idleRatio": 0.1,
+               "busyRatio": 0.6})
+    };
+    assert_eq!(
+        pressure,
+        json!({"status": "ok", "backpressureLevel": "low", "end-timestamp": null,
+               "subtasks": [subtask(0), subtask(1)]})
+    );
+    let taskmanagers = get(&vertex("/taskmanagers")).await["taskmanagers"].take();
+    assert_eq!(
+        (&taskmanagers[0]["status"], &taskmanagers[0]["status-counts"]["RUNNING"]),
+        (&json!("RUNNING"), &json!(2))
+    );
+    assert_eq!(
+        get(&vertex("/metrics?get=1.busyTimeMsPerSecond")).await,
+        json!([{"id": "1.busyTimeMsPerSecond", "value": "600"}])
+    );
+    assert_eq!(get(&vertex("/metrics")).await.as_array().unwrap().len(), 24);
+    assert_eq!(get(&job_path("/metrics?get=numRestarts")).await, json!([{"id": "numRestarts", "value": "2"}]));
+    assert_eq!(get("/jobmanager/metrics?get=taskSlotsTotal").await, json!([{"id": "taskSlotsTotal", "value": "3"}]));
+}
+
+#[test]
+fn openapi_docs_are_what_the_server_says() {
+    let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/openapi.json");
+    let meant = openapi::text();
+    if std::env::var_os("MILLRACE_TEST_WRITE_DOCS").is_some() {
+        std::fs::write(&path, &meant).unwrap();
+    }
+    let found = std::fs::read_to_string(&path).unwrap_or_default();
+    let how = "MILLRACE_TEST_WRITE_DOCS=1 cargo test -p millrace-worker openapi_docs";
+    assert!(found == meant, "docs/openapi.json is out of date: {how} writes it anew");
 }
 
 #[tokio::test]
@@ -338,6 +485,10 @@ async fn wrong_requests_are_refused_and_say_why() {
         (Method::POST, job_path("/stop"), "now", 400, "not a JSON object".to_string()),
         (Method::GET, job_path("/exceptions?maxExceptions=-1"), "", 400, "maxExceptions".to_string()),
         (Method::GET, "/taskmanagers/tm-9".to_string(), "", 404, "\"tm-9\" is not registered".to_string()),
+        (Method::GET, job_path("/vertices/9"), "", 404, "vertex \"9\" not found".to_string()),
+        (Method::GET, job_path(&format!("/vertices/{:032x}/subtasks/7", 1)), "", 404, "subtask \"7\"".to_string()),
+        (Method::GET, job_path("/checkpoints/details/x"), "", 400, "checkpoint \"x\" is not a number".to_string()),
+        (Method::GET, job_path("/checkpoints/details/9"), "", 404, "not in the history, which has [4]".to_string()),
         (Method::GET, "/jars".to_string(), "", 404, "path /jars is unknown".to_string()),
         (Method::DELETE, format!("/jobs/{other}"), "", 404, "not found".to_string()),
         (Method::DELETE, "/jobs".to_string(), "", 405, "DELETE is not allowed on /jobs".to_string()),

@@ -1,17 +1,21 @@
 //! What the jobmanager shows of its job: plain data, put together by its main loop and published as a whole, so that an
 //! answer never mixes two moments and a request never waits for the job.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::Arc};
 
 use millrace_core::{
     Error,
     checkpoint::CheckpointConfig,
-    ids::{Attempt, Generation, JobId, VertexId},
+    ids::{Attempt, Generation, JobId, TaskManagerId, VertexId},
     rest::{
         CheckpointingStatistics, ExceptionEntry, ExecutionState, JobStatus, RecoveryDetails, TaskCounts,
         TaskManagerInfo,
     },
     restart::RestartStrategy,
+};
+use millrace_runtime::{
+    coordinator::CheckpointEntry,
+    metrics::{TaskFigures, TaskMetricsSnapshot, TaskRates},
 };
 
 /// A job as its jobmanager sees it. Times are milliseconds since the epoch.
@@ -45,6 +49,8 @@ pub struct JobView {
     pub checkpoint_dir: Option<String>,
     /// Its checkpoints.
     pub checkpoints: CheckpointingStatistics,
+    /// Each checkpoint of the history in full.
+    pub checkpoint_entries: Vec<Arc<CheckpointEntry>>,
     /// Its failures, the newest first.
     pub exceptions: Vec<ExceptionEntry>,
     /// Whether there were more failures than are kept.
@@ -78,12 +84,27 @@ pub struct VertexView {
     pub tasks: TaskCounts,
     /// When its tasks started.
     pub start_time: Option<u64>,
-    /// Records that came in since.
-    pub records_in: u64,
-    /// Records that went out since.
-    pub records_out: u64,
+    /// Its subtasks, of those that were deployed.
+    pub subtasks: Vec<SubtaskView>,
     /// The edges into it.
     pub inputs: Vec<EdgeView>,
+}
+
+/// A subtask.
+#[derive(Clone, Debug)]
+pub struct SubtaskView {
+    /// Its index.
+    pub index: u32,
+    /// What it is doing.
+    pub state: ExecutionState,
+    /// Where it runs: the taskmanager and its address.
+    pub place: Option<(TaskManagerId, String)>,
+    /// What it has counted.
+    pub counters: TaskMetricsSnapshot,
+    /// How it spends its time, once that is known.
+    pub rates: Option<TaskRates>,
+    /// What it published last.
+    pub figures: Arc<TaskFigures>,
 }
 
 /// An edge into a vertex.
@@ -113,6 +134,7 @@ impl JobView {
             state_backend: "memory".to_string(),
             checkpoint_dir: None,
             checkpoints: CheckpointingStatistics::default(),
+            checkpoint_entries: Vec::new(),
             exceptions: Vec::new(),
             exceptions_truncated: false,
             taskmanagers: Vec::new(),
@@ -149,13 +171,18 @@ impl JobView {
 impl VertexView {
     /// What the vertex as a whole is doing: the state of the task that is furthest from running well.
     pub fn status(&self) -> ExecutionState {
-        use ExecutionState as E;
-        let has = |state: &E| self.tasks.get(state).is_some_and(|count| *count > 0);
-        let order =
-            [E::Failed, E::Canceling, E::Canceled, E::Created, E::Scheduled, E::Deploying, E::Initializing, E::Running];
-        let found = order.into_iter().find(has);
-        found.unwrap_or(if has(&E::Finished) { E::Finished } else { E::Created })
+        common_status(&self.tasks)
     }
+}
+
+/// The state of the task that is furthest from running well.
+pub fn common_status(tasks: &TaskCounts) -> ExecutionState {
+    use ExecutionState as E;
+    let has = |state: &E| tasks.get(state).is_some_and(|count| *count > 0);
+    let order =
+        [E::Failed, E::Canceling, E::Canceled, E::Created, E::Scheduled, E::Deploying, E::Initializing, E::Running];
+    let found = order.into_iter().find(has);
+    found.unwrap_or(if has(&E::Finished) { E::Finished } else { E::Created })
 }
 
 /// A failure as `/jobs/<id>/exceptions` shows it.

@@ -4,11 +4,14 @@ use millrace_core::{
     Error, Result,
     ids::{Attempt, Generation, JobId, TaskId, TaskManagerId},
 };
-use millrace_runtime::task::{TaskCommand, TaskEvent, TaskManagerLocation, TaskSpec};
+use millrace_runtime::{
+    metrics::{TaskFigures, TaskMetricsSnapshot},
+    task::{TaskCommand, TaskEvent, TaskManagerLocation, TaskSpec},
+};
 use serde::{Deserialize, Serialize};
 
 /// The version of this protocol; peers of another version are refused.
-const PROTOCOL_VERSION: u32 = 2;
+const PROTOCOL_VERSION: u32 = 3;
 const MAGIC: &str = "millrace-control";
 
 /// What tells two programs apart, part by part, so that a mismatch can be named.
@@ -146,11 +149,41 @@ pub enum FromTaskManager {
     Heartbeat(TaskManagerMetrics),
 }
 
-/// What a taskmanager reports of its tasks.
+/// What a taskmanager reports of itself and its tasks.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct TaskManagerMetrics {
-    /// Records in and out of each task since it was deployed.
-    pub tasks: Vec<(TaskId, u64, u64)>,
+    /// Each task.
+    pub tasks: Vec<TaskReport>,
+    /// The process.
+    pub process: ProcessFigures,
+}
+
+/// What a task has done since it was deployed.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct TaskReport {
+    /// The task.
+    pub task: TaskId,
+    /// Its counters.
+    pub counters: TaskMetricsSnapshot,
+    /// What it published last.
+    pub figures: TaskFigures,
+}
+
+/// What a process takes of its machine. Sizes are bytes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ProcessFigures {
+    /// How many cores it may use.
+    pub cpu_cores: u32,
+    /// The machine's memory.
+    pub physical_memory: u64,
+    /// What it takes of that.
+    pub resident: u64,
+    /// What it may take.
+    pub limit: u64,
+    /// What its state backend may hold in memory; 0 where that has no limit of its own.
+    pub managed_total: u64,
+    /// What that holds.
+    pub managed_used: u64,
 }
 
 /// The identity of a new taskmanager process: it begins with its resource id.

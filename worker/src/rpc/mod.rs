@@ -8,5 +8,6 @@ mod messages;
 
 pub use connection::{Connection, Receiver, Sender};
 pub use messages::{
-    Fingerprint, FromTaskManager, Hello, JobSettings, TaskManagerMetrics, ToTaskManager, Welcome, new_taskmanager_id,
+    Fingerprint, FromTaskManager, Hello, JobSettings, ProcessFigures, TaskManagerMetrics, TaskReport, ToTaskManager,
+    Welcome, new_taskmanager_id,
 };

@@ -12,6 +12,7 @@ use tokio::time::Instant;
 
 use crate::{
     config::Settings,
+    process_metrics::ProcessProbe,
     rpc::{Connection, Fingerprint, Hello, Welcome},
 };
 use session::{End, Session};
@@ -40,6 +41,8 @@ pub struct TaskManagerSetup {
     pub metrics: prometheus::Registry,
     /// The time that its tasks go by.
     pub clock: Clock,
+    /// Tells what the process takes.
+    pub probe: ProcessProbe,
 }
 
 /// How a taskmanager reaches its jobmanager: over TCP, or by a pipe inside one process.

@@ -15,7 +15,7 @@ use tokio::sync::mpsc;
 
 use super::TaskManagerSetup;
 use crate::{
-    rpc::{JobSettings, TaskManagerMetrics, ToTaskManager},
+    rpc::{JobSettings, TaskManagerMetrics, TaskReport, ToTaskManager},
     stores,
 };
 
@@ -203,10 +203,10 @@ impl<'a> Tasks<'a> {
 
     /// What the tasks have done.
     pub fn metrics(&self) -> TaskManagerMetrics {
-        let counts = |((_, task), handle): (&(Attempt, TaskId), &TaskHandle)| {
+        let report = |((_, task), handle): (&(Attempt, TaskId), &TaskHandle)| {
             let metrics = handle.metrics();
-            (*task, metrics.num_records_in(), metrics.num_records_out())
+            TaskReport { task: *task, counters: metrics.snapshot(), figures: metrics.figures() }
         };
-        TaskManagerMetrics { tasks: self.running.iter().map(counts).collect() }
+        TaskManagerMetrics { tasks: self.running.iter().map(report).collect(), process: self.setup.probe.look() }
     }
 }

@@ -1,9 +1,12 @@
 //! A job's checkpoints.
 
+use std::collections::BTreeMap;
+
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// `/jobs/<id>/checkpoints`
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct CheckpointingStatistics {
     /// How many there were.
     pub counts: CheckpointCounts,
@@ -16,7 +19,7 @@ pub struct CheckpointingStatistics {
 }
 
 /// How many checkpoints there were.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct CheckpointCounts {
     /// How often one was restored.
     pub restored: u64,
@@ -31,7 +34,7 @@ pub struct CheckpointCounts {
 }
 
 /// What completed checkpoints had in common.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct CheckpointSummary {
     /// What was written for them.
     pub checkpointed_size: MinMaxAvg,
@@ -42,7 +45,7 @@ pub struct CheckpointSummary {
 }
 
 /// A number's range.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct MinMaxAvg {
     /// The least.
     pub min: u64,
@@ -66,7 +69,7 @@ impl MinMaxAvg {
 }
 
 /// The newest checkpoint of each kind.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct LatestCheckpoints {
     /// Completed.
     pub completed: Option<CheckpointStatistics>,
@@ -79,7 +82,7 @@ pub struct LatestCheckpoints {
 }
 
 /// What became of a checkpoint.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "SCREAMING_SNAKE_CASE")]
 pub enum CheckpointStatus {
     /// Under way.
@@ -91,7 +94,7 @@ pub enum CheckpointStatus {
 }
 
 /// A checkpoint.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct CheckpointStatistics {
     /// Its number.
     pub id: u64,
@@ -128,7 +131,7 @@ pub struct CheckpointStatistics {
 }
 
 /// The checkpoint that the job was last restored from.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct RestoredCheckpoint {
     /// Its number.
     pub id: u64,
@@ -141,7 +144,7 @@ pub struct RestoredCheckpoint {
 }
 
 /// `/jobs/<id>/checkpoints/config`
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct CheckpointConfigInfo {
     /// `exactly_once` or `at_least_once`.
     pub mode: String,
@@ -166,12 +169,142 @@ pub struct CheckpointConfigInfo {
 }
 
 /// What becomes of checkpoints when the job ends.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct ExternalizationInfo {
     /// Whether they outlive the jobmanager.
     pub enabled: bool,
     /// Whether cancelling deletes them.
     pub delete_on_cancellation: bool,
+}
+
+/// `/jobs/<id>/checkpoints/details/<checkpoint>`
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct CheckpointDetails {
+    /// The checkpoint.
+    #[serde(flatten)]
+    pub checkpoint: CheckpointStatistics,
+    /// Why it was taken.
+    pub trigger_reason: String,
+    /// Its vertices, by their ids.
+    pub tasks: BTreeMap<String, TaskCheckpointStatistics>,
+}
+
+/// A vertex's part of a checkpoint: the sum of its subtasks'.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct TaskCheckpointStatistics {
+    /// The checkpoint.
+    pub id: u64,
+    /// What became of it.
+    pub status: CheckpointStatus,
+    /// When the last subtask's answer came; -1: none came.
+    pub latest_ack_timestamp: i64,
+    /// What was written for it.
+    pub checkpointed_size: u64,
+    /// The state that it holds.
+    pub state_size: u64,
+    /// From the trigger to the last answer.
+    pub end_to_end_duration: u64,
+    /// How many subtasks take part.
+    pub num_subtasks: u32,
+    /// How many have answered.
+    pub num_acknowledged_subtasks: u32,
+}
+
+/// `/jobs/<id>/checkpoints/details/<checkpoint>/subtasks/<vertex>`
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct TaskCheckpointDetails {
+    /// The vertex's part.
+    #[serde(flatten)]
+    pub task: TaskCheckpointStatistics,
+    /// What the subtasks that have answered have in common.
+    pub summary: SubtaskCheckpointSummary,
+    /// Each subtask.
+    pub subtasks: Vec<SubtaskCheckpoint>,
+}
+
+/// What the subtasks of a vertex measured of a checkpoint.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct SubtaskCheckpointSummary {
+    /// What was written for it.
+    pub checkpointed_size: MinMaxAvg,
+    /// The state that it holds.
+    pub state_size: MinMaxAvg,
+    /// From the trigger to the answer.
+    pub end_to_end_duration: MinMaxAvg,
+    /// Taking and writing the snapshot.
+    pub checkpoint_duration: CheckpointDurationSummary,
+    /// Between the first barrier and the last.
+    pub alignment: AlignmentSummary,
+    /// From the trigger to the first barrier.
+    pub start_delay: MinMaxAvg,
+}
+
+/// How long subtasks took for their snapshots.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct CheckpointDurationSummary {
+    /// While the task stood still.
+    pub sync: MinMaxAvg,
+    /// Beside the running task.
+    #[serde(rename = "async")]
+    pub asynchronous: MinMaxAvg,
+}
+
+/// How long subtasks aligned barriers.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct AlignmentSummary {
+    /// From the first barrier to the last.
+    pub duration: MinMaxAvg,
+}
+
+/// A subtask's part of a checkpoint.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(tag = "status", rename_all = "snake_case")]
+pub enum SubtaskCheckpoint {
+    /// It has not answered, or never will.
+    PendingOrFailed {
+        /// Its index.
+        index: u32,
+    },
+    /// It has answered.
+    Completed(CompletedSubtaskCheckpoint),
+}
+
+/// What a subtask measured of its part in a checkpoint.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct CompletedSubtaskCheckpoint {
+    /// Its index.
+    pub index: u32,
+    /// When its answer came.
+    pub ack_timestamp: u64,
+    /// From the trigger to the answer.
+    pub end_to_end_duration: u64,
+    /// What was written for it.
+    pub checkpointed_size: u64,
+    /// The state that it holds.
+    pub state_size: u64,
+    /// Taking and writing the snapshot.
+    pub checkpoint: CheckpointDuration,
+    /// Aligning barriers.
+    pub alignment: Alignment,
+    /// From the trigger to the first barrier.
+    pub start_delay: u64,
+}
+
+/// How long a subtask took for its snapshot.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct CheckpointDuration {
+    /// While the task stood still.
+    pub sync: u64,
+    /// Beside the running task.
+    #[serde(rename = "async")]
+    pub asynchronous: u64,
+}
+
+/// How long a subtask aligned barriers.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Alignment {
+    /// From the first barrier to the last.
+    pub duration: u64,
 }
 
 #[cfg(test)]

@@ -2,12 +2,14 @@
 
 use std::collections::BTreeMap;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::IoMetrics;
 use crate::ids::{Attempt, Generation, JobId, VertexId};
 
 /// What a job is doing.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "SCREAMING_SNAKE_CASE")]
 pub enum JobStatus {
     /// The jobmanager recovers what the checkpoint store knows.
@@ -57,7 +59,7 @@ impl std::fmt::Display for JobStatus {
 }
 
 /// What a subtask is doing.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "SCREAMING_SNAKE_CASE")]
 pub enum ExecutionState {
     /// Known, without a slot.
@@ -99,14 +101,14 @@ impl ExecutionState {
 pub type TaskCounts = BTreeMap<ExecutionState, u32>;
 
 /// `/jobs`
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Jobs {
     /// The jobs.
     pub jobs: Vec<JobIdWithStatus>,
 }
 
 /// A job in `/jobs`.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct JobIdWithStatus {
     /// Its id.
     pub id: JobId,
@@ -115,21 +117,21 @@ pub struct JobIdWithStatus {
 }
 
 /// `/jobs/<id>/status`
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct JobStatusInfo {
     /// What it is doing.
     pub status: JobStatus,
 }
 
 /// `/jobs/overview`
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct JobsOverview {
     /// The jobs.
     pub jobs: Vec<JobOverview>,
 }
 
 /// A job in `/jobs/overview`.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub struct JobOverview {
     /// Its id.
@@ -151,7 +153,7 @@ pub struct JobOverview {
 }
 
 /// `/jobs/<id>`
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub struct JobDetails {
     /// Its id.
@@ -200,7 +202,7 @@ pub struct JobDetails {
 }
 
 /// A vertex of a job.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub struct JobVertexDetails {
     /// Its id.
@@ -226,18 +228,8 @@ pub struct JobVertexDetails {
     pub metrics: IoMetrics,
 }
 
-/// What went through a vertex since its tasks started.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub struct IoMetrics {
-    /// Records that came in.
-    pub read_records: u64,
-    /// Records that went out.
-    pub write_records: u64,
-}
-
 /// How long a recovery took, until all tasks ran, and where the time went. Milliseconds.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub struct RecoveryDetails {
     /// When the failure was noticed, or the new jobmanager's process started.
@@ -258,7 +250,7 @@ pub struct RecoveryDetails {
 }
 
 /// A phase of a recovery.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct RecoveryPhase {
     /// `cancel-and-allocate` (of a new jobmanager `take-over` and `allocate`), `fetch-metadata-and-splits`, `restore`.
     pub name: String,
@@ -267,7 +259,7 @@ pub struct RecoveryPhase {
 }
 
 /// How a job's vertices are connected.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct JobPlan {
     /// The job.
     pub jid: JobId,
@@ -281,14 +273,14 @@ pub struct JobPlan {
 }
 
 /// `/jobs/<id>/plan`
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct JobPlanInfo {
     /// The plan.
     pub plan: JobPlan,
 }
 
 /// A vertex in a plan.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct PlanNode {
     /// Its id.
     pub id: String,
@@ -302,7 +294,7 @@ pub struct PlanNode {
 }
 
 /// An edge in a plan.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct PlanInput {
     /// The number of the input.
     pub num: u32,
@@ -320,7 +312,7 @@ pub fn vertex_text(id: VertexId) -> String {
 }
 
 /// `/jobs/<id>/config`
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub struct JobConfigInfo {
     /// The job.
@@ -334,7 +326,7 @@ pub struct JobConfigInfo {
 }
 
 /// A job's configuration in brief.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub struct ExecutionConfigInfo {
     /// What the job does after a failure.
@@ -346,7 +338,7 @@ pub struct ExecutionConfigInfo {
 }
 
 /// `/jobs/<id>/exceptions`
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub struct JobExceptions {
     /// The newest failure's text.
@@ -363,7 +355,7 @@ pub struct JobExceptions {
 }
 
 /// A failure as an older Flink shows it.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct TaskException {
     /// What failed.
     pub exception: String,
@@ -379,7 +371,7 @@ pub struct TaskException {
 }
 
 /// A job's failures.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct ExceptionHistory {
     /// The newest first.
     pub entries: Vec<ExceptionEntry>,
@@ -388,7 +380,7 @@ pub struct ExceptionHistory {
 }
 
 /// A failure.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct ExceptionEntry {
     /// Who can mend it: `user`, `external` or `internal`.

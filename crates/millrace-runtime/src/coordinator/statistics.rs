@@ -86,6 +86,8 @@ pub struct CheckpointEntry {
     pub end_to_end_duration: u64,
     /// The size of all snapshots so far, in bytes.
     pub state_size: u64,
+    /// How much of them was written for this checkpoint.
+    pub checkpointed_size: u64,
     /// How many tasks take part.
     pub num_subtasks: usize,
     /// How many of them have answered.
@@ -127,6 +129,7 @@ impl CheckpointStatistics {
             latest_ack_timestamp: None,
             end_to_end_duration: 0,
             state_size: 0,
+            checkpointed_size: 0,
             num_subtasks: tasks.len(),
             num_acknowledged_subtasks: 0,
             failure_timestamp: None,
@@ -158,6 +161,7 @@ impl CheckpointStatistics {
         entry.end_to_end_duration = end_to_end_duration;
         entry.num_acknowledged_subtasks += 1;
         entry.state_size += metrics.state_bytes;
+        entry.checkpointed_size += metrics.checkpointed_bytes;
     }
 
     pub(super) fn completed(&mut self, now_ms: u64, id: CheckpointId) {

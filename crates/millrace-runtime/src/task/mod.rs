@@ -7,6 +7,7 @@ mod blame;
 mod chain;
 mod control;
 mod deploy;
+mod figures;
 pub mod gate;
 mod handle;
 mod outputs;
@@ -159,4 +160,6 @@ pub struct SubtaskCheckpointMetrics {
     pub async_ms: u64,
     /// The snapshot's size.
     pub state_bytes: u64,
+    /// How much of it was written for this checkpoint; the rest an earlier one had written.
+    pub checkpointed_bytes: u64,
 }

@@ -18,7 +18,8 @@ use millrace_core::{
 };
 use millrace_state::{
     KeyedSnapshot, KeyedStateHandle, KeyedStateStore, OperatorSubtaskState, SharedState, StateHandle,
-    keyed::SnapshotFiles, storage::UploadedFiles,
+    keyed::SnapshotFiles,
+    storage::{UploadedFiles, written_by},
 };
 
 use super::{SubtaskCheckpointMetrics, TaskEvent, deploy, handle::TaskSetup, run::Parts, state_sink::StateSink};
@@ -77,11 +78,21 @@ impl BarrierTimes {
         Self { first: Instant::now(), start_delay }
     }
 
+    /// From the trigger to the first one's arrival.
+    pub(super) fn start_delay(self) -> Duration {
+        self.start_delay
+    }
+
+    /// From the first one to the last, which came at `aligned`.
+    pub(super) fn alignment(self, aligned: Instant) -> Duration {
+        aligned.duration_since(self.first)
+    }
+
     /// What is known when the task has been snapshotted: the barriers were aligned at `aligned`.
     pub(super) fn metrics(self, aligned: Instant, stood_still: Duration) -> SubtaskCheckpointMetrics {
         SubtaskCheckpointMetrics {
             start_delay_ms: self.start_delay.as_millis() as u64,
-            alignment_ms: aligned.duration_since(self.first).as_millis() as u64,
+            alignment_ms: self.alignment(aligned).as_millis() as u64,
             sync_us: stood_still.as_micros() as u64,
             ..Default::default()
         }
@@ -108,6 +119,7 @@ pub(super) fn write_beside(
                 metrics.async_ms = started.elapsed().as_millis() as u64;
                 metrics.state_bytes = state.iter().map(size).sum();
                 tracing::debug!(target: STEP, step = "acknowledge", %checkpoint, task = %writer.setup.spec.task);
+                metrics.checkpointed_bytes = state.iter().map(|state| newly_written(state, checkpoint)).sum();
                 TaskEvent::Acknowledged { checkpoint, state, metrics }
             }
             Err(reason) => TaskEvent::Declined { checkpoint, reason },
@@ -174,6 +186,13 @@ impl SnapshotWriter {
 }
 
 fn size(state: &OperatorSubtaskState) -> u64 {
-    let items = state.lists.iter().flat_map(|list| &list.items);
-    state.keyed.as_ref().map_or(0, |keyed| keyed.data.size()) + items.map(|item| item.len() as u64).sum::<u64>()
+    state.keyed.as_ref().map_or(0, |keyed| keyed.data.size()) + lists_size(state)
+}
+
+fn newly_written(state: &OperatorSubtaskState, checkpoint: CheckpointId) -> u64 {
+    state.keyed.as_ref().map_or(0, |keyed| written_by(checkpoint, &keyed.data)) + lists_size(state)
+}
+
+fn lists_size(state: &OperatorSubtaskState) -> u64 {
+    state.lists.iter().flat_map(|list| &list.items).map(|item| item.len() as u64).sum()
 }

@@ -21,6 +21,7 @@ use millrace_core::{
 use super::{
     TaskCommand, TaskEvent,
     blame::Blame,
+    figures::{self, FiguresTimer},
     gate::{Gate, GateEvent, StreamElement},
     handle::TaskSetup,
     run::{Ended, Parts, SOURCE_WAIT},
@@ -44,6 +45,7 @@ pub(super) struct Work<'a> {
     blame: &'a Rc<Blame>,
     parts: &'a mut Parts,
     sizer: BatchSizer,
+    figures: FiguresTimer,
     aligner: BarrierAligner,
     barriers: BTreeMap<CheckpointId, BarrierTimes>,
     /// Snapshots that may still be under way, each with the flag that drops it.
@@ -77,6 +79,7 @@ impl<'a> Work<'a> {
             blame,
             parts,
             sizer: BatchSizer::new(setup.settings.max_batch_size),
+            figures: FiguresTimer::new(),
             aligner: BarrierAligner::new(setup.spec.checkpointing.unwrap_or_default(), channels),
             barriers: BTreeMap::new(),
             writing: BTreeMap::new(),
@@ -135,11 +138,17 @@ impl<'a> Work<'a> {
     }
 
     /// The next event; counts the waiting as idle time.
-    fn next(&self, wait: Option<Duration>) -> GateEvent {
+    fn next(&mut self, wait: Option<Duration>) -> GateEvent {
+        let now = Instant::now();
+        let due = self.figures.due_in(now, self.metrics.num_records_in());
+        if due == Some(Duration::ZERO) {
+            self.metrics.publish(figures::of(self.parts));
+            self.figures.published(now, self.metrics.num_records_in());
+        }
         match self.gate.next(Some(Duration::ZERO)) {
             GateEvent::Timeout if wait != Some(Duration::ZERO) => {
                 self.metrics.enter(Activity::Idle);
-                let event = self.gate.next(wait);
+                let event = self.gate.next(wait.into_iter().chain(due.filter(|due| !due.is_zero())).min());
                 self.metrics.enter(Activity::Busy);
                 event
             }
@@ -328,6 +337,7 @@ impl<'a> Work<'a> {
         tracing::debug!(target: STEP, step = "snapshot", checkpoint = %barrier.id, task = %self.setup.spec.task);
         let times = self.barriers.remove(&barrier.id).unwrap_or_else(|| BarrierTimes::now(barrier));
         self.barriers = self.barriers.split_off(&barrier.id);
+        self.metrics.set_barrier_times(times.alignment(started), times.start_delay());
         match taken {
             Ok(snapshot) => {
                 let aborted = Arc::<AtomicBool>::default();

@@ -63,6 +63,11 @@ pub trait BytesBackend {
         Err(Error::internal(format!("this state backend can't clear state {state}")))
     }
 
+    /// How many bytes it holds, on disk and in memory, for a person to see; `None` where it does not know.
+    fn size(&self) -> Option<u64> {
+        None
+    }
+
     /// The synchronous part of a snapshot: a view of all entries as they are now, which later writes don't change. Must
     /// take no longer than milliseconds, whatever the size.
     fn snapshot(&mut self) -> Result<Box<dyn BytesSnapshot>>;

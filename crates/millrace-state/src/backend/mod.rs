@@ -30,10 +30,24 @@ pub trait StateBackend: Send + Sync {
     /// Makes the state of one subtask of one operator. Called on the task's thread, before anything is restored.
     fn open(&self, context: &KeyedBackendContext) -> Result<KeyedBackend>;
 
+    /// What it may hold in memory in the whole process, and what it holds, where it has a limit of its own.
+    fn managed_memory(&self) -> Option<ManagedMemory> {
+        None
+    }
+
     /// How the files of its snapshots are read, where it takes snapshots as files.
     fn files(&self) -> Option<&dyn FileBackend> {
         None
     }
+}
+
+/// The memory of a backend that limits itself, in bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ManagedMemory {
+    /// What it may hold.
+    pub total: u64,
+    /// What it holds.
+    pub used: u64,
 }
 
 /// Where a snapshot goes.

@@ -18,6 +18,7 @@ use millrace_core::{
     Error, Result,
     key::{KeyGroupRange, KeyHash},
 };
+use slot::Slot;
 
 pub(crate) use group::FrozenGroup;
 
@@ -80,6 +81,12 @@ impl<V> Table<V> {
             self.range.start,
             self.range.end
         ))
+    }
+
+    /// The bytes of the slots, filled or not: without what keys and values own elsewhere.
+    pub(crate) fn bytes(&self) -> u64 {
+        let slots: usize = self.groups.iter().map(Group::capacity).sum();
+        (slots * size_of::<Slot<V>>()) as u64
     }
 
     /// How many entries there are.

@@ -12,6 +12,7 @@ use super::{
     bound::Bound,
     bytes_access::BytesState,
     context::KeyContext,
+    figures::{Accesses, StateFigures},
     layout::{Layout, Restored},
     lifetime::{Forever, Lifetime, Ttl},
     snapshot::{CheckEntry, FrozenHeapState, FrozenState},
@@ -27,6 +28,7 @@ use crate::{
 pub(super) struct StateCell<L: Layout> {
     pub(super) name: String,
     pub(super) context: Rc<KeyContext>,
+    pub(super) accesses: Accesses,
     pub(super) data: Data<L>,
 }
 
@@ -72,23 +74,25 @@ pub(super) struct HeapAccess<'a, L: Layout, H: Lifetime> {
 macro_rules! access {
     ($handle:expr, $access:ident => $work:expr) => {{
         let cell = $handle.cell()?;
-        cell.context.with_key(&cell.name, |hash, key| match &cell.data {
-            $crate::keyed::cell::Data::Heap(table) => {
-                let mut table = table.try_borrow_mut().map_err(|_| cell.in_use())?;
-                let $access = cell.heap(&$crate::keyed::lifetime::Forever, &mut table, hash, key);
-                $work
-            }
-            $crate::keyed::cell::Data::Expiring(state) => {
-                let mut table = state.table.try_borrow_mut().map_err(|_| cell.in_use())?;
-                state.begin(&mut table);
-                let $access = cell.heap(&state.ttl, &mut table, hash, key);
-                $work
-            }
-            $crate::keyed::cell::Data::Bytes(state) => {
-                let _busy = state.busy.try_borrow_mut().map_err(|_| cell.in_use())?;
-                let $access = cell.bytes(state, hash, key);
-                $work
-            }
+        cell.accesses.of(|| {
+            cell.context.with_key(&cell.name, |hash, key| match &cell.data {
+                $crate::keyed::cell::Data::Heap(table) => {
+                    let mut table = table.try_borrow_mut().map_err(|_| cell.in_use())?;
+                    let $access = cell.heap(&$crate::keyed::lifetime::Forever, &mut table, hash, key);
+                    $work
+                }
+                $crate::keyed::cell::Data::Expiring(state) => {
+                    let mut table = state.table.try_borrow_mut().map_err(|_| cell.in_use())?;
+                    state.begin(&mut table);
+                    let $access = cell.heap(&state.ttl, &mut table, hash, key);
+                    $work
+                }
+                $crate::keyed::cell::Data::Bytes(state) => {
+                    let _busy = state.busy.try_borrow_mut().map_err(|_| cell.in_use())?;
+                    let $access = cell.bytes(state, hash, key);
+                    $work
+                }
+            })
         })
     }};
 }
@@ -134,6 +138,9 @@ pub(super) trait RegisteredState: Any {
 
     /// The time to live that it was registered with.
     fn ttl(&self) -> Option<StateTtlConfig>;
+
+    /// What it has counted.
+    fn figures(&self) -> StateFigures;
 }
 
 impl<L: Layout> RegisteredState for StateCell<L> {
@@ -207,6 +214,14 @@ impl<L: Layout> RegisteredState for StateCell<L> {
             Data::Expiring(state) => Some(state.ttl.config()),
             Data::Bytes(state) => state.ttl.as_ref().map(Ttl::config),
         }
+    }
+
+    fn figures(&self) -> StateFigures {
+        self.accesses.figures(match &self.data {
+            Data::Heap(table) => table.try_borrow().ok().map(|table| table.bytes()),
+            Data::Expiring(state) => state.table.try_borrow().ok().map(|table| table.bytes()),
+            Data::Bytes(_) => None,
+        })
     }
 }
 

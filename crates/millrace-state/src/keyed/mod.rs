@@ -9,6 +9,7 @@ mod bound;
 mod bytes_access;
 mod cell;
 mod context;
+mod figures;
 mod files;
 mod layout;
 mod lifetime;
@@ -25,6 +26,7 @@ mod value;
 mod tests;
 
 pub use aggregating::{AggregateFunction, AggregatingState};
+pub use figures::StateFigures;
 pub use files::RestoredFiles;
 pub use list::ListState;
 pub use map::MapState;
@@ -47,6 +49,7 @@ use serde::de::DeserializeOwned;
 use bytes_access::{BytesState, SharedBackend};
 use cell::{Data, ExpiringState, Handle, RegisteredState, StateCell};
 use context::KeyContext;
+use figures::Accesses;
 use layout::{Aggregating, Layout, ListLayout, MapLayout, OneLayout, Reducing, Value};
 use lifetime::Ttl;
 use restore::RestoredSnapshots;
@@ -269,6 +272,22 @@ impl KeyedStateStore {
         !self.inner.states.borrow().is_empty()
     }
 
+    /// What each state has counted, by its name.
+    pub fn figures(&self) -> Vec<StateFigures> {
+        let states = self.inner.states.borrow();
+        let named = |(name, registered): (&String, &Registered)| StateFigures {
+            state: name.clone(),
+            ..registered.state.figures()
+        };
+        states.iter().map(named).collect()
+    }
+
+    /// How much the backend holds for all states together, in bytes; `None` on the heap, where each state
+    /// [knows](Self::figures), and of a backend that does not say.
+    pub fn backend_bytes(&self) -> Option<u64> {
+        self.inner.backend.as_ref().and_then(|backend| backend.borrow().size())
+    }
+
     /// The names of restored states that nothing has obtained.
     pub fn unclaimed(&self) -> BTreeSet<String> {
         self.inner.restored.unclaimed()
@@ -330,6 +349,7 @@ impl KeyedStateStore {
         let state = Rc::new(StateCell::<L> {
             name: name.to_string(),
             context: Rc::clone(&inner.keys),
+            accesses: Accesses::default(),
             data: self.data(meta.id)?,
         });
         self.add_state(meta, type_name, Rc::clone(&state) as _)?;

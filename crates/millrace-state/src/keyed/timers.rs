@@ -20,6 +20,7 @@ use millrace_core::{
 use super::{
     cell::RegisteredState,
     context::KeyContext,
+    figures::StateFigures,
     roundtrip::Sampler,
     snapshot::{CheckEntry, FrozenState},
 };
@@ -167,6 +168,10 @@ impl RegisteredState for TimerQueue {
 
     fn ttl(&self) -> Option<StateTtlConfig> {
         None
+    }
+
+    fn figures(&self) -> StateFigures {
+        StateFigures::default()
     }
 }
 

@@ -51,7 +51,7 @@ pub use browse::Browsed;
 pub use checkpoints::{MetadataWrite, open_checkpoint};
 pub use local_copies::LocalCopies;
 pub use options::{RetryPolicy, Secret, StorageOptions};
-pub use shared_files::UploadedFiles;
+pub use shared_files::{UploadedFiles, written_by};
 pub use state_files::{StateReader, StateWriter, unique_state_name};
 pub use uri::StorageUri;
 

@@ -255,6 +255,13 @@ impl JobCluster {
         self.rest.get(&self.announcement.rest_address, path)
     }
 
+    /// What it answers to any request, with the status.
+    pub fn ask(&self, method: &str, path: &str) -> Result<(u16, Vec<u8>)> {
+        let method = method.parse().expect("a method of HTTP");
+        let (status, body) = self.rest.ask(method, &self.announcement.rest_address, path)?;
+        Ok((status.as_u16(), body))
+    }
+
     /// The job's failures.
     pub fn exceptions(&self) -> Result<JobExceptions> {
         self.rest(&format!("/jobs/{}/exceptions", self.job()))

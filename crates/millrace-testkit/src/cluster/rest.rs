@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use reqwest::Method;
+use reqwest::{Method, StatusCode};
 use serde::de::DeserializeOwned;
 
 use super::{Error, Result};
@@ -47,15 +47,22 @@ impl RestClient {
     pub(super) fn send(&self, method: Method, address: &str, path: &str) -> Result<(String, Vec<u8>)> {
         let url = format!("http://{address}{path}");
         let request = format!("{method} {url}");
+        let (status, body) = self.ask(method, address, path)?;
+        if status.is_success() {
+            return Ok((request, body));
+        }
+        let why = format!("{status} {}", String::from_utf8_lossy(&body));
+        Err(Error::Rest { request, why })
+    }
+
+    /// Sends a request without a body; returns the answer, whatever its status.
+    pub(super) fn ask(&self, method: Method, address: &str, path: &str) -> Result<(StatusCode, Vec<u8>)> {
+        let url = format!("http://{address}{path}");
+        let request = format!("{method} {url}");
         let answer = self.runtime.block_on(async {
             let response = self.http.request(method, &url).send().await?;
-            Ok::<_, reqwest::Error>((response.status(), response.bytes().await?))
+            Ok::<_, reqwest::Error>((response.status(), response.bytes().await?.to_vec()))
         });
-        let why = match answer {
-            Ok((status, body)) if status.is_success() => return Ok((request, body.to_vec())),
-            Ok((status, body)) => format!("{status} {}", String::from_utf8_lossy(&body)),
-            Err(error) => error.to_string(),
-        };
-        Err(Error::Rest { request, why })
+        answer.map_err(|error| Error::Rest { request, why: error.to_string() })
     }
 }

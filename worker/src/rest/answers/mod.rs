@@ -1,5 +1,10 @@
 //! Answers, made from the job's view. Pure.
 
+pub mod checkpoints;
+pub mod metrics;
+pub mod taskmanagers;
+pub mod vertices;
+
 use std::collections::BTreeMap;
 
 use millrace_core::{
@@ -118,7 +123,7 @@ fn vertex_details(view: &JobView, vertex: &VertexView, now: u64) -> JobVertexDet
         end_time: if vertex.start_time.is_some() { time(view.end_time) } else { NOT_YET },
         duration: vertex.start_time.map_or(NOT_YET, lasted),
         tasks,
-        metrics: IoMetrics { read_records: vertex.records_in, write_records: vertex.records_out },
+        metrics: vertices::io_metrics(&vertex.subtasks),
     }
 }
 
