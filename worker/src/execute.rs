@@ -17,7 +17,7 @@ use crate::{
     fingerprint,
     jobmanager::Clock,
     logging,
-    memory::MachineMemory,
+    memory::{self, MachineMemory},
     process_metrics::{self, ProcessProbe},
     rest,
     rpc::{Fingerprint, new_taskmanager_id},
@@ -178,6 +178,7 @@ impl Program {
         process_metrics::register(&self.metrics, "taskmanager", probe.clone())?;
         let setup = TaskManagerSetup {
             probe,
+            memory: memory::watch(own.taskmanager.process_memory)?,
             graph: Arc::clone(&self.graph),
             location: TaskManagerLocation { id: new_taskmanager_id(&own.taskmanager.resource_id), data_address },
             resource_id: own.taskmanager.resource_id.clone(),

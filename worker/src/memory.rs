@@ -1,6 +1,18 @@
 //! What a process takes of the machine's memory, and what it may take.
 
-use std::{fs, path::Path};
+use std::{
+    fs,
+    path::Path,
+    sync::{Arc, Weak},
+    thread,
+    time::Duration,
+};
+
+use millrace_core::{Error, Result};
+use millrace_state::memory::MemoryGuard;
+
+/// How often is looked at what the process takes.
+const WATCH_PERIOD: Duration = Duration::from_millis(100);
 
 /// The memory of the machine and of the container, as it was found at the start. In bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -25,6 +37,41 @@ impl MachineMemory {
     /// What a process may take that has no setting of its own.
     pub fn limit(self) -> u64 {
         self.container.unwrap_or(self.physical)
+    }
+}
+
+/// A guard that knows what the process takes, for as long as somebody has it. Without a limit of its own, a process may
+/// take what the machine has left.
+pub fn watch(limit: Option<u64>) -> Result<Arc<MemoryGuard>> {
+    let machine = MachineMemory::find();
+    let limit = limit.or(machine.container);
+    let guard = Arc::new(MemoryGuard::default());
+    let watched: Weak<MemoryGuard> = Arc::downgrade(&guard);
+    let look = move || {
+        while let Some(guard) = watched.upgrade() {
+            if let Some(resident) = resident() {
+                let available =
+                    || fs::read_to_string("/proc/meminfo").ok().and_then(|t| kilobytes_of(&t, "MemAvailable:"));
+                match limit {
+                    Some(limit) => guard.observe(resident, limit),
+                    None => guard.observe(resident, left_to(resident, machine.physical, available())),
+                }
+            }
+            drop(guard);
+            thread::sleep(WATCH_PERIOD);
+        }
+    };
+    let started = thread::Builder::new().name("memory-watch".to_string()).spawn(look);
+    started.map_err(|error| Error::external(format!("no thread to watch the process's memory: {error}")))?;
+    Ok(guard)
+}
+
+/// What a process may take that has the machine for itself and others. One that takes less than a quarter is not what
+/// fills it.
+fn left_to(resident: u64, physical: u64, available: Option<u64>) -> u64 {
+    match available {
+        Some(available) if resident >= physical / 4 => resident.saturating_add(available),
+        _ => u64::MAX,
     }
 }
 
@@ -88,6 +135,13 @@ mod tests {
             files,
             ["/sys/fs/cgroup/memory/a/memory.limit_in_bytes", "/sys/fs/cgroup/memory/memory.limit_in_bytes"]
         );
+    }
+
+    #[test]
+    fn a_process_without_a_limit_may_take_what_is_left() {
+        assert_eq!(left_to(50, 100, Some(2)), 52);
+        assert_eq!(left_to(20, 100, Some(2)), u64::MAX, "others fill the machine");
+        assert_eq!(left_to(50, 100, None), u64::MAX);
     }
 
     #[test]

@@ -7,6 +7,7 @@ mod heap;
 pub mod inspect;
 pub mod keyed;
 pub mod log;
+pub mod memory;
 pub mod metadata;
 pub mod snapshot;
 pub mod storage;

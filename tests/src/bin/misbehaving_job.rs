@@ -48,6 +48,9 @@ struct Args {
     /// A word that the function panics on.
     #[arg(long)]
     panics_on: Option<String>,
+    /// Keep so many bytes of state for each word.
+    #[arg(long)]
+    hoards: Option<usize>,
     /// A file without which the function fails, and which it makes then: it fails once.
     #[arg(long)]
     fails_without: Option<String>,
@@ -82,7 +85,9 @@ struct Count {
     fails_on: Option<String>,
     panics_on: Option<String>,
     fails_without: Option<String>,
+    hoards: Option<usize>,
     count: ValueState<i64>,
+    hoard: MapState<i64, Vec<u8>>,
 }
 
 impl Count {
@@ -92,7 +97,9 @@ impl Count {
             fails_on: args.fails_on.clone(),
             panics_on: args.panics_on.clone(),
             fails_without: args.fails_without.clone(),
+            hoards: args.hoards,
             count: ValueState::default(),
+            hoard: MapState::default(),
         }
     }
 }
@@ -109,6 +116,9 @@ impl KeyedFlatMapFunction<String, String> for Count {
             }
         }
         self.count = context.value_state("count", 0)?;
+        if self.hoards.is_some() {
+            self.hoard = context.map_state("hoard")?;
+        }
         Ok(())
     }
 
@@ -125,6 +135,9 @@ impl KeyedFlatMapFunction<String, String> for Count {
         }
         let count = self.count.get()? + 1;
         self.count.set(count)?;
+        if let Some(bytes) = self.hoards {
+            self.hoard.put(count, vec![1; bytes])?;
+        }
         out.collect(format!("{word} {count}"));
         Ok(())
     }

@@ -6,6 +6,7 @@
 mod checkpoints;
 mod from_checkpoint;
 mod functions;
+mod memory;
 mod ports;
 mod settings;
 mod sources;

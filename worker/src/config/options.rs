@@ -261,7 +261,8 @@ options! {
         TASK_SLOTS = "taskmanager.numberOfTaskSlots", Count { least: 1, most: 4096 },
             "How many slots the taskmanager offers; one holds a subtask of every operator.", default("1");
         PROCESS_MEMORY = "taskmanager.memory.process.size", ANY_SIZE,
-            "What the taskmanager's process may take of memory. Unset: its container's limit, or the machine's memory.";
+            "What the taskmanager's process may take of memory: state on the heap that makes it take more fails its task, \
+             with an error that names it. Unset: its container's limit, or what the machine has left.";
         BUFFERS_PER_CHANNEL = "taskmanager.network.memory.buffers-per-channel", Count { least: 1, most: 4096 },
             "How many batches may wait in a channel between two subtasks.",
             aliases(&["taskmanager.network.buffers-per-channel"]), default("4");

@@ -7,7 +7,7 @@ use std::{sync::Arc, time::Duration};
 
 use millrace_core::{Error, Result, clock::Clock};
 use millrace_runtime::{graph::JobGraph, task::TaskManagerLocation};
-use millrace_state::BackendRegistry;
+use millrace_state::{BackendRegistry, memory::MemoryGuard};
 use tokio::time::Instant;
 
 use crate::{
@@ -41,6 +41,8 @@ pub struct TaskManagerSetup {
     pub metrics: prometheus::Registry,
     /// The time that its tasks go by.
     pub clock: Clock,
+    /// Tells tasks when the process takes too much memory.
+    pub memory: Arc<MemoryGuard>,
     /// Tells what the process takes.
     pub probe: ProcessProbe,
 }

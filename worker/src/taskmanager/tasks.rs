@@ -141,6 +141,7 @@ impl<'a> Tasks<'a> {
                 inline_threshold: settings.data_inline_threshold as usize,
                 ..TaskSettings::default()
             },
+            memory: Arc::clone(&self.setup.memory),
             metrics: self.setup.metrics.clone(),
             clock: self.setup.clock.clone(),
         })

@@ -20,7 +20,7 @@ use rdkafka::{
 use super::{
     KafkaSplit, StartingOffsets,
     context::Context,
-    errors::{call_failed, no_such_topic},
+    errors::{call_failed, is_missing, no_such_topic},
     offsets::{OffsetLookup, Partition},
     source::{Settings, split_id},
 };
@@ -65,7 +65,7 @@ impl SplitEnumerator<KafkaSplit> for KafkaEnumerator {
         if new.is_empty() {
             return Ok(vec![]);
         }
-        let offsets = OffsetLookup { client: &client, servers, deadline: look.deadline };
+        let offsets = look.offsets();
         let start = match discovery {
             Discovery::Initial => settings.start,
             Discovery::Later => StartingOffsets::Earliest,
@@ -85,10 +85,10 @@ impl SplitEnumerator<KafkaSplit> for KafkaEnumerator {
 }
 
 /// One look at a cluster.
-struct Look<'a> {
-    client: &'a BaseConsumer<Context>,
-    servers: &'a str,
-    deadline: Instant,
+pub(super) struct Look<'a> {
+    pub(super) client: &'a BaseConsumer<Context>,
+    pub(super) servers: &'a str,
+    pub(super) deadline: Instant,
 }
 
 impl Look<'_> {
@@ -100,7 +100,7 @@ impl Look<'_> {
                 Ok(partitions) => return Ok(partitions),
                 Err(code) => code,
             };
-            let is_missing = matches!(code, RDKafkaErrorCode::UnknownTopic | RDKafkaErrorCode::UnknownTopicOrPartition);
+            let is_missing = is_missing(code);
             let until = match code {
                 RDKafkaErrorCode::LeaderNotAvailable => self.deadline,
                 _ if is_missing => missing_until,
@@ -123,7 +123,12 @@ impl Look<'_> {
         call_failed(&format!("looking up topic {topic}"), self.servers, &KafkaError::MetadataFetch(code), reported)
     }
 
-    fn try_partitions(&self, topic: &str) -> std::result::Result<Vec<i32>, RDKafkaErrorCode> {
+    /// The way to offsets, within the same time.
+    pub(super) fn offsets(&self) -> OffsetLookup<'_> {
+        OffsetLookup { client: self.client, servers: self.servers, deadline: self.deadline }
+    }
+
+    pub(super) fn try_partitions(&self, topic: &str) -> std::result::Result<Vec<i32>, RDKafkaErrorCode> {
         let left = self.deadline.saturating_duration_since(Instant::now()).max(Duration::from_millis(1));
         let metadata = self
             .client

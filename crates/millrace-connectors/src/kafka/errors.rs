@@ -81,6 +81,11 @@ pub(super) fn call_failed(what: &str, servers: &str, error: &KafkaError, reporte
     }
 }
 
+/// Whether a cluster has answered that it has no such topic.
+pub(super) fn is_missing(code: Code) -> bool {
+    matches!(code, Code::UnknownTopic | Code::UnknownTopicOrPartition)
+}
+
 /// The error of a topic that is not there.
 pub(super) fn no_such_topic(topic: &str, servers: &str) -> Error {
     Error::external(format!("topic {topic} does not exist on Kafka at {servers}; create it or correct the name"))

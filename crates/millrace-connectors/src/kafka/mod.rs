@@ -16,6 +16,8 @@ mod reader;
 mod serialize;
 mod sink;
 mod source;
+mod watch;
+mod writer;
 
 pub use builder::KafkaSourceBuilder;
 pub use deserialize::{Deserializer, JsonDeserializer, KafkaMessage, StringDeserializer};

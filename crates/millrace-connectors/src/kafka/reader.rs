@@ -1,11 +1,6 @@
 //! Reads partitions from where it is told, and nowhere else.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    sync::Arc,
-    thread,
-    time::{Duration, Instant},
-};
+use std::{collections::BTreeMap, sync::Arc, thread, time::Duration};
 
 use millrace_core::{
     Error, Record, Result,
@@ -26,13 +21,12 @@ use super::{
     errors::{Verdict, call_failed, judge},
     intake::Intake,
     source::Settings,
+    watch::Watch,
 };
 use crate::undecodable::UndecodableRecords;
 
 /// How long to ask for a partition's range, after an error.
 const ASK_LIMIT: Duration = Duration::from_secs(5);
-/// A broker that has just started may not know its topics for a while.
-const MISSING_LIMIT: Duration = Duration::from_secs(10);
 /// Checkpoints that were neither completed nor superseded are forgotten beyond this number.
 const MAX_SNAPSHOTS: usize = 100;
 
@@ -44,8 +38,8 @@ pub(super) struct KafkaReader<T> {
     no_more_splits: bool,
     /// The positions of checkpoints that are not complete yet.
     snapshots: BTreeMap<CheckpointId, Vec<KafkaSplit>>,
-    /// When a topic or partition was reported unknown.
-    missing_since: Option<Instant>,
+    /// Made with the consumer.
+    watch: Option<Watch>,
 }
 
 impl<T: 'static> KafkaReader<T> {
@@ -53,7 +47,7 @@ impl<T: 'static> KafkaReader<T> {
         let name = format!("kafka {}", settings.topics.join(","));
         let intake = Intake::new(deserializer, UndecodableRecords::new(settings.undecodable, name));
         let snapshots = BTreeMap::new();
-        Self { settings, intake, consumer: None, no_more_splits: false, snapshots, missing_since: None }
+        Self { settings, intake, consumer: None, no_more_splits: false, snapshots, watch: None }
     }
 
     fn is_finished(&self) -> bool {
@@ -84,9 +78,8 @@ impl<T: 'static> KafkaReader<T> {
                 Some(Err(error)) => match judge(&error) {
                     Verdict::Passing => tracing::debug!("Kafka: {error}"),
                     Verdict::Group if self.settings.group.is_none() => tracing::debug!("Kafka: {error}"),
-                    Verdict::Missing => {
-                        self.missing_since.get_or_insert_with(Instant::now);
-                    }
+                    // The watch finds out whether it stays away.
+                    Verdict::Missing => tracing::debug!("Kafka: {error}"),
                     verdict => return Err(self.failed(consumer, &error, verdict)),
                 },
             }
@@ -106,35 +99,6 @@ impl<T: 'static> KafkaReader<T> {
         let topics = self.settings.topics.join(", ");
         let reported = consumer.context().take_last_error();
         call_failed(&format!("reading topic {topics}"), servers, error, reported)
-    }
-
-    /// Whether a topic that was reported unknown is back; an error if it stays away.
-    fn look_for_missing(&mut self) -> Result<()> {
-        let (Some(since), Some(consumer)) = (self.missing_since, &self.consumer) else { return Ok(()) };
-        if since.elapsed() < MISSING_LIMIT {
-            return Ok(());
-        }
-        let topics: BTreeSet<_> = self.intake.open().map(|split| split.topic.clone()).collect();
-        for topic in topics {
-            let Ok(metadata) = consumer.fetch_metadata(Some(&topic), Duration::from_secs(1)) else {
-                // No broker answers for now: nothing is known.
-                self.missing_since = Some(Instant::now());
-                return Ok(());
-            };
-            let found = metadata.topics().iter().find(|found| found.name() == topic && found.error().is_none());
-            let is_there =
-                |partition| found.is_some_and(|found| found.partitions().iter().any(|p| p.id() == partition));
-            let mut of_topic = self.intake.open().filter(|split| split.topic == topic);
-            if let Some(KafkaSplit { partition, offset, .. }) = of_topic.find(|split| !is_there(split.partition)) {
-                let servers = self.settings.properties.servers();
-                return Err(Error::external(format!(
-                    "partition {partition} of topic {topic} no longer exists on Kafka at {servers}; it is read up to \
-                     offset {offset}"
-                )));
-            }
-        }
-        self.missing_since = None;
-        Ok(())
     }
 
     /// Partitions may end with messages that no reader gets, such as the marks of transactions.
@@ -173,10 +137,15 @@ impl<T: Record> SourceReader<T, KafkaSplit> for KafkaReader<T> {
                 })?;
             }
         }
-        self.intake.add(splits);
+        self.intake.add(splits.clone());
         if list.count() == 0 {
             return Ok(());
         }
+        let watch = match &self.watch {
+            Some(watch) => watch,
+            None => self.watch.insert(Watch::start(Arc::clone(&self.settings))?),
+        };
+        watch.add(&splits);
         let consumer = match &mut self.consumer {
             Some(consumer) => consumer,
             none => none.insert(ClosingConsumer::new(self.settings.connect(true)?)),
@@ -197,11 +166,11 @@ impl<T: Record> SourceReader<T, KafkaSplit> for KafkaReader<T> {
         }
         self.intake.begin_batch();
         let has_more = self.poll(max, wait, out)?;
-        if !has_more {
-            self.look_for_missing()?;
-            if self.settings.bounded {
-                self.pass_unseen_messages();
-            }
+        if let Some(watch) = &self.watch {
+            watch.check(self.intake.open(), self.settings.properties.servers())?;
+        }
+        if !has_more && self.settings.bounded {
+            self.pass_unseen_messages();
         }
         Ok(match (self.is_finished(), has_more) {
             (true, _) => ReadStatus::Finished,
@@ -223,6 +192,10 @@ impl<T: Record> SourceReader<T, KafkaSplit> for KafkaReader<T> {
             }
         }
         Ok(splits)
+    }
+
+    fn pending_records(&self) -> Option<u64> {
+        self.watch.as_ref()?.pending(self.intake.open())
     }
 
     /// Commits the checkpoint's positions, without waiting: the job itself does not go by them.

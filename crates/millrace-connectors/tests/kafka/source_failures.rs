@@ -91,8 +91,15 @@ fn undecodable_messages_fail_or_are_skipped() {
     assert_eq!(of_source.unwrap().get_counter().get_value(), 1.0);
 }
 
+fn admin(kafka: &KafkaBroker) -> AdminClient<DefaultClientContext> {
+    ClientConfig::new().set("bootstrap.servers", kafka.bootstrap()).create().unwrap()
+}
+
+fn delete_topic(kafka: &KafkaBroker, topic: &str) {
+    block_on(admin(kafka).delete_topics(&[topic], &AdminOptions::new())).unwrap()[0].as_ref().unwrap();
+}
+
 #[test]
-#[ignore = "known bug: librdkafka does not always report a topic that is deleted under it, so that the reader may idle"]
 fn a_topic_that_is_deleted_under_a_reader_is_an_error() {
     let kafka = KafkaBroker::shared();
     kafka.create_topic("deleted", 1).unwrap();
@@ -100,13 +107,48 @@ fn a_topic_that_is_deleted_under_a_reader_is_an_error() {
     let source = earliest(kafka, "deleted");
     let mut reader = reader(&source, initial(&source));
     read(&mut reader, 10);
-    let admin: AdminClient<DefaultClientContext> =
-        ClientConfig::new().set("bootstrap.servers", kafka.bootstrap()).create().unwrap();
-    block_on(admin.delete_topics(&["deleted"], &AdminOptions::new())).unwrap()[0].as_ref().unwrap();
+    delete_topic(kafka, "deleted");
     let error = read_error(&mut reader);
     for part in ["topic deleted", "no longer exists", "offset 10"] {
         assert!(error.message.contains(part), "{part}: {error}");
     }
+}
+
+#[test]
+fn a_topic_that_is_created_anew_under_a_reader_is_an_error_and_is_not_read_on() {
+    let kafka = KafkaBroker::shared();
+    kafka.create_topic("anew", 1).unwrap();
+    kafka.produce("anew", values(0..10)).unwrap();
+    let source = earliest(kafka, "anew");
+    let mut reader = reader(&source, initial(&source));
+    read(&mut reader, 10);
+    // The watch has seen the end.
+    eventually("the lag is known", || {
+        reader.read(1, WAIT, &mut Vec::new()).unwrap();
+        reader.pending_records() == Some(0)
+    });
+    delete_topic(kafka, "anew");
+    eventually("the topic is gone", || kafka.create_topic("anew", 1).is_ok());
+    kafka.produce("anew", values(0..3)).unwrap();
+    let error = read_error(&mut reader);
+    assert!(!error.retryable, "{error:?}");
+    for part in ["topic anew", "created anew", "without its checkpoint"] {
+        assert!(error.message.contains(part), "{part}: {error}");
+    }
+}
+
+#[test]
+fn the_lag_is_what_was_written_and_not_read() {
+    let kafka = KafkaBroker::shared();
+    kafka.create_topic("lag", 2).unwrap();
+    kafka.produce("lag", values(0..100)).unwrap();
+    let source = earliest(kafka, "lag");
+    let mut reader = reader(&source, initial(&source));
+    assert_eq!(reader.pending_records(), None, "nobody has told yet");
+    let got = read(&mut reader, 30).len() as u64;
+    eventually("the lag is known", || reader.pending_records() == Some(100 - got));
+    read(&mut reader, 70);
+    assert_eq!(reader.pending_records(), Some(0));
 }
 
 #[test]

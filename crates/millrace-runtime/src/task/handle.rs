@@ -11,7 +11,7 @@ use millrace_core::{
     clock::Clock,
     ids::{Attempt, JobId, TaskId},
 };
-use millrace_state::{BackendRegistry, StateBackend, storage::CheckpointStorage};
+use millrace_state::{BackendRegistry, StateBackend, memory::MemoryGuard, storage::CheckpointStorage};
 use tokio::sync::mpsc::UnboundedSender;
 
 use super::{
@@ -67,6 +67,8 @@ pub struct TaskSetup {
     pub settings: TaskSettings,
     /// The time that timers and state's expiry go by.
     pub clock: Clock,
+    /// Tells when the process takes too much memory.
+    pub memory: Arc<MemoryGuard>,
     /// The registry of the process, for the task's counters and functions' own metrics.
     pub metrics: prometheus::Registry,
 }

@@ -1,5 +1,7 @@
 //! Opening keyed state with what a checkpoint holds of it.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use millrace_core::Result;
 use millrace_state::{
@@ -25,6 +27,7 @@ pub(super) fn open_store(
         return Ok(store);
     }
     let store = KeyedStateStore::open(&*setup.backend, context.clone())?;
+    store.guard_memory(Arc::clone(&setup.memory));
     for snapshot in snapshots {
         match &snapshot.data {
             StateHandle::Shared(shared) => {

@@ -197,6 +197,9 @@ impl<'a> Work<'a> {
         self.metrics.add_records_in(records);
         let (started, waited) = (Instant::now(), self.metrics.backpressured());
         self.parts.chain.process(input, batch, &mut self.parts.outputs)?;
+        if self.setup.memory.exceeded().is_some() {
+            self.parts.chain.check_memory()?;
+        }
         let waited = self.metrics.backpressured().saturating_sub(waited);
         self.sizer.observe(records, started.elapsed(), waited);
         Ok(())

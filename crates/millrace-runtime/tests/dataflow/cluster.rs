@@ -157,6 +157,7 @@ impl Cluster {
             events: self.sender.clone(),
             runtime: self.runtime.handle().clone(),
             settings: self.settings.clone(),
+            memory: Arc::default(),
             metrics: self.registry.clone(),
             clock: self.clock.clone(),
             spec,

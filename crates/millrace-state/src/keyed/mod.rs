@@ -41,6 +41,7 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     hash::Hash,
     rc::Rc,
+    sync::Arc,
 };
 
 use millrace_core::{Error, Record, Result, codec, key::KeyColumn, schema::Schema};
@@ -59,6 +60,7 @@ use timers::TimerQueue;
 use crate::{
     backend::{KeyedBackend, KeyedBackendContext, SnapshotTarget, StateBackend},
     heap::Table,
+    memory::{MemoryGuard, PROCESS_MEMORY_SETTING},
     snapshot::{SnapshotBytes, SnapshotHeader, SnapshotReader, StateKind, StateMeta, StateSizeLimit},
     storage::UploadedFiles,
     ttl::StateTtlConfig,
@@ -94,6 +96,8 @@ struct Inner {
     restored: RestoredSnapshots,
     /// What of the backend's files is in the store.
     uploaded: UploadedFiles,
+    /// Tells when the heap holds too much.
+    memory: RefCell<Arc<MemoryGuard>>,
 }
 
 struct Registered {
@@ -133,6 +137,7 @@ impl KeyedStateStore {
             timers: RefCell::default(),
             restored: RestoredSnapshots::default(),
             uploaded: UploadedFiles::new(copies),
+            memory: RefCell::default(),
         });
         Ok(Self { inner, ttl: None })
     }
@@ -272,6 +277,28 @@ impl KeyedStateStore {
         !self.inner.states.borrow().is_empty()
     }
 
+    /// Who tells when the process takes too much memory; before any state is obtained.
+    pub fn guard_memory(&self, memory: Arc<MemoryGuard>) {
+        *self.inner.memory.borrow_mut() = memory;
+    }
+
+    /// Fails where the process takes more memory than it may and this state lies on the heap. The message names the
+    /// largest state.
+    pub fn check_memory(&self) -> Result<()> {
+        let Some(resident) = self.inner.memory.borrow().exceeded().filter(|_| self.inner.backend.is_none()) else {
+            return Ok(());
+        };
+        let largest = self.figures().into_iter().max_by_key(|state| (state.bytes, state.accesses));
+        let largest = largest.map_or_else(|| "being restored".to_string(), |state| format!("{:?}", state.state));
+        let (operator, uid) = (&self.inner.context.operator, &self.inner.context.uid);
+        Err(Error::external(format!(
+            "the process takes {} MiB of memory, more than it may, and operator {operator:?} (uid {uid}) holds state on \
+             the heap; its largest is {largest}. Give the process more memory ({PROCESS_MEMORY_SETTING}, or the limit \
+             of its container), spread the job over more taskmanagers, or keep state on disk with state.backend: rocksdb",
+            resident >> 20
+        )))
+    }
+
     /// What each state has counted, by its name.
     pub fn figures(&self) -> Vec<StateFigures> {
         let states = self.inner.states.borrow();
@@ -360,7 +387,8 @@ impl KeyedStateStore {
     /// Fills a new state with what was restored for it and takes it in.
     fn add_state(&self, meta: StateMeta, type_name: String, state: Rc<dyn RegisteredState>) -> Result<()> {
         let inner = &*self.inner;
-        inner.restored.load(&inner.context, &meta, &type_name, &*state, inner.backend.as_ref())?;
+        let check = || self.check_memory();
+        inner.restored.load(&inner.context, &meta, &type_name, &*state, inner.backend.as_ref(), &check)?;
         inner.states.borrow_mut().insert(meta.name.clone(), Registered { meta, type_name, state });
         Ok(())
     }

@@ -111,10 +111,11 @@ impl RestoredSnapshots {
         type_name: &str,
         state: &dyn RegisteredState,
         backend: Option<&SharedBackend>,
+        check_memory: &dyn Fn() -> Result<()>,
     ) -> Result<()> {
         let mut snapshots = self.snapshots.borrow_mut();
         for snapshot in snapshots.iter_mut() {
-            load_one(snapshot, context, meta, type_name, state, backend)
+            load_one(snapshot, context, meta, type_name, state, backend, check_memory)
                 .map_err(|error| error.context(format_args!("restoring from {}", snapshot.origin)))?;
             snapshot.unclaimed.remove(&meta.name);
         }
@@ -130,6 +131,7 @@ fn load_one(
     type_name: &str,
     state: &dyn RegisteredState,
     backend: Option<&SharedBackend>,
+    check_memory: &dyn Fn() -> Result<()>,
 ) -> Result<()> {
     let RestoredSnapshot { reader, files, .. } = snapshot;
     let Some(written) = reader.header().states.iter().find(|state| state.name == meta.name) else {
@@ -157,6 +159,7 @@ fn load_one(
         while let Some(entry) = entries.next()? {
             absorb(section.key_group, &entry)?;
         }
+        check_memory()?;
     }
     let groups = reader.header().range.iter().filter(|key_group| context.range.contains(*key_group));
     files.load(written.id, meta.id, groups, backend, &mut absorb)
