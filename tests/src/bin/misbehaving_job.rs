@@ -136,11 +136,28 @@ impl KeyedFlatMapFunction<String, String> for Count {
         let count = self.count.get()? + 1;
         self.count.set(count)?;
         if let Some(bytes) = self.hoards {
-            self.hoard.put(count, vec![1; bytes])?;
+            self.hoard.put(count, noise(count, bytes))?;
         }
         out.collect(format!("{word} {count}"));
         Ok(())
     }
+}
+
+/// So many bytes that can't be compressed.
+fn noise(seed: i64, bytes: usize) -> Vec<u8> {
+    let mut state = (seed as u64) | 1 << 40;
+    let mut next = || {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        state.to_le_bytes()
+    };
+    let mut noise = Vec::with_capacity(bytes + 8);
+    while noise.len() < bytes {
+        noise.extend(next());
+    }
+    noise.truncate(bytes);
+    noise
 }
 
 fn main() -> ExitCode {

@@ -5,6 +5,7 @@
 
 mod checkpoints;
 mod from_checkpoint;
+mod full_disk;
 mod functions;
 mod memory;
 mod ports;

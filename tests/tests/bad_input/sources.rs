@@ -41,6 +41,74 @@ fn an_unknown_topic_fails_the_job_without_a_restart() -> Result<()> {
     Ok(())
 }
 
+/// A topic of one partition with this many words.
+fn topic_with_words(kafka: &KafkaBroker, name: &str, words: u32) -> Result<String> {
+    let topic = unique(name);
+    kafka.create_topic(&topic, 1)?;
+    kafka.produce_to(&topic, 0, (0..words).map(|number| format!("word-{number}")))?;
+    Ok(topic)
+}
+
+#[test]
+fn a_topic_that_is_deleted_under_a_running_job_is_named_with_what_was_read() -> Result<()> {
+    let kafka = KafkaBroker::shared();
+    let topic = topic_with_words(kafka, "deleted", 10)?;
+    let spec = job_of(&kafka.bootstrap(), &topic).args(["--checkpoints", "100"]);
+    let mut cluster = JobCluster::start(restarting(spec, "10 min"))?;
+    wait_for_count(&mut cluster, 10)?;
+    kafka.delete_topic(&topic)?;
+    let exception = wait_for_exception(&mut cluster, "no longer exists")?;
+    assert_says(&exception.stacktrace, &[&format!("topic {topic}"), &kafka.bootstrap(), "offset 10"]);
+    cancel(&mut cluster)?;
+    assert_calm(&cluster);
+    Ok(())
+}
+
+#[test]
+fn a_topic_that_is_created_anew_under_a_running_job_fails_it_instead_of_being_read_on() -> Result<()> {
+    let kafka = KafkaBroker::shared();
+    let topic = topic_with_words(kafka, "anew", 10)?;
+    let spec = job_of(&kafka.bootstrap(), &topic).args(["--checkpoints", "100"]);
+    let mut cluster = JobCluster::start(restarting(spec, "0 ms"))?;
+    wait_for_count(&mut cluster, 10)?;
+    kafka.delete_topic(&topic)?;
+    cluster.wait_for("topic that can be created again", PATIENCE, |_| {
+        let created = kafka.create_topic(&topic, 1);
+        (created.is_ok().then_some(()), format!("{created:?}"))
+    })?;
+    kafka.produce_to(&topic, 0, ["one", "two"])?;
+    let error = failed(&mut cluster)?;
+    assert_says(
+        &error,
+        &[&format!("topic {topic}"), "created anew", "without its checkpoint", "a restart can't cure it"],
+    );
+    assert_eq!(counts(&cluster.stdout(0)).len(), 10, "nothing of the new topic was taken for the old one's");
+    assert_calm(&cluster);
+    Ok(())
+}
+
+#[test]
+fn an_offset_that_a_topic_does_not_have_any_more_fails_the_job_by_its_range() -> Result<()> {
+    let kafka = KafkaBroker::shared();
+    let topic = topic_with_words(kafka, "truncated", 10)?;
+    let place = tempfile::tempdir().expect("a directory can be made");
+    let spec = job_of(&kafka.bootstrap(), &topic)
+        .args(["--checkpoints", "100"])
+        .set("state.checkpoints.dir", format!("file://{}", place.path().display()));
+    let mut cluster = JobCluster::start(restarting(spec, "0 ms"))?;
+    wait_for_count(&mut cluster, 10)?;
+    cluster.wait_for_new_checkpoint()?;
+    cluster.kill_taskmanager(0)?;
+    // While nobody reads, more is written than is kept.
+    kafka.produce_to(&topic, 0, (10..30).map(|number| format!("word-{number}")))?;
+    kafka.delete_records(&topic, 0, 25)?;
+    cluster.start_taskmanager()?;
+    let error = failed(&mut cluster)?;
+    assert_says(&error, &["offset 10 of partition 0", &format!("topic {topic}"), "25..30", "a restart can't cure it"]);
+    assert_calm(&cluster);
+    Ok(())
+}
+
 /// A topic of four messages, of which the second is not text.
 fn topic_with_garbage(kafka: &KafkaBroker) -> Result<String> {
     let topic = unique("undecodable");

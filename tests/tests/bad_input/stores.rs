@@ -1,11 +1,15 @@
 //! Checkpoint stores that can't be used, from the start or suddenly.
 
-use std::{fs, path::Path};
+use std::{fs, path::Path, time::Duration};
 
 use millrace_core::rest::JobStatus;
 use millrace_testkit::{
-    cluster::{ClusterSpec, JobCluster, Result, program},
-    services::{minio::Minio, ports::free_port},
+    cluster::{ClusterSpec, JobCluster, PATIENCE, Result, program},
+    services::{
+        minio::Minio,
+        ports::free_port,
+        s3_proxy::{S3Fault, S3Proxy},
+    },
 };
 use millrace_tests::process::unique;
 
@@ -112,6 +116,53 @@ fn an_object_store_that_cannot_be_reached_is_waited_for_and_shown() -> Result<()
     assert_eq!(state.job.state, JobStatus::Initializing);
     let refused = cluster.cancel().expect_err("it has nothing to cancel yet").to_string();
     assert_says(&refused, &["503", "still waits for checkpoint storage s3://bucket/checkpoints", "try again"]);
+    Ok(())
+}
+
+/// Whatever the store does, the job does its work; what the store can't take is a checkpoint less.
+#[test]
+fn a_store_that_is_slow_read_only_or_answers_503_costs_checkpoints_and_nothing_else() -> Result<()> {
+    let mut words = Words::new();
+    let minio = Minio::shared();
+    let bucket = unique("bucket");
+    minio.create_bucket(&bucket)?;
+    let proxy = S3Proxy::start(&minio.endpoint()).expect("a proxy can be started");
+    let uri = format!("s3://{bucket}/checkpoints");
+    let spec = with_minio(&words, &uri, &proxy.endpoint(), minio.secret_key());
+    let mut cluster = JobCluster::start(spec.set("execution.checkpointing.data-inline-threshold", "0 b"))?;
+    for fault in [S3Fault::Unavailable, S3Fault::ReadOnly, S3Fault::Slow(Duration::from_millis(300))] {
+        words.write_many(10, 1);
+        wait_for_count(&mut cluster, words.written)?;
+        let before = cluster.wait_for_new_checkpoint()?.checkpoints.counts.completed;
+        let fired = proxy.fired();
+        proxy.set(fault);
+        let awaited = format!("refused requests: {fault:?}");
+        cluster.wait_for(&awaited, PATIENCE, |_| {
+            let now = proxy.fired();
+            ((now >= fired + 3).then_some(()), format!("{} requests", now - fired))
+        })?;
+        words.write_many(10, 1);
+        wait_for_count(&mut cluster, words.written)?;
+        if let S3Fault::Slow(time) = fault {
+            let state = cluster.wait_until("checkpoint that was slow", |state| {
+                state.completed().is_some_and(|newest| u128::from(newest.end_to_end_duration) >= time.as_millis())
+            })?;
+            assert!(state.checkpoints.counts.completed > before, "{state}");
+        }
+        proxy.set(S3Fault::None);
+        let state = cluster.wait_for_new_checkpoint()?;
+        assert_eq!((state.job.restarts, state.job.state), (0, JobStatus::Running), "{fault:?}: {state}");
+    }
+    cluster.kill_taskmanager(0)?;
+    cluster.start_taskmanager()?;
+    words.write_many(10, 1);
+    wait_for_count(&mut cluster, words.written)?;
+    cancel(&mut cluster)?;
+    let mut all: Vec<_> = [0, 1].iter().flat_map(|index| counts(&cluster.stdout(*index))).collect();
+    all.sort_unstable();
+    all.dedup();
+    assert_eq!(all, (1..=words.written).collect::<Vec<_>>());
+    assert_calm(&cluster);
     Ok(())
 }
 

@@ -90,17 +90,14 @@ impl Chain {
     /// Tells all operators that there is no more input.
     pub(super) fn end_input(&mut self) -> Result<()> {
         self.each(|operator| operator.end_input())
+    }
+
     /// Fails the operator with state on the heap where the process takes too much memory.
     pub(super) fn check_memory(&self) -> Result<()> {
         let stores = self.operators.iter().enumerate().filter_map(|(index, operator)| {
             operator.context.keyed_state.as_ref().map(|store| (self.first + index, store))
         });
         stores.map(|(part, store)| self.blame.part(part, || store.check_memory())).collect()
-    }
-
-    /// Lets what is buffered leave the operators.
-    pub(super) fn flush(&mut self) -> Result<()> {
-        self.each(|operator| operator.flush())
     }
 
     /// Tells all operators that a checkpoint is complete.

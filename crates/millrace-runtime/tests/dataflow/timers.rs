@@ -153,6 +153,39 @@ fn timers_fire_once_and_again_after_a_restore_at_another_parallelism() {
 }
 
 #[test]
+fn a_clock_that_goes_back_delays_timers_and_fires_none_twice() {
+    let mut cluster = Cluster::new(1);
+    let (clock, hand) = Clock::manual(START - 1);
+    cluster.clock = clock;
+    let (numbers, fired, seen, graph) = job(1);
+    numbers.0.allow(0, 500);
+    run(&mut cluster, &graph, None);
+    until("all numbers are read", || numbers.0.read(0) == 500);
+    hand.set(START + 50);
+    let due = timers(|number| times(number)[0]).into_iter().filter(|(at, _)| *at <= START + 50).collect::<Vec<_>>();
+    until("some timers have fired", || seen.len() == due.len());
+    hand.set(START - 500_000);
+    // The checkpoint passes a task whose time has gone back.
+    let during = cluster.trigger(&[task(0, 0)]);
+    let during = cluster.checkpoint(during);
+    assert_eq!(sorted(&fired), due, "none fires early or again");
+    hand.set(START + 9_999);
+    until("the rest has fired", || seen.len() == 500);
+    assert_eq!(sorted(&fired), timers(|number| times(number)[0]));
+    cluster.cancel();
+
+    let rest: Vec<_> = [timers(|number| times(number)[0]), timers(|number| times(number)[1])].concat();
+    let rest: Vec<_> = rest.into_iter().filter(|timer| !due.contains(timer)).collect();
+    let (numbers, fired, seen, graph) = job(2);
+    numbers.0.allow(0, 0);
+    hand.set(START + 10_000);
+    run(&mut cluster, &graph, Some(&during));
+    until("what had not fired has", || seen.len() == rest.len());
+    cluster.cancel();
+    assert_eq!(sorted(&fired), rest);
+}
+
+#[test]
 fn timers_do_not_fire_behind_the_end_of_the_input_and_are_in_the_last_checkpoint() {
     let mut cluster = Cluster::new(1);
     let (clock, hand) = Clock::manual(START - 1);

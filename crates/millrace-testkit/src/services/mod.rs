@@ -27,6 +27,7 @@ pub mod kafka;
 pub mod minio;
 pub mod ports;
 pub mod process;
+pub mod s3_proxy;
 pub(crate) mod workdir;
 
 use std::env;

@@ -102,6 +102,21 @@ impl KafkaClient {
         })
     }
 
+    /// Deletes a topic.
+    pub fn delete_topic(&self, name: &str) -> Result<()> {
+        kafka(format!("deleting topic {name}"), || single(block_on(self.admin()?.delete_topics(&[name], &options()))?))
+    }
+
+    /// Deletes a partition's records before this offset.
+    pub fn delete_records(&self, topic: &str, partition: i32, before: i64) -> Result<()> {
+        kafka(format!("deleting records of {topic}"), || {
+            let mut list = TopicPartitionList::new();
+            list.add_partition_offset(topic, partition, Offset::Offset(before))?;
+            block_on(self.admin()?.delete_records(&list, &options()))?;
+            Ok(())
+        })
+    }
+
     /// Writes records and returns when the broker has acknowledged them all. Records are sent while the iterator is
     /// still being asked for more, so that it can set a pace.
     ///
