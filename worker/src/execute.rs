@@ -126,6 +126,9 @@ impl Program {
     }
 
     async fn run_jobmanager(self) -> Result<JobResult> {
+        let machine = MachineMemory::find();
+        let probe = ProcessProbe { limit: machine.limit(), physical: machine.physical, backend: None };
+        process_metrics::register(&self.metrics, "jobmanager", probe)?;
         let settings = &self.settings.jobmanager;
         let (listener, address) =
             rest::listen("jobmanager.bind-host", &settings.bind_host, "jobmanager.rpc.port", settings.rpc_port).await?;

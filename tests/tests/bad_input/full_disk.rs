@@ -1,11 +1,16 @@
 //! Disks that are full: under checkpoints, under the job's log, under RocksDB. They are small file systems in memory.
 
-use std::{fs, path::PathBuf, process::Command};
+use std::{
+    fs::{self, OpenOptions},
+    io::Write,
+    path::PathBuf,
+    process::Command,
+};
 
-use millrace_core::rest::JobStatus;
+use millrace_core::rest::{CheckpointStatus, JobStatus};
 use millrace_testkit::cluster::{ClusterSpec, JobCluster, Result};
 
-use crate::{Words, assert_calm, assert_says, cancel, counts, job_over, wait_for_count};
+use crate::{Words, assert_calm, cancel, counts, job_over, stores::files, wait_for_count};
 
 /// A small disk, until it is dropped.
 struct SmallDisk {
@@ -34,22 +39,11 @@ impl SmallDisk {
         format!("file://{}", self.place.display())
     }
 
-    /// Leaves no byte free.
+    /// Leaves no block free, as of now: what the job deletes is free again until the next call.
     fn fill(&self) {
-        let filler = self.filler();
-        let mut size = 1 << 20;
-        let mut written = Vec::new();
-        // Whole blocks, then the rest of the last.
-        while size > 0 {
-            written.resize(written.len() + size, 7);
-            if fs::write(&filler, &written).is_err() {
-                written.truncate(written.len() - size);
-                size /= 2;
-            }
-        }
-        assert!(fs::write(self.place.join("one-more"), [7; 8192]).is_err(), "the disk is full");
-        let _ = fs::remove_file(self.place.join("one-more"));
-        fs::write(&filler, &written).expect("what had fitted fits");
+        let filler = OpenOptions::new().create(true).append(true).open(self.filler());
+        let mut filler = filler.expect("an empty file can be made");
+        while filler.write_all(&[7; 4096]).is_ok() {}
     }
 
     fn free(&self) {
@@ -86,7 +80,11 @@ fn full_and_free_again(mut cluster: JobCluster, words: &mut Words, disk: &SmallD
     let mut still = None;
     cluster.wait_until("failure that names the full disk", |state| {
         let failed = state.checkpoints.latest.failed.as_ref().and_then(|failed| failed.failure_message.as_deref());
-        let waits = state.checkpoints.history.first().is_some_and(|newest| newest.end_to_end_duration > 1000);
+        let waits = state.checkpoints.history.first().is_some_and(|newest| {
+            let began = newest.trigger_timestamp as i64;
+            newest.status == CheckpointStatus::InProgress && state.job.now - began > 1000
+        });
+        disk.fill();
         still = state.completed().map(|newest| newest.id);
         failed.is_some_and(|why| why.contains("No space left")) || waits
     })?;
@@ -123,20 +121,25 @@ fn a_full_disk_under_checkpoints_costs_checkpoints_and_nothing_else() -> Result<
 fn a_full_disk_under_the_log_costs_checkpoints_and_nothing_else() -> Result<()> {
     let mut words = Words::new();
     let checkpoints = tempfile::tempdir().expect("a directory can be made");
-    let job = format!("{:032x}", rand::random::<u128>());
-    let log = checkpoints.path().join(&job).join("log");
-    fs::create_dir_all(&log).expect("a directory can be made");
-    let disk = SmallDisk::at(log, 1);
     let uri = format!("file://{}", checkpoints.path().display());
-    let cluster = JobCluster::start(with_directory(&words, &uri).set("job.id", job))?;
+    let mut cluster = JobCluster::start(with_directory(&words, &uri))?;
     words.write_many(20, 1);
+    cluster.wait_for_new_checkpoint()?;
+    // The log moves to a disk of its own while nobody writes it.
+    cluster.pause_jobmanager()?;
+    let log = checkpoints.path().join(cluster.job().to_string()).join("log");
+    let entries = files(&log).into_iter().map(|path| (fs::read(&path).expect("an entry can be read"), path));
+    let entries: Vec<_> = entries.collect();
+    let disk = SmallDisk::at(log, 1);
+    entries.into_iter().for_each(|(entry, path)| fs::write(path, entry).expect("an entry can be written"));
+    cluster.resume_jobmanager()?;
     full_and_free_again(cluster, &mut words, &disk)
 }
 
 #[cfg(feature = "rocksdb")]
 #[test]
 fn a_full_disk_under_rocksdb_fails_the_task_with_its_setting() -> Result<()> {
-    use crate::failed;
+    use crate::{assert_says, failed};
     let (mut words, disk) = (Words::new(), SmallDisk::new(24));
     let checkpoints = tempfile::tempdir().expect("a directory can be made");
     let local = disk.place.join("local");

@@ -17,7 +17,6 @@ mod serialize;
 mod sink;
 mod source;
 mod watch;
-mod writer;
 
 pub use builder::KafkaSourceBuilder;
 pub use deserialize::{Deserializer, JsonDeserializer, KafkaMessage, StringDeserializer};

@@ -283,17 +283,17 @@ impl KeyedStateStore {
     }
 
     /// Fails where the process takes more memory than it may and this state lies on the heap. The message names the
-    /// largest state.
+    /// operator and its states.
     pub fn check_memory(&self) -> Result<()> {
         let Some(resident) = self.inner.memory.borrow().exceeded().filter(|_| self.inner.backend.is_none()) else {
             return Ok(());
         };
-        let largest = self.figures().into_iter().max_by_key(|state| (state.bytes, state.accesses));
-        let largest = largest.map_or_else(|| "being restored".to_string(), |state| format!("{:?}", state.state));
+        let states: Vec<_> = self.inner.states.borrow().keys().map(|name| format!("{name:?}")).collect();
+        let states = if states.is_empty() { "being restored".to_string() } else { states.join(", ") };
         let (operator, uid) = (&self.inner.context.operator, &self.inner.context.uid);
         Err(Error::external(format!(
             "the process takes {} MiB of memory, more than it may, and operator {operator:?} (uid {uid}) holds state on \
-             the heap; its largest is {largest}. Give the process more memory ({PROCESS_MEMORY_SETTING}, or the limit \
+             the heap: {states}. Give the process more memory ({PROCESS_MEMORY_SETTING}, or the limit \
              of its container), spread the job over more taskmanagers, or keep state on disk with state.backend: rocksdb",
             resident >> 20
         )))
