@@ -3,13 +3,13 @@
 //! | | source | sink |
 //! |---|---|---|
 //! | Kafka (feature `kafka`, on by default) | [`KafkaSource`](kafka::KafkaSource) | [`KafkaSink`](kafka::KafkaSink) |
-//! | files of text lines | [`FileSource`] | [`FileSink`] |
+//! | files | [`FileSource`], of text lines | [`FileSink`], also on S3 (feature `s3`, on by default) |
 //! | made up | [`GeneratorSource`], [`CollectionSource`] | [`PrintSink`], [`DiscardingSink`] |
 //!
 //! All sources are replayable: each keeps the position of every split, so that with checkpoints on no record is lost
 //! and none counts twice in state. Sinks write at least once: what was written after the last completed checkpoint is
-//! written again after a failure. The Kafka sink can deliver exactly once, in transactions that are committed when their
-//! checkpoint is complete.
+//! written again after a failure. The file sink delivers exactly once, and the Kafka sink can: what they
+//! have written is seen when its checkpoint is complete.
 
 mod collection;
 mod discard;

@@ -1,4 +1,4 @@
-//! Files of text lines in a directory: a source that follows them as they grow, and a sink that writes such files.
+//! Files: a source of text lines that follows those of a directory as they grow, and a sink of part files.
 
 mod enumerator;
 mod line;
@@ -18,7 +18,9 @@ use serde::{Deserialize, Serialize};
 use crate::Undecodable;
 use enumerator::FileEnumerator;
 use reader::FileReader;
-pub use sink::FileSink;
+pub use sink::{
+    BucketAssigner, DateTimeBuckets, FileCommittable, FileFormat, FileSink, JsonLines, PartEncoder, TextLines,
+};
 
 const DISCOVERY_INTERVAL: Duration = Duration::from_millis(100);
 const MAX_LINE_BYTES: u64 = 16 * 1024 * 1024;

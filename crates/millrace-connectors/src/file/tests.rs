@@ -4,13 +4,11 @@ use std::{
     collections::BTreeSet,
     fs::{self, OpenOptions},
     io::Write,
-    path::Path,
     time::Instant,
 };
 
 use millrace_core::{
-    ids::{CheckpointId, OperatorUid},
-    sink::{Sink, WriterContext},
+    ids::CheckpointId,
     source::{Discovery, ReadStatus},
 };
 use proptest::prelude::*;
@@ -271,49 +269,6 @@ fn senseless_settings_are_refused() {
         let error = source.create_enumerator(&EnumeratorContext { parallelism: 1 }).err().unwrap();
         assert!(!error.retryable, "{error:?}");
     }
-}
-
-fn written(directory: &Path) -> Vec<String> {
-    let source = FileSource::directory(directory).bounded();
-    let mut out = Vec::new();
-    let mut reader = start(&source);
-    while reader.read(100, AT_ONCE, &mut out).unwrap() != ReadStatus::Finished {}
-    out.sort();
-    out
-}
-
-#[test]
-fn the_sink_has_written_what_was_flushed() {
-    let dir = tempfile::tempdir().unwrap();
-    let directory = dir.path().join("not/yet/there");
-    let sink = FileSink::<String>::directory(&directory);
-    let writer = |subtask| {
-        let mut context = WriterContext::new(OperatorUid("files".into()), subtask, 2);
-        sink.create_writer(&mut context).unwrap()
-    };
-    let (mut first, mut second) = (writer(0), writer(1));
-    first.write(vec!["a".into(), "b".into()]).unwrap();
-    second.write(vec!["c".into()]).unwrap();
-    first.prepare_commit().unwrap();
-    second.prepare_commit().unwrap();
-    // The next start of subtask 0 writes to a file of its own.
-    let mut restarted = writer(0);
-    restarted.write(vec!["b".into()]).unwrap();
-    restarted.prepare_commit().unwrap();
-    assert_eq!(written(&directory), ["a", "b", "b", "c"]);
-    let names: Vec<_> =
-        fs::read_dir(&directory).unwrap().map(|e| e.unwrap().file_name().into_string().unwrap()).collect();
-    assert_eq!(names.iter().filter(|name| name.starts_with("part-0-")).count(), 2);
-    assert_eq!(names.iter().filter(|name| name.starts_with("part-1-")).count(), 1);
-}
-
-#[test]
-fn a_directory_that_cannot_be_written_is_named() {
-    let dir = directory(&[("file", "")]);
-    let sink = FileSink::<String>::directory(dir.path().join("file"));
-    let mut context = WriterContext::new(OperatorUid("files".into()), 0, 1);
-    let error = sink.create_writer(&mut context).err().unwrap();
-    assert!(error.message.contains("part-0-"), "{error}");
 }
 
 #[derive(Clone, Debug)]

@@ -1,5 +1,6 @@
 //! The Kafka source and sink against a real broker.
 
+mod conformance;
 mod exactly_once;
 mod sink;
 mod source;

@@ -1,4 +1,4 @@
-//! What every state backend must do, ours and a user's own: run [`state_backend_conformance`] on it, and
+//! What every state backend must do, ours and a user's own (and in [`sink`], what every sink must): run [`state_backend_conformance`] on it, and
 //! [`checkpoint_compatibility`] on it together with the others.
 //!
 //! [`BTreeStateBackend`] is an example of a user's own backend.
@@ -20,6 +20,7 @@ mod evolution;
 mod model;
 mod operator;
 mod restore;
+pub mod sink;
 mod timers;
 mod ttl;
 

@@ -142,6 +142,16 @@ impl<T: Record> SinkWriter<T, KafkaCommittable> for TransactionalWriter<T> {
     }
 }
 
+impl<T> Drop for TransactionalWriter<T> {
+    /// The next transaction may just be beginning: if that came late, it would fence the next start of this subtask.
+    fn drop(&mut self) {
+        if let Some(next) = self.next.take() {
+            // It is aborted by being dropped.
+            let _ = next.recv();
+        }
+    }
+}
+
 /// What dead starts have left open.
 struct LeftOpen<'a> {
     context: &'a WriterContext<KafkaCommittable>,

@@ -119,6 +119,25 @@ impl Minio {
         fs::create_dir(self.dir.path().join("data").join(name)).map_err(io_error(format!("creating bucket {name}")))
     }
 
+    /// The multipart uploads that are neither completed nor aborted. The server lists them for whole object names only, so
+    /// this looks where it keeps them.
+    pub fn open_uploads(&self) -> Result<Vec<String>> {
+        let entries = |path: &std::path::Path| -> io::Result<Vec<PathBuf>> {
+            match fs::read_dir(path) {
+                Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
+                entries => entries?.map(|entry| Ok(entry?.path())).collect(),
+            }
+        };
+        let list = || -> io::Result<Vec<String>> {
+            let mut uploads = Vec::new();
+            for object in entries(&self.dir.path().join("data/.minio.sys/multipart"))? {
+                uploads.extend(entries(&object)?.iter().map(|upload| upload.display().to_string()));
+            }
+            Ok(uploads)
+        };
+        list().map_err(io_error("listing open uploads"))
+    }
+
     /// Ends the server with SIGTERM and waits until it is gone.
     pub fn stop(&mut self) -> Result<()> {
         self.process.terminate()?;

@@ -1,0 +1,134 @@
+//! The file sink on S3, against a real server.
+
+use std::collections::BTreeMap;
+
+use millrace_connectors::file::{FileCommittable, FileSink, TextLines};
+use millrace_core::{
+    ids::OperatorUid,
+    sink::{Committer, CommitterContext, Sink, WriterContext},
+};
+use millrace_testkit::{
+    conformance::sink::{SinkUnderTest, sink_conformance},
+    services::minio::Minio,
+};
+use object_store::{ObjectStoreExt, path::Path};
+
+struct OnS3 {
+    bucket: &'static str,
+    minio: &'static Minio,
+    read: BTreeMap<String, String>,
+}
+
+impl OnS3 {
+    fn new(bucket: &'static str) -> Self {
+        let minio = Minio::shared();
+        minio.create_bucket(bucket).unwrap();
+        Self { bucket, minio, read: BTreeMap::new() }
+    }
+
+    fn objects(&self) -> Vec<String> {
+        self.minio.objects(self.bucket).unwrap()
+    }
+
+    fn text(&mut self, key: &str) -> String {
+        if !self.read.contains_key(key) {
+            let client = self.minio.client(self.bucket).build().unwrap();
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+            let get = async { client.get(&Path::from(key)).await.unwrap().bytes().await.unwrap() };
+            let text = String::from_utf8(runtime.block_on(get).to_vec()).unwrap();
+            self.read.insert(key.to_string(), text);
+        }
+        self.read[key].clone()
+    }
+
+    fn committer(&self) -> Box<dyn Committer<FileCommittable>> {
+        let context = CommitterContext { uid: OperatorUid("files".into()), subtask: 0, parallelism: 1 };
+        self.sink().create_committer(&context).unwrap()
+    }
+
+    fn context() -> WriterContext<FileCommittable> {
+        WriterContext::new(OperatorUid("files".into()), 0, 1)
+    }
+}
+
+fn is_marker(key: &str) -> bool {
+    key.contains("/.millrace/")
+}
+
+impl SinkUnderTest for OnS3 {
+    type Sink = FileSink<String>;
+
+    fn sink(&self) -> FileSink<String> {
+        FileSink::new(&format!("s3://{}/out", self.bucket), TextLines)
+            .unwrap()
+            .s3_option("aws_endpoint", self.minio.endpoint())
+            .s3_option("aws_access_key_id", self.minio.access_key())
+            .s3_option("aws_secret_access_key", self.minio.secret_key())
+            .buckets(|record: &String| format!("bucket={}", record.as_bytes()[record.len() - 1] % 2))
+            .max_part_size(80)
+    }
+
+    fn visible(&mut self) -> Vec<String> {
+        let keys: Vec<_> = self.objects().into_iter().filter(|key| !is_marker(key)).collect();
+        keys.iter().flat_map(|key| self.text(key).lines().map(str::to_owned).collect::<Vec<_>>()).collect()
+    }
+
+    fn is_ordered(&self) -> bool {
+        false
+    }
+
+    fn left_over(&mut self) -> Vec<String> {
+        let markers = self.objects().into_iter().filter(|key| is_marker(key));
+        markers.chain(self.minio.open_uploads().unwrap()).collect()
+    }
+}
+
+/// In one test, since uploads that are open can be listed for a whole server only.
+#[test]
+fn objects_are_seen_once_wherever_the_job_dies_and_uploads_are_never_left_open() {
+    sink_conformance(&mut OnS3::new("conformance"));
+    a_large_part_is_uploaded_in_pieces_and_committed_once();
+    an_upload_that_is_gone_is_committed_if_the_object_is_there_and_lost_otherwise();
+}
+
+fn a_large_part_is_uploaded_in_pieces_and_committed_once() {
+    let mut on_s3 = OnS3::new("large");
+    let sink = on_s3.sink().max_part_size(1 << 30);
+    let mut writer = sink.create_writer(&mut OnS3::context()).unwrap();
+    let lines: Vec<String> = (0..200_000).map(|n| format!("{n:0>99}0")).collect();
+    for some in lines.chunks(1000) {
+        writer.write(some.to_vec()).unwrap();
+    }
+    let committables = writer.prepare_commit().unwrap();
+    let [FileCommittable::Upload { parts, size, .. }] = &committables[..] else { panic!("{committables:?}") };
+    assert_eq!((parts.len(), *size), (3, 200_000 * 101), "20 MB in pieces of 8 MiB");
+    assert!(on_s3.visible().is_empty());
+    let mut committer = on_s3.committer();
+    for _ in 0..2 {
+        committer.commit(&committables).unwrap();
+        assert_eq!(on_s3.visible(), lines);
+    }
+    assert!(on_s3.left_over().is_empty());
+}
+
+fn an_upload_that_is_gone_is_committed_if_the_object_is_there_and_lost_otherwise() {
+    let on_s3 = OnS3::new("lost");
+    let mut writer = on_s3.sink().create_writer(&mut OnS3::context()).unwrap();
+    writer.write(vec!["one".into()]).unwrap();
+    let committables = writer.prepare_commit().unwrap();
+    // A start that knows nothing of this one: as of another job.
+    drop(on_s3.sink().create_writer(&mut OnS3::context()).unwrap());
+    let error = on_s3.committer().commit(&committables).unwrap_err();
+    assert!(!error.retryable && error.message.contains("s3://lost/out/bucket=1/part-0-"), "{error:?}");
+    let [FileCommittable::Upload { key, .. }] = &committables[..] else { panic!("{committables:?}") };
+    let put = |text: &'static str| {
+        let client = on_s3.minio.client("lost").build().unwrap();
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(client.put(&Path::from(key.as_str()), text.into())).unwrap();
+    };
+    put("longer");
+    let error = on_s3.committer().commit(&committables).unwrap_err();
+    assert!(!error.retryable && error.message.contains("6 bytes instead of 4"), "{error:?}");
+    put("one\n");
+    on_s3.committer().commit(&committables).unwrap();
+}
