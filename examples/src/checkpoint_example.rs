@@ -74,6 +74,9 @@ pub struct Args {
     /// Makes one subtask of the source slow, for tests: so long for each record.
     #[arg(long, value_name = "SUBTASK=DURATION", value_parser = throttle, hide = true)]
     throttle_subtask: Option<Throttle>,
+    /// Makes counting slow, for tests: so long for each record.
+    #[arg(long, value_name = "DURATION", value_parser = positive_duration, hide = true)]
+    throttle_count: Option<Duration>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -127,6 +130,7 @@ impl MapFunction<String, String> for Throttle {
 #[derive(Clone, Default)]
 struct CheckpointExample {
     count: ValueState<i32>,
+    throttle: Option<Duration>,
 }
 
 impl KeyedFlatMapFunction<String, String> for CheckpointExample {
@@ -136,6 +140,9 @@ impl KeyedFlatMapFunction<String, String> for CheckpointExample {
     }
 
     fn flat_map(&mut self, record: String, out: &mut Collector<String>) -> FunctionResult {
+        if let Some(delay) = self.throttle {
+            std::thread::sleep(delay);
+        }
         let count = self.count.get()? + 1;
         self.count.set(count)?;
         let timestamp = humantime::format_rfc3339_millis(SystemTime::now());
@@ -154,9 +161,10 @@ pub fn run(args: &Args) -> Result<(), Error> {
     if let Some(throttle) = args.throttle_subtask {
         records = records.map_with(throttle).name("Throttle").uid("throttle");
     }
+    let example = CheckpointExample { throttle: args.throttle_count, ..CheckpointExample::default() };
     let counted = match args.key_by {
-        KeyChoice::Constant => records.key_by(|_| 1).flat_map(CheckpointExample::default()),
-        KeyChoice::Record => records.key_by_ref(|record| record).flat_map(CheckpointExample::default()),
+        KeyChoice::Constant => records.key_by(|_| 1).flat_map(example),
+        KeyChoice::Record => records.key_by_ref(|record| record).flat_map(example),
     };
     let counted = counted.name("CheckpointExample").uid("checkpoint-example");
     counted.print().uid("print");

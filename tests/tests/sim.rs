@@ -66,6 +66,11 @@ fn without_the_second_listing_promises_are_broken() {
 }
 
 #[test]
+fn without_the_data_in_flight_promises_are_broken() {
+    is_noticed(Mutation::NoDataInFlight, 200);
+}
+
+#[test]
 fn without_alignment_promises_are_broken() {
     is_noticed(Mutation::NoAlignment, 200);
 }

@@ -80,6 +80,10 @@ pub struct CheckpointConfig {
     pub num_retained: u32,
     /// What cancelling the job does to them.
     pub retention: Retention,
+    /// Whether barriers may overtake records, which then belong to the checkpoint.
+    pub unaligned: bool,
+    /// How long after its trigger a checkpoint's barriers are aligned before they may.
+    pub aligned_timeout: Duration,
 }
 
 impl Default for CheckpointConfig {
@@ -93,6 +97,8 @@ impl Default for CheckpointConfig {
             tolerable_failed: None,
             num_retained: 3,
             retention: Retention::DeleteOnCancellation,
+            unaligned: false,
+            aligned_timeout: Duration::ZERO,
         }
     }
 }
@@ -117,6 +123,18 @@ impl CheckpointConfig {
         }
         if self.max_concurrent == 0 {
             return wrong("max-concurrent 0", "would allow none: choose 1 or more");
+        }
+        if self.unaligned && self.mode != CheckpointingMode::ExactlyOnce {
+            return wrong(
+                "mode AT_LEAST_ONCE",
+                "has nothing to align: switch execution.checkpointing.unaligned.enabled off, or choose EXACTLY_ONCE",
+            );
+        }
+        if self.unaligned && self.max_concurrent > 1 {
+            return wrong(
+                &format!("max-concurrent {}", self.max_concurrent),
+                "and execution.checkpointing.unaligned.enabled don't go together: choose 1, or switch that off",
+            );
         }
         if self.num_retained == 0 {
             return wrong("num-retained 0", "would keep none to restart from: choose 1 or more");

@@ -11,6 +11,13 @@
 //!   barriers in order, so that the older one's missing barrier is not going to come), at least once when it is taken;
 //! - a channel that has ended counts as aligned.
 //!
+//! *Unaligned* (Flink's FLIP-76), a barrier may overtake what waits in its channel's queue. The gate announces a barrier
+//! as soon as it is queued, and once the time for an aligned checkpoint is over, an announced barrier counts as one that
+//! was delivered: the snapshot is taken at once, and what waits before the barrier becomes part of it
+//! ([`AlignerAction::Overtake`]). Channels whose barriers are not announced stay aligned. Each task decides by itself:
+//! what it hands on behind its snapshot follows its barrier in either case. An overtaken barrier is stale when the
+//! task comes to it.
+//!
 //! The mailbox must perform the actions in their order: [`AlignerAction::Snapshot`] precedes the
 //! [`AlignerAction::UnblockAll`] that lets the next records in.
 //!
@@ -31,6 +38,15 @@ const TRACKED: usize = 128;
 /// What a task tells its aligner.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum AlignerEvent {
+    /// A barrier waits in the queue of a channel in which it may overtake records. Told before it is delivered.
+    Announced {
+        /// The channel.
+        channel: usize,
+        /// The barrier.
+        barrier: CheckpointBarrier,
+    },
+    /// The checkpoint has had its time to be aligned: its barriers may overtake records.
+    TimedOut(CheckpointId),
     /// A channel delivered a barrier.
     Barrier {
         /// The channel.
@@ -53,6 +69,8 @@ pub enum AlignerAction {
     UnblockAll,
     /// Snapshot the state and send the barrier on, before anything else is processed.
     Snapshot(CheckpointBarrier),
+    /// As [`Self::Snapshot`], with what waits before the barrier in each channel that has not delivered it.
+    Overtake(CheckpointBarrier),
     /// The alignment was given up: this task will not take part in the checkpoint.
     Abandon(CheckpointId),
 }
@@ -76,6 +94,10 @@ struct Pending {
     barrier: CheckpointBarrier,
     /// The channels that have delivered the barrier.
     delivered: Vec<bool>,
+    /// The channels in which it waits and may overtake what waits before it.
+    announced: Vec<bool>,
+    /// Whether it may do so already.
+    timed_out: bool,
     /// Whether any channel is blocked for it.
     blocks: bool,
 }
@@ -90,6 +112,8 @@ impl BarrierAligner {
     pub fn on(&mut self, event: AlignerEvent) -> Vec<AlignerAction> {
         let mut actions = Vec::new();
         match event {
+            AlignerEvent::Announced { channel, barrier } => self.on_announced(channel, barrier, &mut actions),
+            AlignerEvent::TimedOut(id) => self.on_timed_out(id, &mut actions),
             AlignerEvent::Barrier { channel, barrier } => self.on_barrier(channel, barrier, &mut actions),
             AlignerEvent::ChannelEnded(channel) => self.on_ended(channel, &mut actions),
             AlignerEvent::Aborted(id) => self.on_aborted(id, &mut actions),
@@ -108,44 +132,71 @@ impl BarrierAligner {
         self.pending.keys().copied()
     }
 
+    fn on_announced(&mut self, channel: usize, barrier: CheckpointBarrier, actions: &mut Vec<AlignerAction>) {
+        // At least once, nothing is in a snapshot but state.
+        if self.mode != CheckpointingMode::ExactlyOnce {
+            return;
+        }
+        if let Some(pending) = self.pending_for(channel, barrier, actions) {
+            pending.announced[channel] = true;
+            self.take_if_ready(barrier.id, actions);
+        }
+    }
+
+    fn on_timed_out(&mut self, id: CheckpointId, actions: &mut Vec<AlignerAction>) {
+        if let Some(pending) = self.pending.get_mut(&id) {
+            pending.timed_out = true;
+            self.take_if_ready(id, actions);
+        }
+    }
+
     fn on_barrier(&mut self, channel: usize, barrier: CheckpointBarrier, actions: &mut Vec<AlignerAction>) {
+        let Some(pending) = self.pending_for(channel, barrier, actions) else { return };
+        pending.delivered[channel] = true;
+        if !self.take_if_ready(barrier.id, actions) {
+            self.block(barrier.id, channel, actions);
+            self.keep_bounds(actions);
+        }
+    }
+
+    /// What is known of the barrier's checkpoint; `None` where the barrier is stale.
+    fn pending_for(
+        &mut self,
+        channel: usize,
+        barrier: CheckpointBarrier,
+        actions: &mut Vec<AlignerAction>,
+    ) -> Option<&mut Pending> {
         let id = barrier.id;
         if self.ended.get(channel).copied().unwrap_or(true) {
-            return;
+            return None;
         }
         if self.mode == CheckpointingMode::ExactlyOnce {
             match self.pending.last_key_value() {
-                Some((&newer, _)) if newer > id => return,
+                Some((&newer, _)) if newer > id => return None,
                 // Even if the newer one is stale: the older one's barrier will not come on this channel any more.
                 Some((&older, _)) if older < id => self.settle(older, actions),
                 _ => {}
             }
         }
         if self.is_stale(id) {
-            return;
+            return None;
         }
         let channels = self.ended.len();
-        let pending = self.pending.entry(id).or_insert_with(|| Pending {
+        Some(self.pending.entry(id).or_insert_with(|| Pending {
             barrier,
             delivered: vec![false; channels],
+            announced: vec![false; channels],
+            timed_out: false,
             blocks: false,
-        });
-        pending.delivered[channel] = true;
-        if self.is_aligned(id) {
-            self.take(id, actions);
-        } else {
-            self.block(id, channel, actions);
-            self.keep_bounds(actions);
-        }
+        }))
     }
 
     fn on_ended(&mut self, channel: usize, actions: &mut Vec<AlignerAction>) {
         let Some(ended) = self.ended.get_mut(channel) else { return };
         *ended = true;
         // Oldest first: all of them may have waited for this channel alone.
-        let aligned: Vec<_> = self.pending().filter(|&id| self.is_aligned(id)).collect();
-        for id in aligned {
-            self.take(id, actions);
+        for id in self.pending().collect::<Vec<_>>() {
+            self.take_if_ready(id, actions);
         }
     }
 
@@ -163,11 +214,6 @@ impl BarrierAligner {
         self.settled.is_some_and(|settled| id <= settled) || self.aborted.contains(&id)
     }
 
-    fn is_aligned(&self, id: CheckpointId) -> bool {
-        let Some(pending) = self.pending.get(&id) else { return false };
-        pending.delivered.iter().zip(&self.ended).all(|(delivered, ended)| *delivered || *ended)
-    }
-
     fn block(&mut self, id: CheckpointId, channel: usize, actions: &mut Vec<AlignerAction>) {
         if self.mode != CheckpointingMode::ExactlyOnce {
             return;
@@ -178,14 +224,29 @@ impl BarrierAligner {
         }
     }
 
-    /// The checkpoint is aligned: older ones are subsumed, and it is taken.
-    fn take(&mut self, id: CheckpointId, actions: &mut Vec<AlignerAction>) {
-        let Some(taken) = self.pending.remove(&id) else { return };
+    /// Takes the checkpoint once no barrier of it is waited for any more; older ones are subsumed.
+    fn take_if_ready(&mut self, id: CheckpointId, actions: &mut Vec<AlignerAction>) -> bool {
+        let Some(pending) = self.pending.get(&id) else { return false };
+        let (mut ready, mut overtakes) = (true, false);
+        for (channel, ended) in self.ended.iter().enumerate() {
+            let waits = !ended && !pending.delivered[channel];
+            let may_overtake = pending.timed_out && pending.announced[channel];
+            ready &= !waits || may_overtake;
+            overtakes |= waits && may_overtake;
+        }
+        if !ready {
+            return false;
+        }
+        let Some(taken) = self.pending.remove(&id) else { return false };
         self.settle(id, actions);
-        actions.push(AlignerAction::Snapshot(taken.barrier));
+        actions.push(match overtakes {
+            true => AlignerAction::Overtake(taken.barrier),
+            false => AlignerAction::Snapshot(taken.barrier),
+        });
         if taken.blocks {
             actions.push(AlignerAction::UnblockAll);
         }
+        true
     }
 
     fn give_up(&mut self, id: CheckpointId, actions: &mut Vec<AlignerAction>) {

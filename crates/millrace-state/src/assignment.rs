@@ -8,9 +8,10 @@ use millrace_core::{
     key::KeyGroupRange,
     operator_state::{OperatorListSnapshot, redistribute},
 };
+use serde::{Deserialize, Serialize};
 
 use crate::{
-    KeyedStateHandle, OperatorSubtaskState, SOURCE_SPLITS,
+    KeyedStateHandle, OperatorSubtaskState, SOURCE_SPLITS, StateHandle,
     metadata::{CheckpointMetadata, OperatorStateMeta},
 };
 
@@ -50,6 +51,17 @@ pub struct SubtaskAssignment {
     pub keyed: Vec<KeyedStateHandle>,
     /// Its operator lists.
     pub lists: Vec<OperatorListSnapshot>,
+    /// What was in flight to the old subtasks of which it takes over something.
+    pub in_flight: Vec<InFlightHandle>,
+}
+
+/// What was in flight to one old subtask.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct InFlightHandle {
+    /// The old subtask. What has no key goes from there to the new subtask of this index, modulo the new parallelism.
+    pub subtask: u32,
+    /// The data.
+    pub data: StateHandle,
 }
 
 /// Deals a checkpoint out to the operators of a graph.
@@ -100,10 +112,19 @@ fn assign_operator(operator: &OperatorStateMeta, parallelism: u32, max_paralleli
         let all = operator.subtasks.iter().filter_map(|old| old.keyed.as_ref());
         all.filter(|keyed| keyed.range.overlaps(range)).cloned().collect()
     };
+    let in_flight_of = |subtask: u32| {
+        let range = KeyGroupRange::of_subtask(max_parallelism, parallelism, subtask);
+        let takes_over = |old: u32| {
+            let old_range = KeyGroupRange::of_subtask(max_parallelism, operator.parallelism, old);
+            old_range.overlaps(range) || old % parallelism == subtask
+        };
+        let old = (0..).zip(&operator.subtasks).filter(|(old, _)| takes_over(*old));
+        old.filter_map(|(subtask, old)| Some(InFlightHandle { subtask, data: old.in_flight.clone()? })).collect()
+    };
     let subtasks = redistribute(&old, parallelism)
         .into_iter()
         .zip(0..)
-        .map(|(lists, subtask)| SubtaskAssignment { keyed: keyed_of(subtask), lists })
+        .map(|(lists, subtask)| SubtaskAssignment { keyed: keyed_of(subtask), lists, in_flight: in_flight_of(subtask) })
         .collect();
     let source_splits = operator.subtasks.iter().flat_map(|old| old.lists.iter().filter(is_splits)).cloned().collect();
     OperatorAssignment { subtasks, source_splits }
@@ -111,7 +132,7 @@ fn assign_operator(operator: &OperatorStateMeta, parallelism: u32, max_paralleli
 
 /// Whether leaving an operator behind would lose anything.
 fn has_state(operator: &OperatorStateMeta) -> bool {
-    operator.subtasks.iter().any(|subtask| subtask.keyed.is_some() || subtask.lists.iter().any(|l| !l.items.is_empty()))
+    operator.subtasks.iter().any(OperatorSubtaskState::has_state)
 }
 
 fn unclaimed(checkpoint: &CheckpointMetadata, unclaimed: &[(OperatorUid, String)], targets: &[RestoreTarget]) -> Error {
@@ -135,10 +156,7 @@ fn unclaimed(checkpoint: &CheckpointMetadata, unclaimed: &[(OperatorUid, String)
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{
-        StateHandle,
-        metadata::tests::{file, lists, sample},
-    };
+    use crate::metadata::tests::{file, lists, overtaken, sample};
 
     fn target(uid: &str, parallelism: u32) -> RestoreTarget {
         RestoreTarget { uid: OperatorUid(uid.into()), name: format!("new {uid}"), parallelism }
@@ -164,6 +182,19 @@ mod tests {
         assert_eq!(assigned(2), [["count-0.state"], ["inline"]]);
         assert_eq!(assigned(3), [vec!["count-0.state"], vec!["count-0.state", "inline"], vec!["inline"]]);
         assert_eq!(assigned(128).iter().filter(|names| *names == &["inline"]).count(), 64);
+    }
+
+    #[test]
+    fn data_in_flight_goes_to_all_who_may_take_some_of_it() {
+        let assigned = |parallelism| {
+            let targets = [target("source", 1), target("count", parallelism)];
+            let assignment = assign(&overtaken(""), &targets, 128, false).unwrap();
+            let of = |subtask: &SubtaskAssignment| subtask.in_flight.iter().map(|old| old.subtask).collect::<Vec<_>>();
+            assignment.operators[&OperatorUid("count".into())].subtasks.iter().map(of).collect::<Vec<_>>()
+        };
+        assert_eq!(assigned(1), [[0, 1]]);
+        assert_eq!(assigned(2), [[0], [1]]);
+        assert_eq!(assigned(3), [vec![0], vec![0, 1], vec![1]]);
     }
 
     #[test]

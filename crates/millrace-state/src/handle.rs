@@ -143,6 +143,23 @@ pub struct OperatorSubtaskState {
     pub keyed: Option<KeyedStateHandle>,
     /// Its operator lists; a source's splits are among them, under [`SOURCE_SPLITS`].
     pub lists: Vec<OperatorListSnapshot>,
+    /// What was in flight to it when an unaligned barrier overtook that, in the format of [`crate::in_flight`]: only the
+    /// first operator of a chain has any.
+    pub in_flight: Option<StateHandle>,
+}
+
+impl OperatorSubtaskState {
+    /// How many bytes it holds or refers to.
+    pub fn size(&self) -> u64 {
+        let lists = self.lists.iter().flat_map(|list| &list.items).map(|item| item.len() as u64);
+        let handles = self.keyed.iter().map(|keyed| &keyed.data).chain(&self.in_flight).map(StateHandle::size);
+        lists.chain(handles).fold(0, u64::saturating_add)
+    }
+
+    /// Whether leaving it behind would lose anything.
+    pub fn has_state(&self) -> bool {
+        self.keyed.is_some() || self.in_flight.is_some() || self.lists.iter().any(|list| !list.items.is_empty())
+    }
 }
 
 /// The name of the operator list that holds a source's splits.

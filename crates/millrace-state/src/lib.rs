@@ -4,6 +4,7 @@ pub mod assignment;
 pub mod backend;
 pub mod handle;
 mod heap;
+pub mod in_flight;
 pub mod inspect;
 pub mod keyed;
 pub mod log;

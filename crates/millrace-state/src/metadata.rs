@@ -7,7 +7,8 @@
 //! Numbers are little-endian. Paths inside are relative to the checkpoint's directory, so that it can be moved; files
 //! that checkpoints share are in the directory `shared` beside it.
 //!
-//! Version 2 has shared files. A checkpoint without any is written as version 1, which older programs read too.
+//! Version 2 has shared files; in version 3, what was in flight follows. A checkpoint is written as the lowest version
+//! that can hold it, which older programs read too.
 
 use std::collections::BTreeSet;
 
@@ -17,6 +18,7 @@ use millrace_core::{
     codec,
     ids::{Attempt, CheckpointId, Generation, JobId, OperatorUid},
     key::{KeyGroupRange, check_parallelism},
+    operator_state::OperatorListSnapshot,
 };
 use serde::{Deserialize, Serialize};
 
@@ -27,10 +29,14 @@ use crate::{
 };
 
 /// The newest version of the format that this program reads and writes. It reads all before.
-pub const METADATA_FORMAT_VERSION: u32 = 2;
+pub const METADATA_FORMAT_VERSION: u32 = 3;
 
-/// The version of a checkpoint without shared files.
-const WITHOUT_SHARED_FILES: u32 = 1;
+/// The version of a checkpoint with neither shared files nor data in flight.
+const FIRST: u32 = 1;
+/// The version that came with shared files.
+const WITH_SHARED_FILES: u32 = 2;
+/// The version that came with data in flight.
+const WITH_DATA_IN_FLIGHT: u32 = 3;
 
 const MAGIC: &[u8; 8] = b"MLRCKPT\n";
 const HEADER: usize = 8 + 4 + 8;
@@ -68,8 +74,18 @@ pub struct OperatorStateMeta {
     pub name: String,
     /// Its parallelism.
     pub parallelism: u32,
-    /// The state of each of its subtasks, in order.
+    /// The state of each of its subtasks, in order. Data in flight is not in its encoding: it follows behind all
+    /// operators.
+    #[serde(with = "subtasks")]
     pub subtasks: Vec<OperatorSubtaskState>,
+}
+
+/// What was in flight to a subtask, by the places of operator and subtask in the metadata.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+struct InFlight {
+    operator: u32,
+    subtask: u32,
+    data: StateHandle,
 }
 
 impl CheckpointMetadata {
@@ -77,7 +93,10 @@ impl CheckpointMetadata {
     pub fn encode(&self) -> Result<Vec<u8>> {
         let mut relative = self.clone();
         relative.set_directory("");
-        let payload = codec::encode(&relative)?;
+        let mut payload = codec::encode(&relative)?;
+        if self.format_version() >= WITH_DATA_IN_FLIGHT {
+            payload = codec::encode_into(&relative.in_flight(), payload)?;
+        }
         let mut bytes = Vec::with_capacity(HEADER + payload.len() + TRAILER);
         bytes.extend_from_slice(MAGIC);
         bytes.extend_from_slice(&self.format_version().to_le_bytes());
@@ -92,7 +111,8 @@ impl CheckpointMetadata {
     pub fn decode(name: &str, bytes: &[u8], directory: &str) -> Result<Self> {
         let refuse = |why: String| damaged(format!("checkpoint {name} is {why}"));
         let (version, payload) = unframe(bytes).map_err(refuse)?;
-        let mut metadata: Self = codec::decode(payload).map_err(|error| refuse(format!("not understood: {error}")))?;
+        let mut metadata =
+            Self::decode_payload(version, payload).map_err(|error| refuse(format!("not understood: {error}")))?;
         if metadata.format_version() > version {
             return Err(refuse(format!("not consistent: version {version} has no shared files")));
         }
@@ -104,11 +124,7 @@ impl CheckpointMetadata {
     /// The total size of the state that it refers to or holds, in bytes.
     pub fn state_size(&self) -> u64 {
         let subtasks = self.operators.iter().flat_map(|operator| &operator.subtasks);
-        let size = |subtask: &OperatorSubtaskState| {
-            let lists = subtask.lists.iter().flat_map(|list| &list.items).map(|item| item.len() as u64);
-            subtask.keyed.as_ref().map_or(0, |keyed| keyed.data.size()).saturating_add(lists.sum())
-        };
-        subtasks.map(size).fold(0, u64::saturating_add)
+        subtasks.map(OperatorSubtaskState::size).fold(0, u64::saturating_add)
     }
 
     /// The names of the files in the directory of shared files that it refers to.
@@ -128,16 +144,47 @@ impl CheckpointMetadata {
     }
 
     fn format_version(&self) -> u32 {
-        match self.keyed().any(|keyed| matches!(keyed.data, StateHandle::Shared(_))) {
-            true => METADATA_FORMAT_VERSION,
-            false => WITHOUT_SHARED_FILES,
+        if self.operators.iter().flat_map(|operator| &operator.subtasks).any(|subtask| subtask.in_flight.is_some()) {
+            return WITH_DATA_IN_FLIGHT;
         }
+        match self.keyed().any(|keyed| matches!(keyed.data, StateHandle::Shared(_))) {
+            true => WITH_SHARED_FILES,
+            false => FIRST,
+        }
+    }
+
+    fn decode_payload(version: u32, payload: &[u8]) -> Result<Self> {
+        if version < WITH_DATA_IN_FLIGHT {
+            return codec::decode(payload);
+        }
+        let (mut metadata, rest) = codec::decode_front::<Self>(payload)?;
+        for InFlight { operator, subtask, data } in codec::decode::<Vec<InFlight>>(rest)? {
+            let operator = metadata.operators.get_mut(operator as usize);
+            let Some(subtask) = operator.and_then(|operator| operator.subtasks.get_mut(subtask as usize)) else {
+                return Err(Error::internal("data is in flight to a subtask that is not in it"));
+            };
+            if subtask.in_flight.replace(data).is_some() {
+                return Err(Error::internal(format!("data in flight to operator {} is in it twice", subtask.uid)));
+            }
+        }
+        Ok(metadata)
+    }
+
+    fn in_flight(&self) -> Vec<InFlight> {
+        let mut all = Vec::new();
+        for (operator, meta) in (0..).zip(&self.operators) {
+            for (subtask, state) in (0..).zip(&meta.subtasks) {
+                all.extend(state.in_flight.clone().map(|data| InFlight { operator, subtask, data }));
+            }
+        }
+        all
     }
 
     fn set_directory(&mut self, uri: &str) {
         let subtasks = self.operators.iter_mut().flat_map(|operator| &mut operator.subtasks);
-        for keyed in subtasks.filter_map(|subtask| subtask.keyed.as_mut()) {
-            place(&mut keyed.data, uri);
+        for subtask in subtasks {
+            let keyed = subtask.keyed.iter_mut().map(|keyed| &mut keyed.data);
+            keyed.chain(&mut subtask.in_flight).for_each(|data| place(data, uri));
         }
     }
 
@@ -168,6 +215,11 @@ impl CheckpointMetadata {
     fn check_subtask(&self, uid: &OperatorUid, subtask: &OperatorSubtaskState) -> Result<(), String> {
         if &subtask.uid != uid {
             return Err(format!("a subtask of operator {uid} says that it is of {}", subtask.uid));
+        }
+        match &subtask.in_flight {
+            Some(StateHandle::Shared(_)) => return Err(format!("data in flight to operator {uid} is in shared files")),
+            Some(data) => check_handle(uid, data)?,
+            None => {}
         }
         let Some(keyed) = &subtask.keyed else {
             return Ok(());
@@ -233,7 +285,7 @@ fn unframe(bytes: &[u8]) -> Result<(u32, &[u8]), String> {
         return Err("not the metadata of a checkpoint".to_string());
     }
     let version = u32::from_le_bytes(version.try_into().unwrap_or_default());
-    if !(WITHOUT_SHARED_FILES..=METADATA_FORMAT_VERSION).contains(&version) {
+    if !(FIRST..=METADATA_FORMAT_VERSION).contains(&version) {
         return Err(format!("of format version {version}, and this program reads up to {METADATA_FORMAT_VERSION}"));
     }
     let length = u64::from_le_bytes(length.try_into().unwrap_or_default());
@@ -245,6 +297,37 @@ fn unframe(bytes: &[u8]) -> Result<(u32, &[u8]), String> {
         return Err("damaged: its checksum is wrong".to_string());
     }
     Ok((version, payload))
+}
+
+/// The state of subtasks as all versions have it.
+mod subtasks {
+    use serde::{Deserializer, Serializer};
+
+    use super::*;
+
+    #[derive(Serialize, Deserialize)]
+    struct Subtask {
+        uid: OperatorUid,
+        keyed: Option<KeyedStateHandle>,
+        lists: Vec<OperatorListSnapshot>,
+    }
+
+    pub(super) fn serialize<S: Serializer>(all: &[OperatorSubtaskState], serializer: S) -> Result<S::Ok, S::Error> {
+        let plain = |OperatorSubtaskState { uid, keyed, lists, .. }: &OperatorSubtaskState| Subtask {
+            uid: uid.clone(),
+            keyed: keyed.clone(),
+            lists: lists.clone(),
+        };
+        serializer.collect_seq(all.iter().map(plain))
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(
+        deserializer: D,
+    ) -> Result<Vec<OperatorSubtaskState>, D::Error> {
+        let all = Vec::<Subtask>::deserialize(deserializer)?;
+        let whole = |Subtask { uid, keyed, lists }| OperatorSubtaskState { uid, keyed, lists, in_flight: None };
+        Ok(all.into_iter().map(whole).collect())
+    }
 }
 
 #[cfg(test)]

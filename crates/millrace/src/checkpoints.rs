@@ -69,6 +69,16 @@ impl CheckpointConfig<'_> {
         self.set("execution.checkpointing.externalized-checkpoint-retention", value)
     }
 
+    /// Whether under backpressure barriers overtake records, which then belong to the checkpoint.
+    pub fn enable_unaligned_checkpoints(self, enabled: bool) -> Self {
+        self.set("execution.checkpointing.unaligned.enabled", enabled)
+    }
+
+    /// With unaligned checkpoints: for so long after its trigger a checkpoint's barriers overtake nothing.
+    pub fn set_aligned_checkpoint_timeout(self, timeout: Duration) -> Self {
+        self.set_duration("execution.checkpointing.aligned-checkpoint-timeout", timeout)
+    }
+
     /// Where they go: `file:///…`, `s3://bucket/…` or, with the feature `hdfs`, `hdfs://namenode:port/…`.
     pub fn set_directory(self, uri: impl Into<String>) -> Self {
         self.set("state.checkpoints.dir", uri.into())

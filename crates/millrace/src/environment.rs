@@ -334,6 +334,8 @@ mod tests {
             .set_max_concurrent(4)
             .set_tolerable_failures(0)
             .set_num_retained(2)
+            .enable_unaligned_checkpoints(false)
+            .set_aligned_checkpoint_timeout(Duration::from_millis(700))
             .set_retention(Retention::RetainOnCancellation)
             .set_directory("file:///tmp/c");
         let expected = millrace_core::checkpoint::CheckpointConfig {
@@ -345,8 +347,13 @@ mod tests {
             tolerable_failed: Some(0),
             num_retained: 2,
             retention: Retention::RetainOnCancellation,
+            unaligned: false,
+            aligned_timeout: Duration::from_millis(700),
         };
         assert_eq!(env.configuration().unwrap().settings().unwrap().checkpoint, expected);
+        let mut env = StreamExecutionEnvironment::new();
+        env.checkpoint_config().enable_unaligned_checkpoints(true);
+        assert!(env.configuration().unwrap().settings().unwrap().checkpoint.unaligned);
     }
 
     #[test]

@@ -57,12 +57,16 @@ pub enum Seen {
     Trimmed,
     /// A completed checkpoint was deleted.
     Deleted,
+    /// Barriers overtook records.
+    Overtook,
+    /// Records that were in flight were restored.
+    RestoredInFlight,
     /// At least once: a restored state counted records that are read again.
     CountedAgain,
 }
 
 /// What every run has to see a thousand times.
-pub const REQUIRED: [Seen; 13] = [
+pub const REQUIRED: [Seen; 15] = [
     Seen::FullSchedule,
     Seen::Restored,
     Seen::TaskCrash,
@@ -76,6 +80,8 @@ pub const REQUIRED: [Seen; 13] = [
     Seen::LostMessage,
     Seen::DuplicatedMessage,
     Seen::ReorderedMessage,
+    Seen::Overtook,
+    Seen::RestoredInFlight,
 ];
 
 /// How often each was seen.

@@ -18,7 +18,7 @@ use super::{
     requests::{Answer, Op},
     store::{JOB, Restored},
     task::{Deployment, Start},
-    world::{Event, World},
+    world::{Event, Mutation, World},
 };
 
 /// What a jobmanager wants of the log.
@@ -270,11 +270,16 @@ impl World {
             by: (index, jm.generation, jm.attempt),
             exact: self.plan.is_exact(),
             mode: self.mutation.aligner_mode(&self.plan),
+            unaligned: self.plan.config.unaligned,
+            keeps_in_flight: self.mutation != Mutation::NoDataInFlight,
             bases: (0..self.plan.sources).map(|source| self.topic_end(source)).collect(),
             counters: self.plan.counters,
             restored: restored.map(|(_, restored)| (restored.instance, restored.snapshots)),
         };
         let started = Deployment::start(start);
+        if started.has_in_flight() {
+            self.counters.saw(Seen::RestoredInFlight);
+        }
         let (attempt, tasks) = (started.attempt, started.tasks().collect());
         self.deployments.push(started);
         self.note(|| format!("jobmanager {index} starts deployment {deployment} from checkpoint {checkpoint:?}"));

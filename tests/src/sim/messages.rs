@@ -74,6 +74,7 @@ impl World {
     fn outputs(&mut self, deployment: usize, outputs: Vec<TaskOutput>) {
         for output in outputs {
             match output {
+                TaskOutput::Overtook => self.counters.saw(Seen::Overtook),
                 TaskOutput::Snapshot(task, checkpoint, _) if self.chance(self.plan.fail_snapshot) => {
                     self.answer(deployment, task, checkpoint, None);
                 }
@@ -97,7 +98,7 @@ impl World {
         self.store.put_state(checkpoint, name.clone(), snapshot);
         let data = StateHandle::File { directory: String::new(), name, size: 1, crc32: 0 };
         let keyed = Some(KeyedStateHandle { range: KeyGroupRange { start: 0, end: 0 }, data });
-        let state = OperatorSubtaskState { uid: OperatorUid(String::new()), keyed, lists: Vec::new() };
+        let state = OperatorSubtaskState { uid: OperatorUid(String::new()), keyed, lists: Vec::new(), in_flight: None };
         self.answer(deployment, task, checkpoint, Some(state));
     }
 

@@ -125,12 +125,14 @@ fn config(rng: &mut ChaCha8Rng) -> CheckpointConfig {
         0 => CheckpointingMode::AtLeastOnce,
         _ => CheckpointingMode::ExactlyOnce,
     };
+    let unaligned = mode == CheckpointingMode::ExactlyOnce && rng.random_range(0..2) == 0;
     CheckpointConfig {
+        unaligned,
         interval: Some(Duration::from_millis(rng.random_range(6..20))),
         mode,
         timeout: Duration::from_millis(rng.random_range(50..140)),
         min_pause: Duration::from_millis(rng.random_range(0..4)),
-        max_concurrent: rng.random_range(1..4),
+        max_concurrent: if unaligned { 1 } else { rng.random_range(1..4) },
         tolerable_failed: [None, None, Some(0), Some(2)][rng.random_range(0..4)],
         num_retained: rng.random_range(1..4),
         ..CheckpointConfig::default()

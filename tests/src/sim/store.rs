@@ -32,6 +32,8 @@ pub enum Snapshot {
         counts: Vec<u64>,
         /// The next record that is expected.
         next: Vec<u64>,
+        /// What was in flight when barriers overtook it: records from a number on, up to another.
+        in_flight: Vec<Vec<(u64, u64)>>,
     },
 }
 

@@ -42,6 +42,8 @@ pub enum TaskMessage {
 pub enum TaskOutput {
     /// It took its part of a checkpoint.
     Snapshot(usize, CheckpointId, Snapshot),
+    /// That was ahead of records that waited.
+    Overtook,
     /// It gave one up.
     Declined(usize, CheckpointId),
     /// A counting task made what it had counted visible.
@@ -59,6 +61,8 @@ struct SourceTask {
 #[derive(Clone, Debug)]
 struct CounterTask {
     aligner: BarrierAligner,
+    /// What the task has not heard of yet: barriers in its channels that may overtake.
+    announced: VecDeque<(usize, CheckpointBarrier)>,
     channels: Vec<VecDeque<Element>>,
     counts: Vec<u64>,
     next: Vec<u64>,
@@ -83,6 +87,8 @@ pub struct Deployment {
     /// arrived.
     pub latest: Vec<(u64, u64)>,
     exact: bool,
+    unaligned: bool,
+    keeps_in_flight: bool,
     sources: Vec<SourceTask>,
     counters: Vec<CounterTask>,
 }
@@ -96,6 +102,10 @@ pub struct Start {
     pub exact: bool,
     /// How barriers are handled. Differs from the guarantee in the mutation without alignment.
     pub mode: CheckpointingMode,
+    /// Whether barriers may overtake records.
+    pub unaligned: bool,
+    /// Whether these belong to the checkpoint then. Not so in the mutation without.
+    pub keeps_in_flight: bool,
     /// The first record of each source, where nothing is restored.
     pub bases: Vec<u64>,
     /// How many counting tasks.
@@ -107,7 +117,8 @@ pub struct Start {
 impl Deployment {
     /// Starts the tasks. Without a restored state the sources are held.
     pub fn start(start: Start) -> Self {
-        let Start { by: (jobmanager, generation, attempt), exact, mode, bases, counters, restored } = start;
+        let Start { by, exact, mode, unaligned, keeps_in_flight, bases, counters, restored } = start;
+        let (jobmanager, generation, attempt) = by;
         let held = restored.is_none();
         let (tip, states) = restored.map_or((None, BTreeMap::new()), |(instance, states)| (Some(instance), states));
         let sources = bases.iter().enumerate().map(|(index, &latest)| {
@@ -119,13 +130,20 @@ impl Deployment {
         });
         let sources: Vec<_> = sources.collect();
         let counters = (0..counters).map(|index| {
-            let (counts, next) = match states.get(&task_id(bases.len() + index, bases.len())) {
-                Some(Snapshot::Counter { counts, next }) => (counts.clone(), next.clone()),
-                _ => (vec![0; bases.len()], sources.iter().map(|source| source.base).collect()),
+            let (counts, next, in_flight) = match states.get(&task_id(bases.len() + index, bases.len())) {
+                Some(Snapshot::Counter { counts, next, in_flight }) => {
+                    (counts.clone(), next.clone(), in_flight.clone())
+                }
+                _ => {
+                    let bases = sources.iter().map(|source| source.base);
+                    (vec![0; bases.len()], bases.collect(), vec![Vec::new(); sources.len()])
+                }
             };
+            let restored = |records: Vec<(u64, u64)>| records.into_iter().map(|(from, to)| Element::Records(from, to));
             CounterTask {
                 aligner: BarrierAligner::new(mode, bases.len()),
-                channels: vec![VecDeque::new(); bases.len()],
+                announced: VecDeque::new(),
+                channels: in_flight.into_iter().map(|records| restored(records).collect()).collect(),
                 counts,
                 next,
                 prepared: BTreeMap::new(),
@@ -133,7 +151,26 @@ impl Deployment {
         });
         let counters: Vec<_> = counters.collect();
         let latest = vec![(0, 0); sources.len() + counters.len()];
-        Self { jobmanager, generation, attempt, alive: true, tip, latest, exact, sources, counters }
+        let alive = true;
+        Self {
+            jobmanager,
+            generation,
+            attempt,
+            alive,
+            tip,
+            latest,
+            exact,
+            unaligned,
+            keeps_in_flight,
+            sources,
+            counters,
+        }
+    }
+
+    /// Whether any records wait in the channels.
+    pub fn has_in_flight(&self) -> bool {
+        let mut channels = self.counters.iter().flat_map(|counter| &counter.channels);
+        channels.any(|channel| channel.iter().any(|element| matches!(element, Element::Records(..))))
     }
 
     /// The ids of all tasks.
@@ -183,6 +220,13 @@ impl Deployment {
 
     fn take(&mut self, index: usize, rng: &mut ChaCha8Rng) -> Result<Vec<TaskOutput>, String> {
         let (sources, counters) = (self.sources.len(), self.counters.len());
+        if let Some((channel, barrier)) = self.counters[index].announced.pop_front() {
+            return Ok(self.align(index, AlignerEvent::Announced { channel, barrier }));
+        }
+        let pending = self.counters[index].aligner.pending().last();
+        if let Some(id) = pending.filter(|_| self.unaligned && rng.random_range(0..4) == 0) {
+            return Ok(self.align(index, AlignerEvent::TimedOut(id)));
+        }
         let counter = &mut self.counters[index];
         let first = rng.random_range(0..sources);
         let free = |channel: &usize| !counter.channels[*channel].is_empty() && !counter.aligner.is_blocked(*channel);
@@ -216,10 +260,10 @@ impl Deployment {
             match action {
                 // Which channels are free is asked for every element.
                 AlignerAction::Block(_) | AlignerAction::UnblockAll => {}
-                AlignerAction::Snapshot(barrier) => {
-                    counter.prepared.insert(barrier.id, counter.counts.clone());
-                    let snapshot = Snapshot::Counter { counts: counter.counts.clone(), next: counter.next.clone() };
-                    outputs.push(TaskOutput::Snapshot(task, barrier.id, snapshot));
+                AlignerAction::Snapshot(barrier) => outputs.push(counter.snapshot(task, barrier, false)),
+                AlignerAction::Overtake(barrier) => {
+                    outputs.push(counter.snapshot(task, barrier, self.keeps_in_flight));
+                    outputs.push(TaskOutput::Overtook);
                 }
                 AlignerAction::Abandon(id) => outputs.push(TaskOutput::Declined(task, id)),
             }
@@ -254,6 +298,9 @@ impl Deployment {
         source.last_barrier = barrier.id;
         for counter in &mut self.counters {
             counter.channels[index].push_back(Element::Barrier(barrier));
+            if self.unaligned {
+                counter.announced.push_back((index, barrier));
+            }
         }
         let snapshot = Snapshot::Source { base: source.base, position: source.position };
         vec![TaskOutput::Snapshot(index, barrier.id, snapshot)]
@@ -264,6 +311,28 @@ impl Deployment {
         let later = counter.prepared.split_off(&id.next());
         let prepared = std::mem::replace(&mut counter.prepared, later);
         prepared.into_values().next_back().map(|counts| TaskOutput::Commit(index, counts)).into_iter().collect()
+    }
+}
+
+impl CounterTask {
+    /// The task's part of a checkpoint, with what waits before the barrier in its channels or without.
+    fn snapshot(&mut self, task: usize, barrier: CheckpointBarrier, with_in_flight: bool) -> TaskOutput {
+        self.prepared.insert(barrier.id, self.counts.clone());
+        let before = |channel: &VecDeque<Element>| {
+            let is_barrier = |element: &Element| matches!(element, Element::Barrier(b) if b.id == barrier.id);
+            let at = channel.iter().position(is_barrier).filter(|_| with_in_flight).unwrap_or(0);
+            let records = channel.iter().take(at).filter_map(|element| match element {
+                Element::Records(from, to) => Some((*from, *to)),
+                Element::Barrier(_) => None,
+            });
+            records.collect()
+        };
+        let snapshot = Snapshot::Counter {
+            counts: self.counts.clone(),
+            next: self.next.clone(),
+            in_flight: self.channels.iter().map(before).collect(),
+        };
+        TaskOutput::Snapshot(task, barrier.id, snapshot)
     }
 }
 

@@ -36,6 +36,8 @@ pub enum Mutation {
     NoRelist,
     /// Barriers are not aligned.
     NoAlignment,
+    /// What barriers overtake does not belong to the checkpoint.
+    NoDataInFlight,
 }
 
 impl Mutation {

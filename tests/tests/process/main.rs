@@ -11,6 +11,7 @@ mod rest_document;
 mod state_command;
 mod store_first;
 mod two_channels;
+mod unaligned;
 mod without_checkpoints;
 
 use std::ops::Range;

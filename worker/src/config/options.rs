@@ -143,6 +143,14 @@ options! {
         CHECKPOINT_RETENTION = "execution.checkpointing.externalized-checkpoint-retention", RETENTIONS,
             "Whether checkpoints are deleted when a user cancels the job or it finishes. A failed job keeps them.",
             default("DELETE_ON_CANCELLATION");
+        CHECKPOINT_UNALIGNED = "execution.checkpointing.unaligned.enabled", Flag,
+            "Under backpressure barriers overtake records, which then belong to the checkpoint, so that it completes in \
+             spite of them. Needs `EXACTLY_ONCE` and at most one checkpoint at once; edges that are neither by key nor \
+             rebalanced stay aligned.",
+            aliases(&["execution.checkpointing.unaligned"]), default("false");
+        ALIGNED_TIMEOUT = "execution.checkpointing.aligned-checkpoint-timeout", millis(0),
+            "With unaligned checkpoints: for so long after its trigger a checkpoint's barriers overtake nothing.",
+            aliases(&["execution.checkpointing.alignment-timeout"]), default("0 ms");
         DATA_INLINE_THRESHOLD = "execution.checkpointing.data-inline-threshold", Size { most: 1 << 20 },
             "State of a subtask up to this size lies in the checkpoint's metadata instead of a file of its own.",
             aliases(&["state.storage.fs.memory-threshold"]), default("20kb");
@@ -266,6 +274,19 @@ options! {
         BUFFERS_PER_CHANNEL = "taskmanager.network.memory.buffers-per-channel", Count { least: 1, most: 4096 },
             "How many batches may wait in a channel between two subtasks.",
             aliases(&["taskmanager.network.buffers-per-channel"]), default("4");
+        DEBLOAT_ENABLED = "taskmanager.network.memory.buffer-debloat.enabled", Flag,
+            "Whether what may wait in front of a task adapts to what the task gets through, so that it is less than \
+             `buffer-debloat.target` of work. (Flink's default is false.)", default("true");
+        DEBLOAT_TARGET = "taskmanager.network.memory.buffer-debloat.target", millis(1),
+            "How much work may wait in front of a task, in all its channels together; a batch in each at any rate.",
+            default("1 s");
+        DEBLOAT_PERIOD = "taskmanager.network.memory.buffer-debloat.period", millis(1),
+            "How often a task's throughput is measured.", default("200 ms");
+        DEBLOAT_SAMPLES = "taskmanager.network.memory.buffer-debloat.samples", from(1),
+            "Over how many measurements the throughput is averaged.", default("20");
+        DEBLOAT_THRESHOLD = "taskmanager.network.memory.buffer-debloat.threshold-percentages",
+            Count { least: 0, most: 100 },
+            "Changes below this many percent are left out.", default("25");
         REGISTRATION_TIMEOUT = "taskmanager.registration.timeout", millis(1),
             "How long a starting taskmanager tries to reach the jobmanager before it ends.", default("5 min");
         JOBMANAGER_LOSS_TIMEOUT = "taskmanager.jobmanager-loss-timeout", millis(0),

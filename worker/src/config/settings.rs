@@ -8,6 +8,7 @@ use millrace_core::{
     ids::JobId,
     restart::RestartStrategy,
 };
+use millrace_runtime::task::DebloatSettings;
 
 use super::{ConfigOption, Configuration, Role, options as o, value};
 
@@ -154,6 +155,8 @@ pub struct TaskManagerSettings {
     pub process_memory: Option<u64>,
     /// How many batches may wait in a channel.
     pub buffers_per_channel: u32,
+    /// How what may wait in channels adapts; `None`: not at all.
+    pub debloat: Option<DebloatSettings>,
     /// How long a new one tries to reach the jobmanager.
     pub registration_timeout: Duration,
     /// How long tasks go on without a jobmanager.
@@ -299,6 +302,8 @@ impl Reader<'_> {
                 Some("RETAIN_ON_CANCELLATION") => Retention::RetainOnCancellation,
                 _ => Retention::DeleteOnCancellation,
             },
+            unaligned: self.flag(&o::CHECKPOINT_UNALIGNED)?,
+            aligned_timeout: self.duration(&o::ALIGNED_TIMEOUT)?,
         };
         config.validate()?;
         Ok(config)
@@ -391,10 +396,21 @@ impl Reader<'_> {
             slots: self.count(&o::TASK_SLOTS)?,
             process_memory: self.0.read(&o::PROCESS_MEMORY, value::size)?,
             buffers_per_channel: self.count(&o::BUFFERS_PER_CHANNEL)?,
+            debloat: self.debloat()?,
             registration_timeout: self.duration(&o::REGISTRATION_TIMEOUT)?,
             jobmanager_loss_timeout: self.duration(&o::JOBMANAGER_LOSS_TIMEOUT)?,
             cancellation_timeout: self.duration(&o::CANCELLATION_TIMEOUT)?,
         })
+    }
+
+    fn debloat(&self) -> Result<Option<DebloatSettings>> {
+        let settings = DebloatSettings {
+            target: self.duration(&o::DEBLOAT_TARGET)?,
+            period: self.duration(&o::DEBLOAT_PERIOD)?,
+            samples: self.count(&o::DEBLOAT_SAMPLES)?,
+            threshold_percentages: self.count(&o::DEBLOAT_THRESHOLD)?,
+        };
+        Ok(self.flag(&o::DEBLOAT_ENABLED)?.then_some(settings))
     }
 
     fn heartbeat(&self) -> Result<HeartbeatSettings> {

@@ -277,6 +277,20 @@ fn checkpoint_settings_are_read() {
 }
 
 #[test]
+fn unaligned_checkpoints_are_one_at_a_time_and_exactly_once() {
+    let on = ("execution.checkpointing.unaligned", "true");
+    let read = settings(&[on, ("execution.checkpointing.aligned-checkpoint-timeout", "2 s")]).unwrap().checkpoint;
+    assert_eq!((read.unaligned, read.aligned_timeout), (true, Duration::from_secs(2)));
+    for wrong in
+        [("execution.checkpointing.mode", "AT_LEAST_ONCE"), ("execution.checkpointing.max-concurrent-checkpoints", "2")]
+    {
+        let error = settings(&[on, wrong]).unwrap_err();
+        assert!(error.message.contains("execution.checkpointing.unaligned.enabled"), "{error}");
+        assert!(error.message.contains(wrong.1), "{error}");
+    }
+}
+
+#[test]
 fn checkpoints_can_be_switched_off_over_a_weaker_layer() {
     let mut config = explicit(&[("execution.checkpointing.interval", "off")]).unwrap();
     config.set_from_program("execution.checkpointing.interval", "1 s").unwrap();

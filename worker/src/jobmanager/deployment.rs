@@ -2,13 +2,10 @@
 
 use std::collections::BTreeMap;
 
-use millrace_core::{
-    checkpoint::CheckpointingMode,
-    ids::{Attempt, Generation, TaskId, TaskManagerId},
-};
+use millrace_core::ids::{Attempt, Generation, TaskId, TaskManagerId};
 use millrace_runtime::{
     graph::JobGraph,
-    task::{OperatorRestore, TaskManagerLocation, TaskSpec},
+    task::{BarrierHandling, OperatorRestore, TaskManagerLocation, TaskSpec},
 };
 
 use super::splits::InitialSplits;
@@ -22,7 +19,7 @@ pub struct AttemptPlan<'a> {
     /// The attempt.
     pub attempt: Attempt,
     /// How barriers are handled, where checkpoints are on.
-    pub checkpointing: Option<CheckpointingMode>,
+    pub barriers: Option<BarrierHandling>,
     /// Whether the sources wait for a first checkpoint.
     pub hold_sources: bool,
     /// Whether state that no operator claims is dropped.
@@ -60,7 +57,7 @@ fn spec(plan: &AttemptPlan<'_>, task: TaskId) -> Option<TaskSpec> {
         task,
         generation: plan.generation,
         attempt: plan.attempt,
-        checkpointing: plan.checkpointing,
+        barriers: plan.barriers,
         consumers,
         restore: plan.restore.get(&task).cloned().unwrap_or_default(),
         splits: plan.sources.splits.get(&task).cloned().unwrap_or_default(),

@@ -37,8 +37,9 @@ pub struct Restored {
 }
 
 impl Restored {
-    fn has_keyed_state(&self, task: TaskId) -> bool {
-        self.tasks.get(&task).is_some_and(|operators| operators.iter().any(|operator| !operator.keyed.is_empty()))
+    fn has_state_files(&self, task: TaskId) -> bool {
+        let has = |operator: &OperatorRestore| !operator.keyed.is_empty() || !operator.in_flight.is_empty();
+        self.tasks.get(&task).is_some_and(|operators| operators.iter().any(has))
     }
 }
 
@@ -127,7 +128,7 @@ impl JobManager {
         }
         match &self.attempt.restored {
             // Sources have no state files: what is wrong with a position that they restore, an older one does not mend.
-            Some(restored) if attempt == self.scheduler.attempt() && is_damage && restored.has_keyed_state(task) => {
+            Some(restored) if attempt == self.scheduler.attempt() && is_damage && restored.has_state_files(task) => {
                 if self.coordinator.retained().contains(&restored.checkpoint) {
                     self.damaged.insert(restored.checkpoint);
                     return Error { retryable: true, ..error };
@@ -218,7 +219,12 @@ fn restore(graph: &JobGraph, checkpoint: &CheckpointMetadata, allow_non_restored
         for uid in source.chain(vertex.operators.iter().map(|operator| &operator.uid)) {
             let Some(operator) = assignment.operators.remove(uid) else { continue };
             for (subtask, state) in (0..).zip(operator.subtasks) {
-                let restore = OperatorRestore { uid: uid.clone(), keyed: state.keyed, lists: state.lists };
+                let restore = OperatorRestore {
+                    uid: uid.clone(),
+                    keyed: state.keyed,
+                    lists: state.lists,
+                    in_flight: state.in_flight,
+                };
                 tasks.entry(TaskId { vertex: vertex.id, subtask }).or_default().push(restore);
             }
         }

@@ -11,7 +11,7 @@ use millrace_runtime::{
     STEP,
     coordinator::{CoordinatorEvent, TaskAnswer, TaskPart, TriggerReason},
     scheduler::{Effect, Event as SchedulerEvent},
-    task::{TaskCommand, TaskEvent, TaskFailure},
+    task::{BarrierHandling, TaskCommand, TaskEvent, TaskFailure},
 };
 use tokio::time::Instant;
 
@@ -89,7 +89,10 @@ impl JobManager {
             graph: &self.graph,
             generation: self.generation,
             attempt,
-            checkpointing: self.checkpoints.is_enabled().then_some(self.checkpoints.mode),
+            barriers: self.checkpoints.is_enabled().then_some(BarrierHandling {
+                mode: self.checkpoints.mode,
+                aligned_timeout: self.checkpoints.unaligned.then_some(self.checkpoints.aligned_timeout),
+            }),
             hold_sources: self.attempt.held,
             allow_non_restored: self.settings.restore.allow_non_restored_state,
             assignment,

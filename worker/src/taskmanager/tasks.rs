@@ -139,6 +139,7 @@ impl<'a> Tasks<'a> {
             settings: TaskSettings {
                 queue_capacity: settings.taskmanager.buffers_per_channel as usize,
                 inline_threshold: settings.data_inline_threshold as usize,
+                debloat: settings.taskmanager.debloat,
                 ..TaskSettings::default()
             },
             memory: Arc::clone(&self.setup.memory),

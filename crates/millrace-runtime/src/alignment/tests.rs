@@ -6,6 +6,8 @@ use proptest::prelude::*;
 
 use super::{AlignerAction, AlignerAction::*, AlignerEvent, BarrierAligner, TRACKED};
 
+mod overtaking;
+
 fn barrier(id: u64) -> CheckpointBarrier {
     CheckpointBarrier { id: CheckpointId(id), triggered_at_ms: id * 1000 }
 }
@@ -205,6 +207,7 @@ proptest! {
                     Block(channel) => blocked[channel] = true,
                     UnblockAll => blocked.fill(false),
                     Abandon(id) => prop_assert!(id.0 > last),
+                    Overtake(_) => prop_assert!(false, "no barrier was announced"),
                     Snapshot(taken) => {
                         prop_assert!(taken.id.0 > last && !aborted.contains(&taken.id.0));
                         last = taken.id.0;

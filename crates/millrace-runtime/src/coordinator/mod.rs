@@ -376,7 +376,8 @@ impl CheckpointCoordinator {
 
 /// Discards what lies in files; the rest vanishes by itself.
 fn discard(mut state: Vec<OperatorSubtaskState>, effects: &mut Vec<Effect>) {
-    state.retain(|part| part.keyed.as_ref().is_some_and(|keyed| !matches!(keyed.data, StateHandle::Inline(_))));
+    let in_file = |data: &StateHandle| !matches!(data, StateHandle::Inline(_));
+    state.retain(|part| part.keyed.iter().map(|keyed| &keyed.data).chain(&part.in_flight).any(in_file));
     if !state.is_empty() {
         effects.push(Effect::DiscardState(state));
     }

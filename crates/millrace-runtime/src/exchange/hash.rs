@@ -5,6 +5,7 @@ use std::marker::PhantomData;
 use millrace_core::{
     Batch, Record, RecordBatch, Result,
     key::{KeyColumn, subtask_of_key_group},
+    schema::Schema,
 };
 use serde::Serialize;
 
@@ -50,6 +51,10 @@ impl<T: Record, S: KeySelector<T>> Exchange for HashExchange<T, S> {
 
     fn decode(&self, bytes: &[u8]) -> Result<Batch> {
         wire::decode::<T>(bytes).map(Batch::new)
+    }
+
+    fn schema(&self) -> Result<Schema> {
+        Schema::of::<T>()
     }
 
     fn type_name(&self) -> String {

@@ -8,8 +8,9 @@ mod wire;
 
 pub use hash::{HashExchange, KeySelector};
 pub use typed::{BroadcastExchange, ForwardExchange, RebalanceExchange};
+pub(crate) use wire::encoded_records;
 
-use millrace_core::{Batch, Result};
+use millrace_core::{Batch, Result, schema::Schema};
 
 /// The record type's way through an edge.
 pub trait Exchange: Send + Sync {
@@ -24,6 +25,9 @@ pub trait Exchange: Send + Sync {
 
     /// The record type and the kind of edge, for the fingerprint.
     fn type_name(&self) -> String;
+
+    /// The record type's schema; an error where it has none.
+    fn schema(&self) -> Result<Schema>;
 }
 
 /// Deals out the batches of one producing subtask.

@@ -2,7 +2,7 @@
 
 use std::marker::PhantomData;
 
-use millrace_core::{Batch, Record, Result};
+use millrace_core::{Batch, Record, Result, schema::Schema};
 
 use super::{
     Exchange, Partitioner,
@@ -40,6 +40,10 @@ macro_rules! exchange {
 
             fn decode(&self, bytes: &[u8]) -> Result<Batch> {
                 wire::decode::<T>(bytes).map(Batch::new)
+            }
+
+            fn schema(&self) -> Result<Schema> {
+                Schema::of::<T>()
             }
 
             fn type_name(&self) -> String {

@@ -47,6 +47,12 @@ pub(super) fn encode<T: Record>(batch: &Batch, mut buffer: Vec<u8>) -> Result<Ve
     Ok(buffer)
 }
 
+/// How many records an encoded batch says it has.
+pub(crate) fn encoded_records(bytes: &[u8]) -> usize {
+    let count = bytes.get(1..).and_then(|bytes| codec::decode_front::<u32>(bytes).ok());
+    count.map_or(0, |(count, _)| count as usize)
+}
+
 fn encode_records<T: Record>(records: &[T], mut buffer: Vec<u8>) -> Result<Vec<u8>> {
     let start = buffer.len() + 4;
     buffer.extend_from_slice(&[0; 4]);
@@ -176,6 +182,7 @@ mod tests {
         #[test]
         fn a_batch_is_read_as_it_was_written(batch in batch()) {
             assert_same(&batch, &decode(&encoded(&batch)).unwrap());
+            prop_assert_eq!(encoded_records(&encoded(&batch)), batch.records.len());
         }
 
         #[test]

@@ -47,6 +47,10 @@ pub struct TaskMetrics {
     /// Nanoseconds that the last checkpoint's barriers were aligned for, and that the first of them was under way.
     alignment: AtomicU64,
     start_delay: AtomicU64,
+    /// How many records may wait in each input channel.
+    debloated: AtomicU64,
+    /// How long it takes to process what waits, in milliseconds.
+    time_to_consume_ms: AtomicU64,
     figures: Mutex<TaskFigures>,
 }
 
@@ -71,6 +75,10 @@ pub struct TaskMetricsSnapshot {
     pub alignment_nanos: u64,
     /// Nanoseconds from the last checkpoint's trigger to its first barrier.
     pub start_delay_nanos: u64,
+    /// How many records may wait in each input channel; 0 while that is not measured.
+    pub debloated_buffer_size: u64,
+    /// How long it took to process what waited in the input channels when that was measured, in milliseconds.
+    pub time_to_consume_ms: u64,
 }
 
 impl TaskMetrics {
@@ -87,6 +95,8 @@ impl TaskMetrics {
             since: AtomicU64::new(0),
             alignment: AtomicU64::new(0),
             start_delay: AtomicU64::new(0),
+            debloated: AtomicU64::new(0),
+            time_to_consume_ms: AtomicU64::new(0),
             figures: Mutex::default(),
         }
     }
@@ -146,6 +156,18 @@ impl TaskMetrics {
         self.figures.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
+    /// How long the task has not been idle. Called by its own thread only, while it is busy.
+    pub fn active(&self) -> Duration {
+        let idle = self.spent[Activity::Idle as usize].load(Ordering::Relaxed);
+        self.started.elapsed().saturating_sub(Duration::from_micros(idle))
+    }
+
+    /// What may wait in each input channel, and how long it takes to process what waits in all of them.
+    pub fn set_debloated(&self, records: usize, time_to_consume: Duration) {
+        self.debloated.store(records as u64, Ordering::Relaxed);
+        self.time_to_consume_ms.store(time_to_consume.as_millis() as u64, Ordering::Relaxed);
+    }
+
     /// How long the task has waited for consumers.
     pub fn backpressured(&self) -> Duration {
         Duration::from_micros(self.spent[Activity::BackPressured as usize].load(Ordering::Relaxed))
@@ -177,6 +199,8 @@ impl TaskMetrics {
             backpressured_ms: spent[Activity::BackPressured as usize] / 1000,
             alignment_nanos: self.alignment.load(Ordering::Relaxed),
             start_delay_nanos: self.start_delay.load(Ordering::Relaxed),
+            debloated_buffer_size: self.debloated.load(Ordering::Relaxed),
+            time_to_consume_ms: self.time_to_consume_ms.load(Ordering::Relaxed),
         }
     }
 }

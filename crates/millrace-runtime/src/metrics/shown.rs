@@ -86,13 +86,21 @@ const COUNTERS: [(&str, &str, Read<u64>); 7] = [
     ("accumulateIdleTimeMs", "Milliseconds spent waiting for input", |m| m.idle_ms),
     ("accumulateBackPressuredTimeMs", "Milliseconds spent waiting for consumers", |m| m.backpressured_ms),
 ];
-const GAUGES: [(&str, &str, Read<f64>); 2] = [
+const GAUGES: [(&str, &str, Read<f64>); 4] = [
     ("checkpointAlignmentTime", "Nanoseconds that the last checkpoint's barriers were aligned for", |m| {
         m.alignment_nanos as f64
     }),
     ("checkpointStartDelayNanos", "Nanoseconds from the last checkpoint's trigger to its first barrier", |m| {
         m.start_delay_nanos as f64
     }),
+    ("debloatedBufferSize", "Records that may wait in each input channel; 0: not measured yet", |m| {
+        m.debloated_buffer_size as f64
+    }),
+    (
+        "estimatedTimeToConsumeBuffersMs",
+        "Milliseconds of work that waited in the input channels when debloatedBufferSize was measured",
+        |m| m.time_to_consume_ms as f64,
+    ),
 ];
 const RATES: [(&str, &str, fn(&TaskRates) -> f64); 5] = [
     ("busyTimeMsPerSecond", "Milliseconds of a second spent on records and snapshots", |r| r.busy_ms),

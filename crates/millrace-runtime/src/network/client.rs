@@ -27,7 +27,7 @@ use crate::{
     exchange::Exchange,
     task::{
         TaskManagerLocation,
-        gate::{Gate, Pushed},
+        gate::{Gate, Sent},
     },
 };
 
@@ -65,7 +65,11 @@ struct Channel {
 
 #[derive(Default)]
 struct ChannelState {
+    /// The consumer has answered.
+    opened: bool,
     credits: u32,
+    /// The producer's gate is to be nudged when there is credit.
+    nudge: bool,
     failed: Option<Error>,
     /// The producer has let go of it: a loss concerns nobody.
     released: bool,
@@ -89,9 +93,14 @@ impl Channel {
 
     fn grant(&self, credits: u32) {
         let mut state = self.lock();
+        state.opened = true;
         state.credits = state.credits.saturating_add(credits);
+        let nudge = std::mem::take(&mut state.nudge);
         drop(state);
         self.changed.notify_all();
+        if nudge {
+            self.owner.nudge();
+        }
     }
 }
 
@@ -186,11 +195,11 @@ impl RemoteChannel {
         exchange: &dyn Exchange,
         cancelled: &AtomicBool,
         waiting: &mut dyn FnMut(),
-    ) -> Result<(Pushed, usize)> {
+    ) -> Result<(Sent, usize)> {
         let frame = exchange.encode(&batch, begin_data(self.number))?;
         if frame.len() <= self.connection.max_frame_size {
             let bytes = frame.len();
-            return Ok((self.send(frame.into(), cancelled, waiting)?, bytes));
+            return Ok((self.send(frame.into(), 1, cancelled, waiting)?, bytes));
         }
         if batch.len() <= 1 {
             return Err(Error::invalid(format!(
@@ -202,27 +211,36 @@ impl RemoteChannel {
         }
         drop(frame);
         let rest = batch.split_off(batch.len() / 2);
-        let (pushed, bytes) = self.send_batch(batch, exchange, cancelled, waiting)?;
-        if pushed != Pushed::Done {
-            return Ok((pushed, bytes));
+        let (sent, bytes) = self.send_batch(batch, exchange, cancelled, waiting)?;
+        if !matches!(sent, Sent::Done { .. }) {
+            return Ok((sent, bytes));
         }
-        let (pushed, more) = self.send_batch(rest, exchange, cancelled, waiting)?;
-        Ok((pushed, bytes + more))
+        let (sent, more) = self.send_batch(rest, exchange, cancelled, waiting)?;
+        Ok((sent, bytes + more))
     }
 
-    /// Sends a barrier once there is credit for it.
+    /// Whether there is credit for a batch. Where there is none, the producer's gate is nudged once there is.
+    pub fn has_room(&self) -> bool {
+        let mut state = self.channel.lock();
+        // Who sends through a channel that is lost is told so.
+        let room = state.credits > 0 || state.failed.is_some();
+        state.nudge = !room;
+        room
+    }
+
+    /// Sends a barrier, without credit.
     pub fn send_barrier(
         &self,
         barrier: CheckpointBarrier,
         cancelled: &AtomicBool,
         waiting: &mut dyn FnMut(),
-    ) -> Result<Pushed> {
-        self.send(Frame::Barrier { channel: self.number, barrier }.encode()?, cancelled, waiting)
+    ) -> Result<Sent> {
+        self.send(Frame::Barrier { channel: self.number, barrier }.encode()?, 0, cancelled, waiting)
     }
 
-    /// Sends the end of the input once there is credit for it.
-    pub fn send_end(&self, cancelled: &AtomicBool, waiting: &mut dyn FnMut()) -> Result<Pushed> {
-        self.send(Frame::End { channel: self.number }.encode()?, cancelled, waiting)
+    /// Sends the end of the input, without credit.
+    pub fn send_end(&self, cancelled: &AtomicBool, waiting: &mut dyn FnMut()) -> Result<Sent> {
+        self.send(Frame::End { channel: self.number }.encode()?, 0, cancelled, waiting)
     }
 
     /// What wakes a sender that waits for credit, so that it sees its cancellation.
@@ -235,7 +253,8 @@ impl RemoteChannel {
         }
     }
 
-    fn send(&self, frame: Bytes, cancelled: &AtomicBool, waiting: &mut dyn FnMut()) -> Result<Pushed> {
+    /// Sends a frame once the channel is open and has as much credit.
+    fn send(&self, frame: Bytes, credits: u32, cancelled: &AtomicBool, waiting: &mut dyn FnMut()) -> Result<Sent> {
         let mut state = self.channel.lock();
         let mut waited = false;
         loop {
@@ -243,10 +262,10 @@ impl RemoteChannel {
                 return Err(error.clone());
             }
             if cancelled.load(Ordering::SeqCst) {
-                return Ok(Pushed::Cancelled);
+                return Ok(Sent::Cancelled);
             }
-            if state.credits > 0 {
-                state.credits -= 1;
+            if state.opened && state.credits >= credits {
+                state.credits -= credits;
                 break;
             }
             if !std::mem::replace(&mut waited, true) {
@@ -254,8 +273,9 @@ impl RemoteChannel {
             }
             state = self.channel.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
         }
+        let room = state.credits > 0;
         drop(state);
-        self.connection.send(frame).map(|()| Pushed::Done)
+        self.connection.send(frame).map(|()| Sent::Done { room })
     }
 }
 

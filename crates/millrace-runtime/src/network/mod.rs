@@ -1,9 +1,10 @@
 //! The data plane between taskmanagers.
 //!
 //! One connection for each pair of taskmanagers and attempt, from producer to consumer, carries all their channels.
-//! Credits keep every queue bounded: a channel starts with the room of the consumer's queue, each element takes a
-//! credit, barriers too, and credits return as the consumer's task takes elements. What a task's thread waits for is a
-//! condition variable; sockets belong to tokio.
+//! Credits keep every queue bounded: a channel starts with the room of the consumer's queue, each batch takes a credit,
+//! and credits return as the consumer's task takes batches. Barriers take none, so that they are never held up; whatever
+//! has credit lies in the consumer's queue before long, and nothing stays with the producer. What a task's thread waits
+//! for is a condition variable; sockets belong to tokio.
 
 mod client;
 mod frame;

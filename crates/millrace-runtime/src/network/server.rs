@@ -170,8 +170,8 @@ fn deliver(bound: &Bound, number: u32, element: StreamElement) -> Result<(), Str
     };
     match channel.gate.offer(channel.index, element) {
         // A consumer that has ended takes nothing more; its producer is told by the jobmanager.
-        Offer::Taken | Offer::Closed => Ok(()),
-        Offer::Full(_) => Err(format!("it sent more to channel {number} than it had credit for")),
+        Offer::Taken { .. } | Offer::Closed => Ok(()),
+        Offer::Full(_) => Err(format!("it sent more to channel {number} than there is room for")),
     }
 }
 

@@ -7,22 +7,35 @@ use millrace_core::{
 };
 use millrace_state::{KeyedBackendContext, KeyedStateStore, SOURCE_SPLITS, SnapshotTarget};
 
-use super::{OperatorRestore, blame::Blame, handle::TaskSetup, restore, run::Parts, source_head::SourceHead};
+use super::{
+    OperatorRestore, blame::Blame, gate::Gate, handle::TaskSetup, in_flight, restore, run::Parts,
+    source_head::SourceHead,
+};
 use crate::{
     graph::{OperatorNode, SourceNode},
     operator::OperatorContext,
 };
 
-/// Fills `parts`: restores state, makes the reader, makes and opens the operators.
-pub(super) fn deploy(setup: &TaskSetup, parts: &mut Parts, blame: &Blame) -> Result<()> {
+/// Fills `parts`: restores state and what was in flight, makes the reader, makes and opens the operators.
+pub(super) fn deploy(setup: &TaskSetup, gate: &Gate, parts: &mut Parts, blame: &Blame) -> Result<()> {
     let mut restore: BTreeMap<_, _> =
         setup.spec.restore.iter().map(|restore| (restore.uid.clone(), restore.clone())).collect();
     let vertex = setup.graph.vertex(setup.spec.task.vertex);
     if let Some(node) = &vertex.source {
         parts.source = Some(blame.part(0, || make_source(setup, node, restore.remove(&node.uid)))?);
     }
-    for node in &vertex.operators {
-        let context = context(setup, node, restore.remove(&node.uid))?;
+    for (index, node) in vertex.operators.iter().enumerate() {
+        let mut restore = restore.remove(&node.uid);
+        let in_flight = restore.as_mut().map(|restore| std::mem::take(&mut restore.in_flight)).unwrap_or_default();
+        if index == 0 && parts.source.is_none() {
+            in_flight::restore(setup, gate, &in_flight)?;
+        } else if !in_flight.is_empty() && !setup.spec.allow_non_restored {
+            return Err(unclaimed(
+                &node.uid,
+                "records in flight, although it is chained to the operator before it now",
+            ));
+        }
+        let context = context(setup, node, restore)?;
         parts.chain.push(node.factory.create(), context);
     }
     parts.chain.open()?;
@@ -88,7 +101,7 @@ fn context(setup: &TaskSetup, node: &OperatorNode, restore: Option<OperatorResto
         parallelism,
         keyed_state,
         operator_state: OperatorStateStore::restored(lists),
-        checkpoints: spec.checkpointing.is_some(),
+        checkpoints: spec.barriers.is_some(),
         metrics: setup.metrics.clone(),
         clock: setup.clock.clone(),
     })

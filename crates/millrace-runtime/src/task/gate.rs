@@ -1,8 +1,12 @@
 //! A task's mailbox: a bounded queue for each input channel and one queue of commands, behind one mutex.
 //!
-//! Commands come first, channels in turn; blocked channels wait for their alignment. A producer of the same process
-//! waits here while its queue is full; one of another process waits for credits, which are given back as its elements
-//! are taken.
+//! Commands come first, then news of barriers that may overtake, then elements: restored ones before all others,
+//! channels in turn; blocked channels wait for their alignment. A producer of the same process waits here while its
+//! queue is full; one of another process waits for credits, which are given back as its elements are taken. Barriers and
+//! the end of the input take no place: they are sent however full a channel is.
+//!
+//! A producer does not wait within a call if it can help it. It asks after each call whether there is room, and while
+//! there is none it listens to its own mailbox, which the consumer nudges when there is.
 
 use std::{
     collections::VecDeque,
@@ -14,9 +18,14 @@ use std::{
 };
 
 use bytes::Bytes;
-use millrace_core::{Batch, Error, checkpoint::CheckpointBarrier, ids::InputId};
+use millrace_core::{
+    Batch, Error,
+    checkpoint::CheckpointBarrier,
+    ids::{CheckpointId, InputId},
+};
 
 use super::TaskCommand;
+use crate::exchange::encoded_records;
 
 /// The identity of an input channel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -42,11 +51,35 @@ pub enum StreamElement {
     EndOfInput,
 }
 
+impl StreamElement {
+    /// Whether it takes one of a channel's places.
+    fn counts(&self) -> bool {
+        matches!(self, Self::Batch(_) | Self::Encoded(_))
+    }
+
+    fn records(&self) -> usize {
+        match self {
+            Self::Batch(batch) => batch.len(),
+            Self::Encoded(bytes) => encoded_records(bytes),
+            Self::Barrier(_) | Self::EndOfInput => 0,
+        }
+    }
+}
+
 /// What a task finds in its mailbox.
 #[derive(Debug)]
 pub enum GateEvent {
     /// A command.
     Control(TaskCommand),
+    /// A barrier waits in a channel's queue and may overtake what waits before it.
+    Announced {
+        /// The channel's index.
+        channel: usize,
+        /// The barrier.
+        barrier: CheckpointBarrier,
+    },
+    /// There may be room at a consumer again.
+    Nudged,
     /// The next element of a channel.
     Element {
         /// The channel's index.
@@ -66,18 +99,24 @@ pub enum GateEvent {
 #[derive(Debug)]
 pub enum Offer {
     /// It is in the queue.
-    Taken,
+    Taken {
+        /// Whether there is room for another.
+        room: bool,
+    },
     /// The queue is full; here it is again.
     Full(StreamElement),
     /// The consumer takes nothing any more.
     Closed,
 }
 
-/// How waiting for room ended.
+/// What became of an element that was sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Pushed {
-    /// The element is in the queue.
-    Done,
+pub enum Sent {
+    /// It is in the queue, or on its way there.
+    Done {
+        /// Whether there is room for another.
+        room: bool,
+    },
     /// The consumer takes nothing any more.
     Closed,
     /// The producer was told to stop.
@@ -90,8 +129,9 @@ pub trait CreditReturn: Send + Sync {
     fn give_back(&self, credits: u32);
 }
 
-struct Queued {
-    element: StreamElement,
+/// An element in a queue.
+pub(super) struct Queued {
+    pub(super) element: StreamElement,
     /// Whether it takes one of the producer's places: not so the rest of a split batch.
     counts: bool,
 }
@@ -101,9 +141,13 @@ struct Channel {
     queue: VecDeque<Queued>,
     /// How many places are taken.
     taken: usize,
+    /// How many records wait.
+    records: usize,
     blocked: bool,
     /// The producer sleeps until there is room.
     producer_waits: bool,
+    /// The mailbox of a producer that is to be nudged when there is room.
+    nudge: Option<Arc<Gate>>,
     remote: Option<Arc<dyn CreditReturn>>,
     /// Places that were freed and are not given back yet.
     owed: u32,
@@ -117,15 +161,33 @@ enum End {
 #[derive(Default)]
 struct State {
     control: VecDeque<TaskCommand>,
+    announced: VecDeque<(usize, CheckpointBarrier)>,
+    nudged: bool,
     channels: Vec<Channel>,
+    /// How many records may wait in each channel.
+    limit: Option<usize>,
+    /// What a checkpoint held in flight, for each edge. Nothing else is taken while there is any of it.
+    restored: Vec<VecDeque<StreamElement>>,
     /// The channel that is looked at first.
     cursor: usize,
     consumer_waits: bool,
+    /// Whether it waits for elements too.
+    wants_elements: bool,
     end: Option<End>,
 }
 
-/// Credits to be given back once the lock is free.
-type Owed = Option<(Arc<dyn CreditReturn>, u32)>;
+/// What is to be done once the lock is free.
+#[derive(Default)]
+struct After {
+    /// Wake the producer that sleeps.
+    wake: bool,
+    nudge: Option<Arc<Gate>>,
+    /// Credits to be given back.
+    owed: Option<(Arc<dyn CreditReturn>, u32)>,
+}
+
+/// How many elements that take no place a channel may hold beside the others: far more than checkpoints under way.
+const UNCOUNTED: usize = 1024;
 
 /// The mailbox of a task.
 pub struct Gate {
@@ -134,18 +196,31 @@ pub struct Gate {
     /// One for each channel: each has one producer.
     room: Vec<Condvar>,
     channels: Vec<ChannelId>,
+    /// The first channel of each edge.
+    edges: Vec<ChannelId>,
+    /// The edges in whose channels barriers may overtake.
+    overtaking: Vec<u32>,
     capacity: usize,
 }
 
 impl Gate {
-    /// A mailbox with these channels, each of which holds up to `capacity` elements.
-    pub fn new(channels: Vec<ChannelId>, capacity: usize) -> Arc<Self> {
-        let state = State { channels: channels.iter().map(|_| Channel::default()).collect(), ..State::default() };
+    /// A mailbox with these channels, each of which holds up to `capacity` elements. In channels of the edges in
+    /// `overtaking` barriers are announced.
+    pub fn new(channels: Vec<ChannelId>, capacity: usize, overtaking: Vec<u32>) -> Arc<Self> {
+        let mut edges = channels.clone();
+        edges.dedup_by_key(|channel| channel.edge);
+        let state = State {
+            channels: channels.iter().map(|_| Channel::default()).collect(),
+            restored: edges.iter().map(|_| VecDeque::new()).collect(),
+            ..State::default()
+        };
         Arc::new(Self {
             state: Mutex::new(state),
             arrived: Condvar::new(),
             room: channels.iter().map(|_| Condvar::new()).collect(),
             channels,
+            edges,
+            overtaking,
             capacity: capacity.max(1),
         })
     }
@@ -153,6 +228,23 @@ impl Gate {
     /// The channels' identities, by index.
     pub fn channels(&self) -> &[ChannelId] {
         &self.channels
+    }
+
+    /// The edges of the channels, in the order in which what is restored of them is kept.
+    pub fn edges(&self) -> impl Iterator<Item = u32> + '_ {
+        self.edges.iter().map(|channel| channel.edge)
+    }
+
+    /// Where an element comes from: a channel, or what was restored of an edge (the indices beyond the channels).
+    pub fn origin(&self, index: usize) -> ChannelId {
+        self.channels.get(index).copied().unwrap_or_else(|| self.edges[index - self.channels.len()])
+    }
+
+    /// Puts what a checkpoint held in flight through an edge before everything else.
+    pub fn restore(&self, edge: u32, batches: Vec<Batch>) {
+        if let Some(index) = self.edges.iter().position(|channel| channel.edge == edge) {
+            self.lock().restored[index].extend(batches.into_iter().map(StreamElement::Batch));
+        }
     }
 
     /// How many elements a channel holds.
@@ -176,46 +268,85 @@ impl Gate {
         if state.end.is_some() {
             return Offer::Closed;
         }
-        if state.channels[channel].taken >= self.capacity {
+        let there = &state.channels[channel];
+        let full = match element.counts() {
+            true => there.taken >= self.capacity,
+            false => there.queue.len() >= self.capacity + UNCOUNTED,
+        };
+        if full {
             return Offer::Full(element);
         }
-        self.enqueue(state, channel, element);
-        Offer::Taken
+        Offer::Taken { room: self.enqueue(state, channel, element) }
     }
 
     /// Puts an element into a channel, waiting for room. Whoever sets `cancelled` must call [`Self::wake_producer`].
-    pub fn push(&self, channel: usize, element: StreamElement, cancelled: &AtomicBool) -> Pushed {
+    pub fn push(&self, channel: usize, element: StreamElement, cancelled: &AtomicBool) -> Sent {
         let mut state = self.lock();
         loop {
             if state.end.is_some() {
-                return Pushed::Closed;
+                return Sent::Closed;
             }
             if cancelled.load(Ordering::SeqCst) {
-                return Pushed::Cancelled;
+                return Sent::Cancelled;
             }
             let there = &mut state.channels[channel];
-            if there.taken < self.capacity {
+            if there.taken < self.capacity || !element.counts() {
                 there.producer_waits = false;
-                self.enqueue(state, channel, element);
-                return Pushed::Done;
+                return Sent::Done { room: self.enqueue(state, channel, element) };
             }
             there.producer_waits = true;
             state = self.room[channel].wait(state).unwrap_or_else(PoisonError::into_inner);
         }
     }
 
-    fn enqueue(&self, mut state: MutexGuard<'_, State>, channel: usize, element: StreamElement) {
+    /// Whether an element has room in a channel. Where it has none, `producer` is nudged once it has.
+    pub fn has_room(&self, channel: usize, producer: &Arc<Gate>) -> bool {
+        let mut state = self.lock();
+        let (ended, limit) = (state.end.is_some(), state.limit);
         let there = &mut state.channels[channel];
-        there.queue.push_back(Queued { element, counts: true });
-        there.taken += 1;
-        let wake = state.consumer_waits && !state.channels[channel].blocked;
-        if wake {
-            state.consumer_waits = false;
+        // Who sends to a task that has ended is told so.
+        let room = there.has_room(self.capacity, limit) || ended;
+        there.nudge = (!room).then(|| Arc::clone(producer));
+        room
+    }
+
+    /// Lets no more than so many records wait in each channel, but always one batch.
+    pub fn limit(&self, records: usize) {
+        self.lock().limit = Some(records);
+    }
+
+    /// How many records wait in all channels.
+    pub fn records(&self) -> usize {
+        self.lock().channels.iter().map(|channel| channel.records).sum()
+    }
+
+    /// Tells the task that there may be room at a consumer.
+    pub fn nudge(&self) {
+        let mut state = self.lock();
+        state.nudged = true;
+        self.wake_consumer(state);
+    }
+
+    /// Puts an element into a queue; tells whether there is room for another.
+    fn enqueue(&self, mut state: MutexGuard<'_, State>, channel: usize, element: StreamElement) -> bool {
+        let counts = element.counts();
+        let mut wake = state.wants_elements && !state.channels[channel].blocked;
+        if let StreamElement::Barrier(barrier) = &element
+            && self.overtaking.contains(&self.channels[channel].edge)
+        {
+            state.announced.push_back((channel, *barrier));
+            wake = true;
         }
-        drop(state);
+        let limit = state.limit;
+        let there = &mut state.channels[channel];
+        there.records += element.records();
+        there.queue.push_back(Queued { element, counts });
+        there.taken += usize::from(counts);
+        let room = there.has_room(self.capacity, limit);
         if wake {
-            self.arrived.notify_one();
+            self.wake_consumer(state);
         }
+        room
     }
 
     /// Makes a producer that waits for room look whether it was cancelled.
@@ -225,11 +356,44 @@ impl Gate {
         self.room[channel].notify_one();
     }
 
-    /// Puts the rest of an element back to the front of its channel.
-    pub fn put_back(&self, channel: usize, element: StreamElement) {
+    /// Puts the rest of an element back to the front of where it comes from.
+    pub fn put_back(&self, index: usize, element: StreamElement) {
         let mut state = self.lock();
-        if state.end.is_none() {
-            state.channels[channel].queue.push_front(Queued { element, counts: false });
+        if state.end.is_some() {
+            return;
+        }
+        match index.checked_sub(self.channels.len()) {
+            None => {
+                state.channels[index].records += element.records();
+                state.channels[index].queue.push_front(Queued { element, counts: false });
+            }
+            Some(edge) => state.restored[edge].push_front(element),
+        }
+    }
+
+    /// Takes out what waits before a checkpoint's barrier in the channels that have not delivered it, by edge, restored
+    /// elements first. The task looks at it and [puts it back](Self::put_down).
+    pub(super) fn lift(&self, checkpoint: CheckpointId) -> Lifted {
+        let mut state = self.lock();
+        let restored = state.restored.iter_mut().map(std::mem::take).collect();
+        let before = |channel: &mut Channel| {
+            let barrier = |queued: &Queued| matches!(&queued.element, StreamElement::Barrier(b) if b.id == checkpoint);
+            let at = channel.queue.iter().position(barrier).unwrap_or(0);
+            channel.queue.drain(..at).collect()
+        };
+        Lifted { restored, queued: state.channels.iter_mut().map(before).collect() }
+    }
+
+    /// Puts back what was lifted.
+    pub(super) fn put_down(&self, lifted: Lifted) {
+        let mut state = self.lock();
+        if state.end.is_some() {
+            return;
+        }
+        state.restored = lifted.restored;
+        for (channel, mut before) in state.channels.iter_mut().zip(lifted.queued) {
+            before.append(&mut channel.queue);
+            channel.queue = before;
         }
     }
 
@@ -242,19 +406,21 @@ impl Gate {
 
     /// The next event. Waits up to `wait`, without it as long as it takes.
     pub fn next(&self, wait: Option<Duration>) -> GateEvent {
-        self.wait_for(wait, State::take_element)
+        self.wait_for(wait, |state| {
+            (state.nudged, state.wants_elements) = (false, true);
+            state.take_element(self.capacity)
+        })
     }
 
     /// The next event that is no element.
-    pub fn next_command(&self, wait: Option<Duration>) -> GateEvent {
-        self.wait_for(wait, |_, _| None)
+    pub fn next_urgent(&self, wait: Option<Duration>) -> GateEvent {
+        self.wait_for(wait, |state| {
+            state.wants_elements = false;
+            std::mem::take(&mut state.nudged).then(|| (GateEvent::Nudged, After::default()))
+        })
     }
 
-    fn wait_for(
-        &self,
-        wait: Option<Duration>,
-        take: impl Fn(&mut State, usize) -> Option<(usize, StreamElement, bool, Owed)>,
-    ) -> GateEvent {
+    fn wait_for(&self, wait: Option<Duration>, take: impl Fn(&mut State) -> Option<(GateEvent, After)>) -> GateEvent {
         let mut deadline = None;
         let mut state = self.lock();
         loop {
@@ -266,20 +432,32 @@ impl Gate {
             if let Some(command) = state.control.pop_front() {
                 return GateEvent::Control(command);
             }
-            if let Some((channel, element, wake, owed)) = take(&mut state, self.capacity) {
+            if let Some((channel, barrier)) = state.announced.pop_front() {
+                return GateEvent::Announced { channel, barrier };
+            }
+            if let Some((event, after)) = take(&mut state) {
                 drop(state);
-                if wake {
-                    self.room[channel].notify_one();
-                }
-                if let Some((remote, credits)) = owed {
-                    remote.give_back(credits);
-                }
-                return GateEvent::Element { channel, element };
+                self.follow_up(&event, after);
+                return event;
             }
             state = match self.sleep(state, wait, &mut deadline) {
                 Ok(state) => state,
                 Err(event) => return event,
             };
+        }
+    }
+
+    fn follow_up(&self, event: &GateEvent, After { wake, nudge, owed }: After) {
+        if let GateEvent::Element { channel, .. } = event
+            && wake
+        {
+            self.room[*channel].notify_one();
+        }
+        if let Some(producer) = nudge {
+            producer.nudge();
+        }
+        if let Some((remote, credits)) = owed {
+            remote.give_back(credits);
         }
     }
 
@@ -346,10 +524,13 @@ impl Gate {
             state.end = Some(end);
         }
         let queues: Vec<_> = state.channels.iter_mut().map(|channel| std::mem::take(&mut channel.queue)).collect();
+        let restored: Vec<_> = state.restored.iter_mut().map(std::mem::take).collect();
+        let nudges: Vec<_> = state.channels.iter_mut().filter_map(|channel| channel.nudge.take()).collect();
         state.channels.iter_mut().for_each(|channel| channel.remote = None);
         self.wake_consumer(state);
         self.room.iter().for_each(Condvar::notify_all);
-        drop(queues);
+        nudges.iter().for_each(|producer| producer.nudge());
+        drop((queues, restored));
     }
 
     fn wake_consumer(&self, mut state: MutexGuard<'_, State>) {
@@ -365,32 +546,63 @@ impl Gate {
     }
 }
 
+/// What was taken out of the queues, to be put back.
+pub(super) struct Lifted {
+    /// For each edge, what was restored.
+    pub(super) restored: Vec<VecDeque<StreamElement>>,
+    /// For each channel.
+    pub(super) queued: Vec<VecDeque<Queued>>,
+}
+
 impl State {
-    /// The next element, its channel, whether the producer is to be woken, and credits to give back.
-    fn take_element(&mut self, capacity: usize) -> Option<(usize, StreamElement, bool, Owed)> {
+    /// The next element, and what has to follow.
+    fn take_element(&mut self, capacity: usize) -> Option<(GateEvent, After)> {
         let count = self.channels.len();
+        let restored = self.restored.iter_mut().zip(count..).find_map(|(queue, at)| Some((at, queue.pop_front()?)));
+        if let Some((channel, element)) = restored {
+            return Some((GateEvent::Element { channel, element }, After::default()));
+        }
         let ready = |&index: &usize| !self.channels[index].blocked && !self.channels[index].queue.is_empty();
         let index = (self.cursor..count).chain(0..self.cursor.min(count)).find(ready)?;
         self.cursor = index + 1;
+        let limit = self.limit;
         let channel = &mut self.channels[index];
         let Queued { element, counts } = channel.queue.pop_front()?;
-        if !counts {
-            return Some((index, element, false, None));
-        }
-        channel.taken -= 1;
+        channel.records -= element.records();
+        let after = channel.follow(counts, capacity, limit);
+        Some((GateEvent::Element { channel: index, element }, after))
+    }
+}
+
+impl Channel {
+    fn has_room(&self, capacity: usize, limit: Option<usize>) -> bool {
+        self.taken < capacity && !self.is_beyond(limit)
+    }
+
+    /// Whether more records wait than shall.
+    fn is_beyond(&self, limit: Option<usize>) -> bool {
+        limit.is_some_and(|limit| self.records >= limit.max(1))
+    }
+
+    /// What follows when an element was taken; `counts` says whether that freed a place.
+    fn follow(&mut self, counts: bool, capacity: usize, limit: Option<usize>) -> After {
+        self.taken -= usize::from(counts);
+        let mut after = After::default();
         // A producer is woken, and credits return, by the half queue: fewer wake-ups, and never none left under way.
-        let wake = channel.producer_waits && channel.taken <= capacity / 2;
-        if wake {
-            channel.producer_waits = false;
-        }
-        let mut owed = None;
-        if let Some(remote) = &channel.remote {
-            channel.owed += 1;
-            if channel.owed as usize >= capacity.div_ceil(2) {
-                owed = Some((Arc::clone(remote), std::mem::take(&mut channel.owed)));
+        if self.taken <= capacity / 2 {
+            after.wake = std::mem::take(&mut self.producer_waits);
+            if !self.is_beyond(limit) {
+                after.nudge = self.nudge.take();
             }
         }
-        Some((index, element, wake, owed))
+        if let Some(remote) = &self.remote {
+            self.owed += u32::from(counts);
+            let enough = self.owed as usize >= capacity.div_ceil(2);
+            if enough && (self.taken == 0 || !self.is_beyond(limit)) {
+                after.owed = Some((Arc::clone(remote), std::mem::take(&mut self.owed)));
+            }
+        }
+        after
     }
 }
 

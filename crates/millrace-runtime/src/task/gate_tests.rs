@@ -8,7 +8,7 @@ const NO_WAIT: Option<Duration> = Some(Duration::ZERO);
 
 fn gate(channels: u32, capacity: usize) -> Arc<Gate> {
     let id = |producer| ChannelId { input: InputId(0), edge: 0, producer };
-    Gate::new((0..channels).map(id).collect(), capacity)
+    Gate::new((0..channels).map(id).collect(), capacity, Vec::new())
 }
 
 fn numbers(records: &[u32]) -> StreamElement {
@@ -86,7 +86,7 @@ fn a_full_channel_stops_its_producer_until_there_is_room() {
         }
         assert_eq!(taken(&gate), Some((0, vec![n])));
     }
-    assert_eq!(thread.join().unwrap(), [Pushed::Done; 10]);
+    assert!(thread.join().unwrap().iter().all(|sent| matches!(sent, Sent::Done { .. })));
 }
 
 #[test]
@@ -100,11 +100,11 @@ fn closing_and_cancelling_wake_a_waiting_producer() {
         until("the producer to wait", || gate.is_producer_waiting(0));
         let expected = if close {
             gate.close();
-            Pushed::Closed
+            Sent::Closed
         } else {
             cancelled.store(true, Ordering::SeqCst);
             gate.wake_producer(0);
-            Pushed::Cancelled
+            Sent::Cancelled
         };
         assert_eq!(thread.join().unwrap(), expected);
     }
@@ -154,10 +154,121 @@ fn credits_return_once_for_each_element_that_left_its_queue() {
         gate.put_back(0, numbers(&[99]));
         gate.put_back(0, numbers(&[98]));
         for _ in 0..receiver.try_iter().sum::<u32>() {
-            assert!(matches!(gate.offer(0, numbers(&[sent])), Offer::Taken));
+            assert!(matches!(gate.offer(0, numbers(&[sent])), Offer::Taken { .. }));
             sent += 1;
         }
         assert_eq!((taken(&gate), taken(&gate)), (Some((0, vec![98])), Some((0, vec![99]))));
     }
     assert!(sent >= 20 + 2, "credits came back");
+}
+
+fn barrier(id: u64) -> CheckpointBarrier {
+    CheckpointBarrier { id: CheckpointId(id), triggered_at_ms: 0 }
+}
+
+#[test]
+fn barriers_take_no_place_and_are_announced_where_they_may_overtake() {
+    let id = |edge| ChannelId { input: InputId(0), edge, producer: 0 };
+    let gate = Gate::new(vec![id(3), id(4)], 1, vec![4]);
+    for channel in 0..2 {
+        assert!(matches!(gate.offer(channel, numbers(&[1])), Offer::Taken { room: false }));
+        assert!(matches!(gate.offer(channel, StreamElement::Barrier(barrier(7))), Offer::Taken { room: false }));
+    }
+    gate.block(1);
+    let announced = gate.next(NO_WAIT);
+    assert!(matches!(announced, GateEvent::Announced { channel: 1, barrier } if barrier.id.0 == 7), "{announced:?}");
+    assert_eq!(taken(&gate), Some((0, vec![1])));
+    assert!(matches!(gate.next(NO_WAIT), GateEvent::Element { channel: 0, element: StreamElement::Barrier(_) }));
+    assert_eq!(taken(&gate), None);
+}
+
+#[test]
+fn a_peer_that_sends_nothing_but_barriers_is_stopped() {
+    let gate = gate(1, 1);
+    let refused = (0..).find(|id| matches!(gate.offer(0, StreamElement::Barrier(barrier(*id))), Offer::Full(_)));
+    assert_eq!(refused, Some(1 + UNCOUNTED as u64));
+}
+
+#[test]
+fn a_producer_is_nudged_when_there_is_room() {
+    let (gate, producer) = (gate(1, 2), gate(0, 1));
+    gate.offer(0, numbers(&[1]));
+    assert!(gate.has_room(0, &producer));
+    gate.offer(0, numbers(&[2]));
+    assert!(!gate.has_room(0, &producer));
+    assert!(matches!(producer.next_urgent(NO_WAIT), GateEvent::Timeout));
+    taken(&gate);
+    assert!(matches!(producer.next_urgent(None), GateEvent::Nudged));
+    assert!(gate.has_room(0, &producer));
+    gate.offer(0, numbers(&[3]));
+    assert!(!gate.has_room(0, &producer));
+    gate.close();
+    assert!(matches!(producer.next_urgent(None), GateEvent::Nudged), "whoever waits for a task that ends is told");
+    assert!(gate.has_room(0, &producer), "and finds out why");
+}
+
+#[test]
+fn no_more_records_wait_than_shall_beside_a_batch() {
+    let (gate, producer) = (gate(1, 8), gate(0, 1));
+    assert!(matches!(gate.offer(0, numbers(&[1; 10])), Offer::Taken { room: true }));
+    gate.limit(15);
+    assert!(gate.has_room(0, &producer));
+    assert!(matches!(gate.offer(0, numbers(&[2; 10])), Offer::Taken { room: false }));
+    assert_eq!(gate.records(), 20);
+    assert!(!gate.has_room(0, &producer));
+    // The rest of a batch that was split still waits.
+    taken(&gate);
+    gate.put_back(0, numbers(&[1; 6]));
+    assert_eq!(gate.records(), 16);
+    taken(&gate);
+    assert!(matches!(producer.next_urgent(NO_WAIT), GateEvent::Nudged));
+    assert!(gate.has_room(0, &producer));
+    gate.limit(0);
+    assert!(!gate.has_room(0, &producer));
+    taken(&gate);
+    assert!(gate.has_room(0, &producer), "whatever the limit, a batch finds room in an empty channel");
+}
+
+#[test]
+fn credits_stay_out_while_more_records_wait_than_shall() {
+    let gate = gate(1, 4);
+    let (sender, receiver) = mpsc::channel();
+    gate.bind_remote(0, Arc::new(Returned(sender)));
+    gate.limit(3);
+    for n in 0..4 {
+        gate.offer(0, numbers(&[n, n]));
+    }
+    let mut returned = Vec::new();
+    for _ in 0..4 {
+        taken(&gate);
+        returned.push(receiver.try_iter().sum::<u32>());
+    }
+    assert_eq!(returned, [0, 0, 3, 0], "6 and 4 records are too many, 2 are not");
+}
+
+#[test]
+fn what_waits_is_lifted_and_put_down_as_it_was() {
+    let gate = gate(2, 8);
+    let restored = Batch::new(RecordBatch::new(vec![0u32], None));
+    gate.restore(0, vec![restored]);
+    gate.offer(0, numbers(&[1]));
+    gate.offer(0, StreamElement::Barrier(barrier(1)));
+    gate.offer(0, numbers(&[2]));
+    gate.offer(1, numbers(&[3]));
+    gate.offer(1, StreamElement::Barrier(barrier(1)));
+    let lifted = gate.lift(CheckpointId(1));
+    assert_eq!(lifted.restored.iter().map(VecDeque::len).collect::<Vec<_>>(), [1]);
+    assert_eq!(lifted.queued.iter().map(VecDeque::len).collect::<Vec<_>>(), [1, 1]);
+    gate.offer(1, numbers(&[4]));
+    gate.put_down(lifted);
+    assert_eq!((gate.queued(0), gate.queued(1)), (2, 2));
+    let mut order = Vec::new();
+    while let GateEvent::Element { channel, element } = gate.next(NO_WAIT) {
+        match element {
+            StreamElement::Batch(batch) => order.push((channel, batch.into_typed::<u32>().unwrap().records[0])),
+            _ => order.push((channel, 99)),
+        }
+    }
+    assert_eq!(order, [(2, 0), (0, 1), (1, 3), (0, 99), (1, 99), (0, 2), (1, 4)]);
+    assert_eq!((gate.queued(0), gate.queued(1)), (0, 0));
 }

@@ -15,13 +15,13 @@ use millrace_state::{BackendRegistry, StateBackend, memory::MemoryGuard, storage
 use tokio::sync::mpsc::UnboundedSender;
 
 use super::{
-    TaskCommand, TaskEvent, TaskSpec,
+    DebloatSettings, TaskCommand, TaskEvent, TaskSpec,
     control::TaskControl,
     gate::{ChannelId, Gate},
     run,
 };
 use crate::{
-    graph::{JobGraph, Partitioning},
+    graph::{JobEdge, JobGraph, Partitioning},
     metrics::{ShownTask, TaskMetrics},
     network::NetworkEnvironment,
 };
@@ -35,11 +35,18 @@ pub struct TaskSettings {
     pub max_batch_size: usize,
     /// Snapshots up to this size in bytes travel inside the checkpoint's metadata.
     pub inline_threshold: usize,
+    /// How channels adapt to what the task gets through; `None`: not at all.
+    pub debloat: Option<DebloatSettings>,
 }
 
 impl Default for TaskSettings {
     fn default() -> Self {
-        Self { queue_capacity: 8, max_batch_size: 1024, inline_threshold: 20 << 10 }
+        Self {
+            queue_capacity: 8,
+            max_batch_size: 1024,
+            inline_threshold: 20 << 10,
+            debloat: Some(DebloatSettings::default()),
+        }
     }
 }
 
@@ -94,6 +101,17 @@ pub fn input_channels(graph: &JobGraph, task: TaskId) -> Vec<ChannelId> {
     channels
 }
 
+/// The edges in whose channels barriers may overtake records: those of which any consumer can take any record's place
+/// in a restored job. Behind the others what is in flight belongs to one subtask.
+fn overtaking_edges(graph: &JobGraph, task: TaskId) -> Vec<u32> {
+    if graph.vertex(task.vertex).operators.is_empty() {
+        // What is in flight belongs to an operator's state.
+        return Vec::new();
+    }
+    let all_to_all = |edge: &JobEdge| matches!(edge.partitioning, Partitioning::Hash | Partitioning::Rebalance);
+    graph.edges_into(task.vertex).filter(|(_, edge)| all_to_all(edge)).map(|(index, _)| index as u32).collect()
+}
+
 /// A running task.
 pub struct TaskHandle {
     task: TaskId,
@@ -111,7 +129,11 @@ pub fn spawn_task(setup: TaskSetup) -> Result<TaskHandle> {
         Error::internal(format!("task {task} is of a vertex that the job graph does not have")).fatal()
     })?;
     let name = format!("{} ({}/{})", vertex.name, task.subtask + 1, vertex.parallelism);
-    let gate = Gate::new(input_channels(&setup.graph, task), setup.settings.queue_capacity);
+    let overtaking = match setup.spec.barriers {
+        Some(barriers) if barriers.aligned_timeout.is_some() => overtaking_edges(&setup.graph, task),
+        _ => Vec::new(),
+    };
+    let gate = Gate::new(input_channels(&setup.graph, task), setup.settings.queue_capacity, overtaking);
     let handle = TaskHandle {
         task,
         attempt,

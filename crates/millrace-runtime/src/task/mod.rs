@@ -3,13 +3,16 @@
 //! This file is the contract between a taskmanager's shell and its tasks: what a task is told to be ([`TaskSpec`]), what
 //! it is told to do ([`TaskCommand`]) and what it tells ([`TaskEvent`]).
 
+mod barriers;
 mod blame;
 mod chain;
 mod control;
+mod debloater;
 mod deploy;
 mod figures;
 pub mod gate;
 mod handle;
+mod in_flight;
 mod outputs;
 mod restore;
 mod run;
@@ -20,8 +23,11 @@ mod splits;
 mod state_sink;
 mod work;
 
+pub use debloater::DebloatSettings;
 pub use handle::{TaskDone, TaskHandle, TaskSettings, TaskSetup, input_channels, spawn_task};
 pub use splits::{decode_splits, encode_splits};
+
+use std::time::Duration;
 
 use millrace_core::{
     Error,
@@ -29,7 +35,7 @@ use millrace_core::{
     ids::{Attempt, CheckpointId, Generation, OperatorUid, TaskId, TaskManagerId},
     operator_state::OperatorListSnapshot,
 };
-use millrace_state::{KeyedStateHandle, OperatorSubtaskState};
+use millrace_state::{KeyedStateHandle, OperatorSubtaskState, assignment::InFlightHandle};
 use serde::{Deserialize, Serialize};
 
 use crate::source::EncodedSplit;
@@ -44,7 +50,7 @@ pub struct TaskSpec {
     /// The start of the job that this belongs to.
     pub attempt: Attempt,
     /// How barriers are handled; `None` while checkpoints are off.
-    pub checkpointing: Option<CheckpointingMode>,
+    pub barriers: Option<BarrierHandling>,
     /// Where the consumers run: for each edge out of the vertex (in the graph's order), the taskmanager of each of the
     /// consuming vertex's subtasks.
     pub consumers: Vec<Vec<TaskManagerLocation>>,
@@ -59,6 +65,15 @@ pub struct TaskSpec {
     pub hold_source: bool,
     /// Whether state in `restore` that nothing uses is dropped instead of refused.
     pub allow_non_restored: bool,
+}
+
+/// How a task handles barriers.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BarrierHandling {
+    /// Whether they are aligned.
+    pub mode: CheckpointingMode,
+    /// How long after its trigger a checkpoint's barriers may overtake records; `None`: never.
+    pub aligned_timeout: Option<Duration>,
 }
 
 /// A taskmanager and the address of its data port.
@@ -79,6 +94,8 @@ pub struct OperatorRestore {
     pub keyed: Vec<KeyedStateHandle>,
     /// Operator lists, dealt out already.
     pub lists: Vec<OperatorListSnapshot>,
+    /// What was in flight to the old subtasks from which the new one takes over something.
+    pub in_flight: Vec<InFlightHandle>,
 }
 
 /// What a task is told to do.
@@ -162,4 +179,8 @@ pub struct SubtaskCheckpointMetrics {
     pub state_bytes: u64,
     /// How much of it was written for this checkpoint; the rest an earlier one had written.
     pub checkpointed_bytes: u64,
+    /// How much of that is data that was in flight.
+    pub persisted_bytes: u64,
+    /// Whether barriers have overtaken data.
+    pub unaligned: bool,
 }

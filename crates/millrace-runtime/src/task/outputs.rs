@@ -8,7 +8,7 @@ use super::{
     TaskSpec,
     blame::Blame,
     control::TaskControl,
-    gate::{Gate, Offer, Pushed, StreamElement},
+    gate::{Gate, Offer, Sent, StreamElement},
 };
 use crate::{
     exchange::{Exchange, Partitioner},
@@ -30,10 +30,15 @@ struct EdgeOutput {
     endpoints: Vec<Option<Endpoint>>,
 }
 
+/// An endpoint by edge and consumer.
+type EndpointAt = (usize, usize);
+
 /// Where a task's records go.
 pub(super) struct Outputs {
     edges: Vec<EdgeOutput>,
     parts: Vec<(u32, Batch)>,
+    /// The endpoints that had no room left when something was sent to them.
+    full: Vec<EndpointAt>,
     lane: Lane,
 }
 
@@ -47,7 +52,7 @@ struct Lane {
 impl Outputs {
     /// Outputs that lead nowhere yet.
     pub(super) fn unconnected(control: Arc<TaskControl>, metrics: Arc<TaskMetrics>, blame: Rc<Blame>) -> Self {
-        Self { edges: Vec::new(), parts: Vec::new(), lane: Lane { control, metrics, blame } }
+        Self { edges: Vec::new(), parts: Vec::new(), full: Vec::new(), lane: Lane { control, metrics, blame } }
     }
 
     /// Connects all edges. All consumers are deployed by now.
@@ -125,13 +130,51 @@ impl Outputs {
             batch.set_origin_if_absent(&origin);
         }
         let Some(last) = self.edges.iter().rposition(|edge| edge.output == output) else { return Ok(()) };
-        for edge in self.edges[..last].iter_mut().filter(|edge| edge.output == output) {
-            self.lane.send_batch(edge, &mut self.parts, batch.clone())?;
+        for index in (0..last).filter(|index| self.edges[*index].output == output).collect::<Vec<_>>() {
+            self.send(index, batch.clone())?;
         }
-        self.lane.send_batch(&mut self.edges[last], &mut self.parts, batch)
+        self.send(last, batch)
     }
 
-    /// Sends a barrier through all channels.
+    fn send(&mut self, index: usize, batch: Batch) -> Result<()> {
+        self.lane.metrics.add_records_out(batch.len());
+        let edge = &mut self.edges[index];
+        // The key selector of the edge is the user's: its panics are the last operator's.
+        edge.partitioner.partition(batch, &mut self.parts)?;
+        for (target, part) in self.parts.drain(..) {
+            let sent = self.lane.blame.engine(|| {
+                let endpoint = edge.endpoints.get(target as usize).and_then(Option::as_ref).ok_or_else(|| {
+                    Error::internal(format!(
+                        "a record was dealt out to subtask {target}, which the edge does not reach"
+                    ))
+                })?;
+                match self.lane.push(endpoint, edge.exchange.as_ref(), part)? {
+                    Sent::Closed => Err(Error::external(format!("consumer {target} behind an edge has ended"))),
+                    sent => Ok(sent),
+                }
+            })?;
+            match sent {
+                Sent::Cancelled => return Err(self.lane.blame.cancelled()),
+                Sent::Done { room: false } => self.full.push((index, target as usize)),
+                Sent::Done { room: true } | Sent::Closed => {}
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether every consumer has room for what the next call may send to it. Where one has not, `gate`, the task's own,
+    /// is nudged once it may have.
+    pub(super) fn have_room(&mut self, gate: &Arc<Gate>) -> bool {
+        let edges = &self.edges;
+        self.full.retain(|(edge, target)| match &edges[*edge].endpoints[*target] {
+            Some(Endpoint::Local(channel)) => !channel.gate.has_room(channel.index, gate),
+            Some(Endpoint::Remote(channel)) => !channel.has_room(),
+            None => false,
+        });
+        self.full.is_empty()
+    }
+
+    /// Sends a barrier through all channels, however full they are.
     pub(super) fn barrier(&self, barrier: CheckpointBarrier) -> Result<()> {
         self.send_to_all(
             || StreamElement::Barrier(barrier),
@@ -139,7 +182,7 @@ impl Outputs {
         )
     }
 
-    /// Sends the end of the input through all channels.
+    /// Sends the end of the input through all channels, however full they are.
     pub(super) fn end(&self) -> Result<()> {
         self.send_to_all(|| StreamElement::EndOfInput, RemoteChannel::send_end)
     }
@@ -147,20 +190,20 @@ impl Outputs {
     fn send_to_all(
         &self,
         element: impl Fn() -> StreamElement,
-        send: impl Fn(&RemoteChannel, &AtomicBool, &mut dyn FnMut()) -> Result<Pushed>,
+        send: impl Fn(&RemoteChannel, &AtomicBool, &mut dyn FnMut()) -> Result<Sent>,
     ) -> Result<()> {
         let lane = &self.lane;
         for endpoint in self.edges.iter().flat_map(|edge| edge.endpoints.iter().flatten()) {
-            let pushed = lane.blame.engine(|| match endpoint {
+            let sent = lane.blame.engine(|| match endpoint {
                 Endpoint::Local(channel) => Ok(lane.push_local(channel, element())),
                 Endpoint::Remote(channel) => {
-                    let pushed = lane.waiting(|waiting| send(channel, lane.control.cancelled(), waiting))?;
+                    let sent = lane.waiting(|waiting| send(channel, lane.control.cancelled(), waiting))?;
                     lane.metrics.add_bytes_out(size_of::<CheckpointBarrier>());
-                    Ok(pushed)
+                    Ok(sent)
                 }
             })?;
             // A consumer that has ended needs neither; whether it should have ended is for others to say.
-            if pushed == Pushed::Cancelled {
+            if sent == Sent::Cancelled {
                 return Err(lane.blame.cancelled());
             }
         }
@@ -169,47 +212,23 @@ impl Outputs {
 }
 
 impl Lane {
-    fn send_batch(&self, edge: &mut EdgeOutput, parts: &mut Vec<(u32, Batch)>, batch: Batch) -> Result<()> {
-        self.metrics.add_records_out(batch.len());
-        // The key selector of the edge is the user's: its panics are the last operator's.
-        edge.partitioner.partition(batch, parts)?;
-        for (target, part) in parts.drain(..) {
-            let pushed = self.blame.engine(|| {
-                let endpoint = edge.endpoints.get(target as usize).and_then(Option::as_ref).ok_or_else(|| {
-                    Error::internal(format!(
-                        "a record was dealt out to subtask {target}, which the edge does not reach"
-                    ))
-                })?;
-                let pushed = self.push(endpoint, edge.exchange.as_ref(), part)?;
-                if pushed == Pushed::Closed {
-                    return Err(Error::external(format!("consumer {target} behind an edge has ended")));
-                }
-                Ok(pushed)
-            })?;
-            if pushed == Pushed::Cancelled {
-                return Err(self.blame.cancelled());
-            }
-        }
-        Ok(())
-    }
-
-    fn push(&self, endpoint: &Endpoint, exchange: &dyn Exchange, batch: Batch) -> Result<Pushed> {
+    fn push(&self, endpoint: &Endpoint, exchange: &dyn Exchange, batch: Batch) -> Result<Sent> {
         match endpoint {
             Endpoint::Local(channel) => Ok(self.push_local(channel, StreamElement::Batch(batch))),
             Endpoint::Remote(channel) => {
                 let send =
                     |waiting: &mut dyn FnMut()| channel.send_batch(batch, exchange, self.control.cancelled(), waiting);
-                let (pushed, bytes) = self.waiting(send)?;
+                let (sent, bytes) = self.waiting(send)?;
                 self.metrics.add_bytes_out(bytes);
-                Ok(pushed)
+                Ok(sent)
             }
         }
     }
 
-    fn push_local(&self, GateChannel { gate, index }: &GateChannel, element: StreamElement) -> Pushed {
+    fn push_local(&self, GateChannel { gate, index }: &GateChannel, element: StreamElement) -> Sent {
         match gate.offer(*index, element) {
-            Offer::Taken => Pushed::Done,
-            Offer::Closed => Pushed::Closed,
+            Offer::Taken { room } => Sent::Done { room },
+            Offer::Closed => Sent::Closed,
             Offer::Full(element) => self.waiting(|waiting| {
                 waiting();
                 gate.push(*index, element, self.control.cancelled())

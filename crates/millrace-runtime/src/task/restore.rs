@@ -19,7 +19,7 @@ pub(super) fn open_store(
     if let Some((shared, snapshot)) = adoptable(setup, &context, snapshots) {
         let (bytes, files) = fetch(setup, &context, &*setup.backend, shared)?;
         let expiring = shared.expiring.clone();
-        let store = KeyedStateStore::adopt(&*setup.backend, context, &origin(snapshot), bytes, files, expiring)?;
+        let store = KeyedStateStore::adopt(&*setup.backend, context, &origin(&snapshot.data), bytes, files, expiring)?;
         // Another job's files are that job's to delete: this one refers to none of them.
         if shared.files.iter().all(|file| setup.storage.is_shared_by(setup.job, file)) {
             store.uploaded_files().start_from(&shared.files);
@@ -31,13 +31,14 @@ pub(super) fn open_store(
     for snapshot in snapshots {
         match &snapshot.data {
             StateHandle::Shared(shared) => {
-                let written_by = setup.backends.get(&shared.format).map_err(|error| error.context(origin(snapshot)))?;
+                let written_by =
+                    setup.backends.get(&shared.format).map_err(|error| error.context(origin(&snapshot.data)))?;
                 let (bytes, files) = fetch(setup, &context, &*written_by, shared)?;
-                store.restore_files(&origin(snapshot), bytes, &*written_by, files)?;
+                store.restore_files(&origin(&snapshot.data), bytes, &*written_by, files)?;
             }
             data => {
                 let bytes = setup.runtime.block_on(setup.storage.read_state(data))?;
-                store.restore(&origin(snapshot), bytes)?;
+                store.restore(&origin(&snapshot.data), bytes)?;
             }
         }
     }
@@ -75,8 +76,8 @@ fn fetch(
 }
 
 /// What messages call a snapshot.
-fn origin(snapshot: &KeyedStateHandle) -> String {
-    match &snapshot.data {
+pub(super) fn origin(data: &StateHandle) -> String {
+    match data {
         StateHandle::Inline(_) => "a state inside the checkpoint's metadata".to_string(),
         StateHandle::File { directory, name, .. } => format!("state file {directory}/{name}"),
         StateHandle::Shared(shared) => match shared.files.first() {

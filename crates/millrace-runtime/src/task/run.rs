@@ -51,7 +51,7 @@ pub(super) fn run(setup: TaskSetup, gate: Arc<Gate>, control: Arc<TaskControl>, 
     };
     let mut registration = None;
     let ended = guarded(&blame, || {
-        deploy::deploy(&setup, &mut parts, &blame)?;
+        deploy::deploy(&setup, &gate, &mut parts, &blame)?;
         let task = setup.spec.task;
         registration = Some(setup.network.register(&gate, setup.spec.generation, setup.spec.attempt, task.subtask));
         setup.tell(TaskEvent::Deployed);
@@ -92,12 +92,12 @@ fn guarded<T>(blame: &Blame, call: impl FnOnce() -> Result<T>) -> Result<T> {
 fn wait_for_start(gate: &Gate) -> Result<Option<Vec<TaskCommand>>> {
     let mut early = Vec::new();
     loop {
-        match gate.next_command(None) {
+        match gate.next_urgent(None) {
             GateEvent::Control(TaskCommand::Start) => return Ok(Some(early)),
             GateEvent::Control(command) => early.push(command),
             GateEvent::Closed => return Ok(None),
             GateEvent::Failed(error) => return Err(error),
-            GateEvent::Timeout | GateEvent::Element { .. } => {}
+            GateEvent::Timeout | GateEvent::Nudged | GateEvent::Announced { .. } | GateEvent::Element { .. } => {}
         }
     }
 }

@@ -1,6 +1,8 @@
 //! A task's part of a checkpoint: what is taken while it stands still, and what is written beside it.
 
 use std::{
+    fmt::Display,
+    io::Write,
     panic::{AssertUnwindSafe, catch_unwind},
     sync::{
         Arc,
@@ -17,12 +19,15 @@ use millrace_core::{
     operator_state::OperatorListSnapshot,
 };
 use millrace_state::{
-    KeyedSnapshot, KeyedStateHandle, KeyedStateStore, OperatorSubtaskState, SharedState, StateHandle,
+    KeyedSnapshot, KeyedStateHandle, KeyedStateStore, OperatorSubtaskState, SharedState, SnapshotTarget, StateHandle,
+    in_flight::{self, EdgeInFlight},
     keyed::SnapshotFiles,
-    storage::{UploadedFiles, written_by},
+    storage::{StateWriter, UploadedFiles, written_by},
 };
 
-use super::{SubtaskCheckpointMetrics, TaskEvent, deploy, handle::TaskSetup, run::Parts, state_sink::StateSink};
+use super::{
+    SubtaskCheckpointMetrics, TaskEvent, TaskSpec, deploy, handle::TaskSetup, run::Parts, state_sink::StateSink,
+};
 use crate::STEP;
 
 /// One operator as it was at the barrier.
@@ -40,11 +45,15 @@ struct KeyedPart {
 }
 
 /// A task as it was at the barrier.
-pub(super) struct TaskSnapshot(Vec<OperatorPart>);
+pub(super) struct TaskSnapshot {
+    operators: Vec<OperatorPart>,
+    /// What its first operator was going to process before the barrier.
+    in_flight: Vec<EdgeInFlight>,
+}
 
 impl TaskSnapshot {
     /// The synchronous part.
-    pub(super) fn take(parts: &mut Parts, checkpoint: CheckpointId) -> Result<Self> {
+    pub(super) fn take(parts: &mut Parts, checkpoint: CheckpointId, in_flight: Vec<EdgeInFlight>) -> Result<Self> {
         let mut taken = Vec::new();
         if let Some(source) = &mut parts.source {
             taken.push(OperatorPart { uid: source.uid.clone(), keyed: None, lists: source.snapshot(checkpoint)? });
@@ -59,7 +68,7 @@ impl TaskSnapshot {
             let keyed = store.map(take).transpose()?;
             taken.push(OperatorPart { uid: context.uid.clone(), keyed, lists: context.operator_state.snapshot()? });
         }
-        Ok(Self(taken))
+        Ok(Self { operators: taken, in_flight })
     }
 }
 
@@ -117,7 +126,9 @@ pub(super) fn write_beside(
             _ if writer.is_aborted() => return,
             Ok(state) => {
                 metrics.async_ms = started.elapsed().as_millis() as u64;
-                metrics.state_bytes = state.iter().map(size).sum();
+                metrics.state_bytes = state.iter().map(OperatorSubtaskState::size).sum();
+                let in_flight = state.iter().filter_map(|operator| operator.in_flight.as_ref());
+                metrics.persisted_bytes = in_flight.map(StateHandle::size).sum();
                 tracing::debug!(target: STEP, step = "acknowledge", %checkpoint, task = %writer.setup.spec.task);
                 metrics.checkpointed_bytes = state.iter().map(|state| newly_written(state, checkpoint)).sum();
                 TaskEvent::Acknowledged { checkpoint, state, metrics }
@@ -141,16 +152,56 @@ impl SnapshotWriter {
 
     fn write(&self, snapshot: TaskSnapshot) -> Result<Vec<OperatorSubtaskState>> {
         let mut state = Vec::new();
-        for (index, part) in snapshot.0.into_iter().enumerate() {
+        let mut in_flight = self.write_in_flight(&snapshot.in_flight)?;
+        for (index, part) in snapshot.operators.into_iter().enumerate() {
             let keyed = match part.keyed {
                 // Nobody waits for the rest.
                 _ if self.is_aborted() => return Ok(Vec::new()),
                 Some(keyed) => Some(self.write_keyed(index, keyed)?),
                 None => None,
             };
-            state.push(OperatorSubtaskState { uid: part.uid, keyed, lists: part.lists });
+            // A task with inputs has no source: the first part is the operator that takes them.
+            let in_flight = in_flight.take();
+            state.push(OperatorSubtaskState { uid: part.uid, keyed, lists: part.lists, in_flight });
         }
         Ok(state)
+    }
+
+    fn write_in_flight(&self, in_flight: &[EdgeInFlight]) -> Result<Option<StateHandle>> {
+        if in_flight.is_empty() {
+            return Ok(None);
+        }
+        let name = self.file_name("in-flight");
+        let mut sink = self.sink(&name);
+        for piece in in_flight::encode(in_flight)? {
+            let written = sink.write_all(&piece).map_err(|error| Error::external(error.to_string()));
+            written.map_err(|error| sink.failure().unwrap_or(error))?;
+        }
+        let data = sink.finish()?;
+        match self.setup.backend.snapshot_target() {
+            SnapshotTarget::JobManager { max_state_size } if data.size() > max_state_size => {
+                Err(Error::invalid(format!(
+                    "{} bytes are in flight, more than the {max_state_size} that a state may have in the jobmanager's \
+                     memory: raise state.backend.memory.max-state-size or use another state.backend",
+                    data.size()
+                )))
+            }
+            _ => Ok(Some(data)),
+        }
+    }
+
+    /// Unique for ever: a generation is never reused, nor is an attempt within it, and an attempt's task takes part in a
+    /// checkpoint once.
+    fn file_name(&self, what: impl Display) -> String {
+        let TaskSpec { generation, attempt, task, .. } = self.setup.spec;
+        format!("{generation}-{attempt}-{}-{}-{what}.state", task.vertex, task.subtask)
+    }
+
+    fn sink<'a>(&'a self, name: &'a str) -> StateSink<'a, impl Fn() -> Result<StateWriter> + 'a> {
+        let setup = &self.setup;
+        StateSink::new(deploy::inline_limit(setup), &self.aborted, setup.runtime.clone(), move || {
+            setup.storage.state_writer(setup.job, self.checkpoint, name)
+        })
     }
 
     fn write_keyed(&self, index: usize, part: KeyedPart) -> Result<KeyedStateHandle> {
@@ -159,10 +210,7 @@ impl SnapshotWriter {
         let spec = &setup.spec;
         let parallelism = setup.graph.vertex(spec.task.vertex).parallelism;
         let range = KeyGroupRange::of_subtask(setup.graph.max_parallelism, parallelism, spec.task.subtask);
-        // Unique for ever: a generation is never reused, nor is an attempt within it, and an attempt's task takes part
-        // in a checkpoint once.
-        let (generation, attempt, task) = (spec.generation, spec.attempt, spec.task);
-        let name = format!("{generation}-{attempt}-{}-{}-{index}.state", task.vertex, task.subtask);
+        let name = self.file_name(index);
         let shared = match snapshot.files()? {
             Some(SnapshotFiles { files, expiring }) => {
                 let written = setup.storage.write_shared(setup.job, self.checkpoint, &files, &uploaded);
@@ -170,9 +218,7 @@ impl SnapshotWriter {
             }
             None => None,
         };
-        let mut sink = StateSink::new(deploy::inline_limit(setup), &self.aborted, setup.runtime.clone(), || {
-            setup.storage.state_writer(setup.job, self.checkpoint, &name)
-        });
+        let mut sink = self.sink(&name);
         snapshot.write(&mut sink).map_err(|error| sink.failure().unwrap_or(error))?;
         let data = match (sink.finish()?, shared) {
             (data, None) => data,
@@ -185,14 +231,7 @@ impl SnapshotWriter {
     }
 }
 
-fn size(state: &OperatorSubtaskState) -> u64 {
-    state.keyed.as_ref().map_or(0, |keyed| keyed.data.size()) + lists_size(state)
-}
-
 fn newly_written(state: &OperatorSubtaskState, checkpoint: CheckpointId) -> u64 {
-    state.keyed.as_ref().map_or(0, |keyed| written_by(checkpoint, &keyed.data)) + lists_size(state)
-}
-
-fn lists_size(state: &OperatorSubtaskState) -> u64 {
-    state.lists.iter().flat_map(|list| &list.items).map(|item| item.len() as u64).sum()
+    let of_earlier = state.keyed.as_ref().map_or(0, |keyed| keyed.data.size() - written_by(checkpoint, &keyed.data));
+    state.size() - of_earlier
 }

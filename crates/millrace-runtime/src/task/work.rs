@@ -12,8 +12,7 @@ use std::{
 
 use bytes::Bytes;
 use millrace_core::{
-    Batch, Error, Result,
-    checkpoint::CheckpointBarrier,
+    Batch, Result,
     ids::{CheckpointId, InputId},
     source::ReadStatus,
 };
@@ -21,16 +20,17 @@ use millrace_core::{
 use super::{
     TaskCommand, TaskEvent,
     blame::Blame,
+    debloater::Debloater,
     figures::{self, FiguresTimer},
     gate::{Gate, GateEvent, StreamElement},
     handle::TaskSetup,
+    in_flight::RecordTypes,
     run::{Ended, Parts, SOURCE_WAIT},
     sizer::BatchSizer,
-    snapshot::{BarrierTimes, TaskSnapshot, write_beside},
+    snapshot::BarrierTimes,
 };
 use crate::{
-    STEP,
-    alignment::{AlignerAction, AlignerEvent, BarrierAligner},
+    alignment::{AlignerEvent, BarrierAligner},
     metrics::{Activity, TaskMetrics},
 };
 
@@ -39,21 +39,36 @@ const LONGEST_TIMER_WAIT: Duration = Duration::from_millis(50);
 
 /// A running task.
 pub(super) struct Work<'a> {
-    setup: &'a Arc<TaskSetup>,
-    gate: &'a Gate,
-    metrics: &'a TaskMetrics,
-    blame: &'a Rc<Blame>,
-    parts: &'a mut Parts,
+    pub(super) setup: &'a Arc<TaskSetup>,
+    pub(super) gate: &'a Arc<Gate>,
+    pub(super) metrics: &'a TaskMetrics,
+    pub(super) blame: &'a Rc<Blame>,
+    pub(super) parts: &'a mut Parts,
     sizer: BatchSizer,
     figures: FiguresTimer,
-    aligner: BarrierAligner,
-    barriers: BTreeMap<CheckpointId, BarrierTimes>,
+    last_call: Option<Call>,
+    debloater: Option<Debloater>,
+    pub(super) aligner: BarrierAligner,
+    pub(super) barriers: BTreeMap<CheckpointId, BarrierTimes>,
+    /// Which checkpoint's barriers may overtake, and from when on.
+    pub(super) overtaking: Option<(CheckpointId, Instant)>,
+    /// What is known of the records of the job's edges.
+    pub(super) record_types: Option<RecordTypes>,
     /// Snapshots that may still be under way, each with the flag that drops it.
-    writing: BTreeMap<CheckpointId, Arc<AtomicBool>>,
+    pub(super) writing: BTreeMap<CheckpointId, Arc<AtomicBool>>,
     /// The channels whose input has ended. They stay open for barriers.
     ended_channels: Vec<bool>,
     /// All input has been read and told on.
     ended: bool,
+}
+
+/// A call into the chain, of which it is not known yet how long the task will wait for consumers because of it.
+struct Call {
+    records: usize,
+    /// How long it lasted, without waiting.
+    own: Duration,
+    /// How long the task had waited before it.
+    waited_before: Duration,
 }
 
 impl Drop for Work<'_> {
@@ -66,7 +81,7 @@ impl Drop for Work<'_> {
 impl<'a> Work<'a> {
     pub(super) fn new(
         setup: &'a Arc<TaskSetup>,
-        gate: &'a Gate,
+        gate: &'a Arc<Gate>,
         metrics: &'a TaskMetrics,
         blame: &'a Rc<Blame>,
         parts: &'a mut Parts,
@@ -80,8 +95,12 @@ impl<'a> Work<'a> {
             parts,
             sizer: BatchSizer::new(setup.settings.max_batch_size),
             figures: FiguresTimer::new(),
-            aligner: BarrierAligner::new(setup.spec.checkpointing.unwrap_or_default(), channels),
+            last_call: None,
+            debloater: setup.settings.debloat.map(|settings| Debloater::new(settings, channels)),
+            aligner: BarrierAligner::new(setup.spec.barriers.unwrap_or_default().mode, channels),
             barriers: BTreeMap::new(),
+            overtaking: None,
+            record_types: None,
             writing: BTreeMap::new(),
             ended_channels: vec![false; channels],
             ended: false,
@@ -100,11 +119,15 @@ impl<'a> Work<'a> {
 
     fn run_inputs(&mut self) -> Result<Ended> {
         loop {
-            let event = self.next(self.timer_wait());
+            let wait = self.timer_wait().into_iter().chain(self.overtaking_wait()).min();
+            let event = self.next(wait);
             if let Some(ended) = self.event(event)? {
                 return Ok(ended);
             }
-            if self.timer_wait() == Some(Duration::ZERO) {
+            if self.overtaking_wait() == Some(Duration::ZERO) {
+                self.time_out()?;
+            }
+            if self.timer_wait() == Some(Duration::ZERO) && self.parts.outputs.have_room(self.gate) {
                 self.parts.chain.fire_timers(self.setup.clock.now(), &mut self.parts.outputs)?;
             }
         }
@@ -137,13 +160,20 @@ impl<'a> Work<'a> {
         }
     }
 
-    /// The next event; counts the waiting as idle time.
+    /// The next event; counts the waiting as idle time. While a consumer has no room, only what is no record comes.
     fn next(&mut self, wait: Option<Duration>) -> GateEvent {
         let now = Instant::now();
         let due = self.figures.due_in(now, self.metrics.num_records_in());
         if due == Some(Duration::ZERO) {
             self.metrics.publish(figures::of(self.parts));
             self.figures.published(now, self.metrics.num_records_in());
+        }
+        if !self.parts.outputs.have_room(self.gate) {
+            self.metrics.enter(Activity::BackPressured);
+            // Neither a source's next batch nor a timer is due before there is room.
+            let event = self.gate.next_urgent(self.overtaking_wait());
+            self.metrics.enter(Activity::Busy);
+            return event;
         }
         match self.gate.next(Some(Duration::ZERO)) {
             GateEvent::Timeout if wait != Some(Duration::ZERO) => {
@@ -159,8 +189,9 @@ impl<'a> Work<'a> {
     fn event(&mut self, event: GateEvent) -> Result<Option<Ended>> {
         match event {
             GateEvent::Control(command) => return self.command(command),
+            GateEvent::Announced { channel, barrier } => self.announced(channel, barrier)?,
             GateEvent::Element { channel, element } => self.element(channel, element)?,
-            GateEvent::Timeout => {}
+            GateEvent::Timeout | GateEvent::Nudged => {}
             GateEvent::Closed => return Ok(Some(Ended::Canceled)),
             GateEvent::Failed(error) => return Err(error),
         }
@@ -169,11 +200,12 @@ impl<'a> Work<'a> {
 
     /// Reads a batch and takes it through the chain. Returns how long to wait before the next one.
     fn read(&mut self) -> Result<Duration> {
+        let size = self.batch_size();
         let Some(source) = &mut self.parts.source else { return Ok(SOURCE_WAIT) };
         self.blame.set_position(None);
         self.metrics.enter(Activity::Busy);
         let started = Instant::now();
-        let (status, batch) = self.blame.part(0, || source.read(self.sizer.size(), SOURCE_WAIT))?;
+        let (status, batch) = self.blame.part(0, || source.read(size, SOURCE_WAIT))?;
         let mut pause = Duration::ZERO;
         if batch.is_none() {
             self.metrics.was(Activity::Idle);
@@ -195,14 +227,37 @@ impl<'a> Work<'a> {
     fn process(&mut self, input: InputId, batch: Batch) -> Result<()> {
         let records = batch.len();
         self.metrics.add_records_in(records);
-        let (started, waited) = (Instant::now(), self.metrics.backpressured());
+        let (started, waited_before) = (Instant::now(), self.metrics.backpressured());
         self.parts.chain.process(input, batch, &mut self.parts.outputs)?;
         if self.setup.memory.exceeded().is_some() {
             self.parts.chain.check_memory()?;
         }
-        let waited = self.metrics.backpressured().saturating_sub(waited);
-        self.sizer.observe(records, started.elapsed(), waited);
+        let waited = self.metrics.backpressured().saturating_sub(waited_before);
+        let own = started.elapsed().saturating_sub(waited);
+        self.last_call = Some(Call { records, own, waited_before });
+        self.debloat();
         Ok(())
+    }
+
+    /// Adapts what may wait in the input channels to what the task gets through.
+    fn debloat(&mut self) {
+        let Some(debloater) = self.debloater.as_mut().filter(|_| self.parts.source.is_none()) else { return };
+        if !debloater.observe(self.metrics.num_records_in(), self.metrics.active()) {
+            return;
+        }
+        if let Some(limit) = debloater.limit() {
+            self.gate.limit(limit);
+            self.metrics.set_debloated(limit, debloater.time_for(self.gate.records()).unwrap_or_default());
+        }
+    }
+
+    /// How many records the next call may have.
+    fn batch_size(&mut self) -> usize {
+        if let Some(Call { records, own, waited_before }) = self.last_call.take() {
+            let waited = self.metrics.backpressured().saturating_sub(waited_before);
+            self.sizer.observe(records, own + waited, waited);
+        }
+        self.sizer.size()
     }
 
     fn element(&mut self, channel: usize, element: StreamElement) -> Result<()> {
@@ -227,7 +282,7 @@ impl<'a> Work<'a> {
 
     fn decode(&self, channel: usize, bytes: &Bytes) -> Result<Batch> {
         self.metrics.add_bytes_in(bytes.len());
-        let from = self.gate.channels()[channel];
+        let from = self.gate.origin(channel);
         let decoded = self.setup.graph.edges[from.edge as usize].exchange.decode(bytes);
         decoded.map_err(|error| {
             error.context(format_args!("a batch of subtask {} behind edge {}", from.producer, from.edge))
@@ -236,14 +291,14 @@ impl<'a> Work<'a> {
 
     /// Processes as much of a batch as one call may have and puts the rest back.
     fn batch(&mut self, channel: usize, mut batch: Batch) -> Result<()> {
-        let size = self.sizer.size();
+        let size = self.batch_size();
         while batch.len() > size {
             // In halves, so that a very large batch is not moved again for every call.
             let half = batch.len() / 2;
             let rest = batch.split_off(half.max(size));
             self.gate.put_back(channel, StreamElement::Batch(rest));
         }
-        self.process(self.gate.channels()[channel].input, batch)
+        self.process(self.gate.origin(channel).input, batch)
     }
 
     /// Sends on what is left; from now on there are barriers and commands only.
@@ -298,57 +353,5 @@ impl<'a> Work<'a> {
             TaskCommand::Cancel => return Ok(Some(Ended::Canceled)),
         }
         Ok(None)
-    }
-
-    fn completed(&mut self, checkpoint: CheckpointId) -> Result<()> {
-        tracing::debug!(target: STEP, step = "notify-complete", %checkpoint, task = %self.setup.spec.task);
-        self.writing = self.writing.split_off(&checkpoint.next());
-        self.blame.set_position(None);
-        if let Some(source) = &mut self.parts.source {
-            self.blame.part(0, || source.notify_complete(checkpoint))?;
-        }
-        self.parts.chain.notify_complete(checkpoint)
-    }
-
-    fn align(&mut self, actions: Vec<AlignerAction>, tell: bool) -> Result<()> {
-        for action in actions {
-            match action {
-                AlignerAction::Block(channel) => self.gate.block(channel),
-                AlignerAction::UnblockAll => self.gate.unblock_all(),
-                AlignerAction::Snapshot(barrier) => self.snapshot(barrier)?,
-                AlignerAction::Abandon(checkpoint) => {
-                    self.barriers.remove(&checkpoint);
-                    // Whoever aborted the checkpoint knows.
-                    if tell {
-                        let why = format!("checkpoint {checkpoint} was overtaken by a newer one during its alignment");
-                        self.setup.tell(TaskEvent::Declined { checkpoint, reason: Error::external(why) });
-                    }
-                }
-            }
-        }
-        Ok(())
-    }
-
-    /// Takes the task's part of a checkpoint and sends the barrier on.
-    fn snapshot(&mut self, barrier: CheckpointBarrier) -> Result<()> {
-        let started = Instant::now();
-        // What a sink can't prepare is lost to this attempt: that is no failed checkpoint but a failed task.
-        self.parts.chain.prepare_snapshot(barrier.id)?;
-        let taken = TaskSnapshot::take(self.parts, barrier.id);
-        let stood_still = started.elapsed();
-        self.parts.outputs.barrier(barrier)?;
-        tracing::debug!(target: STEP, step = "snapshot", checkpoint = %barrier.id, task = %self.setup.spec.task);
-        let times = self.barriers.remove(&barrier.id).unwrap_or_else(|| BarrierTimes::now(barrier));
-        self.barriers = self.barriers.split_off(&barrier.id);
-        self.metrics.set_barrier_times(times.alignment(started), times.start_delay());
-        match taken {
-            Ok(snapshot) => {
-                let aborted = Arc::<AtomicBool>::default();
-                self.writing.insert(barrier.id, Arc::clone(&aborted));
-                write_beside(self.setup, barrier.id, snapshot, times.metrics(started, stood_still), aborted);
-            }
-            Err(reason) => self.setup.tell(TaskEvent::Declined { checkpoint: barrier.id, reason }),
-        }
-        Ok(())
     }
 }

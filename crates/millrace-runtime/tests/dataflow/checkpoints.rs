@@ -10,7 +10,7 @@ use millrace_core::{
 use millrace_runtime::{
     graph::{JobGraph, Partitioning},
     source::EncodedSplit,
-    task::{TaskCommand, TaskEvent, decode_splits},
+    task::{BarrierHandling, TaskCommand, TaskEvent, decode_splits},
 };
 use millrace_state::{OperatorSubtaskState, SOURCE_SPLITS};
 
@@ -23,7 +23,7 @@ use crate::{
 
 type Checkpoint = BTreeMap<TaskId, Vec<OperatorSubtaskState>>;
 
-fn splits(state: &[OperatorSubtaskState]) -> Vec<EncodedSplit> {
+pub fn splits(state: &[OperatorSubtaskState]) -> Vec<EncodedSplit> {
     let lists = state.iter().flat_map(|operator| &operator.lists);
     let list = lists.into_iter().find(|list| list.name == SOURCE_SPLITS).expect("a source's splits");
     decode_splits(list, &list.schema).unwrap()
@@ -87,7 +87,7 @@ fn half_aligned(mode: CheckpointingMode) -> (Cluster, Numbers, Arc<Seen>, Checkp
     numbers.0.allow(1, 10);
     let mut cluster = Cluster::new(1);
     cluster.run(&graph, |spec| {
-        spec.checkpointing = Some(mode);
+        spec.barriers = Some(BarrierHandling { mode, aligned_timeout: None });
         if spec.task.vertex.0 == 0 {
             spec.splits = vec![split(spec.task.subtask, 0..1000)];
         }

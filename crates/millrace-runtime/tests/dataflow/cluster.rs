@@ -7,7 +7,7 @@ use std::{
 };
 
 use millrace_core::{
-    checkpoint::{CheckpointBarrier, CheckpointingMode},
+    checkpoint::CheckpointBarrier,
     clock::Clock,
     codec,
     ids::{Attempt, CheckpointId, Generation, JobId, TaskId, TaskManagerId, VertexId},
@@ -18,12 +18,13 @@ use millrace_runtime::{
     network::{NetworkEnvironment, NetworkSettings},
     source::EncodedSplit,
     task::{
-        OperatorRestore, TaskCommand, TaskEvent, TaskFailure, TaskHandle, TaskManagerLocation, TaskSettings, TaskSetup,
-        TaskSpec, spawn_task,
+        BarrierHandling, OperatorRestore, TaskCommand, TaskEvent, TaskFailure, TaskHandle, TaskManagerLocation,
+        TaskSettings, TaskSetup, TaskSpec, spawn_task,
     },
 };
 use millrace_state::{
     BackendRegistry, MemoryStateBackend, OperatorSubtaskState, StateBackend,
+    assignment::InFlightHandle,
     storage::{CheckpointStorage, StorageOptions},
 };
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
@@ -122,7 +123,7 @@ impl Cluster {
             task,
             generation: Generation(1),
             attempt: self.attempt,
-            checkpointing: Some(CheckpointingMode::ExactlyOnce),
+            barriers: Some(BarrierHandling::default()),
             consumers: consumers.collect(),
             restore: Vec::new(),
             splits: Vec::new(),
@@ -260,6 +261,17 @@ impl Cluster {
         })
     }
 
+    /// Whether a task's part of a checkpoint has come.
+    pub fn has_acknowledged(&mut self, of: TaskId, id: CheckpointId) -> bool {
+        while let Ok((task, attempt, event)) = self.events.try_recv() {
+            if attempt == self.attempt {
+                self.unread.push_back((task, event));
+            }
+        }
+        let is = |event: &TaskEvent| matches!(event, TaskEvent::Acknowledged { checkpoint, .. } if *checkpoint == id);
+        self.unread.iter().any(|(task, event)| *task == of && is(event))
+    }
+
     /// Waits for all parts of a checkpoint.
     pub fn checkpoint(&mut self, id: CheckpointId) -> BTreeMap<TaskId, Vec<OperatorSubtaskState>> {
         let tasks: Vec<_> = self.handles.keys().copied().collect();
@@ -282,6 +294,12 @@ pub fn restore_of(
     let lists: Vec<_> = old.iter().map(|state| state.lists.clone()).collect();
     let dealt = millrace_core::operator_state::redistribute(&lists, parallelism);
     let keyed: Vec<_> = old.iter().filter_map(|state| state.keyed.clone()).collect();
+    let in_flight = (0..).zip(&old);
+    let in_flight =
+        in_flight.filter_map(|(subtask, old)| Some(InFlightHandle { subtask, data: old.in_flight.clone()? }));
+    let in_flight: Vec<_> = in_flight.collect();
     let uid = old.first().expect("an operator of this uid").uid.clone();
-    dealt.into_iter().map(|lists| OperatorRestore { uid: uid.clone(), keyed: keyed.clone(), lists }).collect()
+    let restore =
+        |lists| OperatorRestore { uid: uid.clone(), keyed: keyed.clone(), lists, in_flight: in_flight.clone() };
+    dealt.into_iter().map(restore).collect()
 }

@@ -13,3 +13,4 @@ mod hostile;
 mod restore;
 mod sources;
 mod timers;
+mod unaligned;

@@ -30,7 +30,8 @@ impl<F: Fn() -> Box<dyn Operator> + Send + Sync> OperatorFactory for Factory<F> 
 /// Stops whoever passes until the test lets it.
 #[derive(Default)]
 pub struct Turnstile {
-    state: Mutex<(u64, u64)>,
+    /// How many calls may pass, how many have come, how many have passed.
+    state: Mutex<(u64, u64, u64)>,
     changed: Condvar,
 }
 
@@ -40,6 +41,12 @@ impl Turnstile {
         let mut state = self.state.lock().unwrap();
         state.0 = state.0.saturating_add(calls);
         self.changed.notify_all();
+    }
+
+    /// Whether a call waits that none of those that may pass is.
+    pub fn is_stopping(&self) -> bool {
+        let state = self.state.lock().unwrap();
+        state.0 == 0 && state.1 > state.2
     }
 
     /// How many calls have come, those that wait included.
@@ -52,6 +59,7 @@ impl Turnstile {
         state.1 += 1;
         state = self.changed.wait_while(state, |state| state.0 == 0).unwrap();
         state.0 -= 1;
+        state.2 += 1;
     }
 }
 

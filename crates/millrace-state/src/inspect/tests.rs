@@ -159,7 +159,7 @@ async fn checkpoint(
         };
         let range = KeyGroupRange::of_subtask(GROUPS, parallelism, subtask);
         let keyed = Some(KeyedStateHandle { range, data });
-        subtasks.push(OperatorSubtaskState { uid: OperatorUid("count".into()), keyed, lists: vec![] });
+        subtasks.push(OperatorSubtaskState { uid: OperatorUid("count".into()), keyed, lists: vec![], in_flight: None });
     }
     metadata.operators[1] =
         OperatorStateMeta { uid: OperatorUid("count".into()), name: "Count".into(), parallelism, subtasks };

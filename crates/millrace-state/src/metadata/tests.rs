@@ -1,7 +1,4 @@
-use millrace_core::{
-    operator_state::{OperatorListSnapshot, OperatorStateStore},
-    schema::Schema,
-};
+use millrace_core::{operator_state::OperatorStateStore, schema::Schema};
 
 use super::*;
 use crate::{SOURCE_SPLITS, SharedState, StateFile};
@@ -14,7 +11,12 @@ pub(crate) fn lists(name: &str, items: &[i64]) -> Vec<OperatorListSnapshot> {
 
 fn subtask(uid: &str, range: (u16, u16), data: StateHandle) -> OperatorSubtaskState {
     let range = KeyGroupRange { start: range.0, end: range.1 };
-    OperatorSubtaskState { uid: OperatorUid(uid.into()), keyed: Some(KeyedStateHandle { range, data }), lists: vec![] }
+    OperatorSubtaskState {
+        uid: OperatorUid(uid.into()),
+        keyed: Some(KeyedStateHandle { range, data }),
+        lists: vec![],
+        in_flight: None,
+    }
 }
 
 pub(crate) fn file(directory: &str, name: &str) -> StateHandle {
@@ -22,8 +24,12 @@ pub(crate) fn file(directory: &str, name: &str) -> StateHandle {
 }
 
 pub(crate) fn sample(directory: &str) -> CheckpointMetadata {
-    let source =
-        OperatorSubtaskState { uid: OperatorUid("source".into()), keyed: None, lists: lists(SOURCE_SPLITS, &[1, 2]) };
+    let source = OperatorSubtaskState {
+        uid: OperatorUid("source".into()),
+        keyed: None,
+        lists: lists(SOURCE_SPLITS, &[1, 2]),
+        in_flight: None,
+    };
     CheckpointMetadata {
         job: JobId(0xbeef),
         checkpoint: CheckpointId(7),
@@ -65,6 +71,14 @@ pub(crate) fn sharing(directory: &str) -> CheckpointMetadata {
         expiring: vec![1],
         files: vec![shared("000012.sst", "5-ab-000012.sst"), shared("CURRENT", "7-cd-CURRENT")],
     }));
+    metadata
+}
+
+/// With data in flight to both subtasks.
+pub(crate) fn overtaken(directory: &str) -> CheckpointMetadata {
+    let mut metadata = sharing(directory);
+    metadata.operators[1].subtasks[0].in_flight = Some(file(directory, "count-0.in-flight"));
+    metadata.operators[1].subtasks[1].in_flight = Some(StateHandle::Inline(vec![4, 5]));
     metadata
 }
 
@@ -111,6 +125,15 @@ fn the_format_with_shared_files_is_frozen() {
     assert!(decode(&older).unwrap_err().message.contains("version 1 has no shared files"));
 }
 
+/// Nor these within version 3.
+#[test]
+fn the_format_with_data_in_flight_is_frozen() {
+    let golden = include_bytes!("../../tests/golden/metadata-v3.bin");
+    assert_eq!(decode(golden).unwrap(), overtaken("s3://b/job/chk-7"));
+    assert_eq!(overtaken("").encode().unwrap(), golden);
+    assert_eq!(overtaken("").state_size() - sharing("").state_size(), 4_000_000_002);
+}
+
 #[test]
 fn torn_and_flipped_metadata_is_refused_by_name() {
     let bytes = sample("").encode().unwrap();
@@ -132,8 +155,8 @@ fn torn_and_flipped_metadata_is_refused_by_name() {
 #[test]
 fn another_format_is_refused_with_its_version() {
     let mut newer = sample("").encode().unwrap();
-    newer[8] = 3;
-    assert!(decode(&newer).unwrap_err().message.contains("format version 3"));
+    newer[8] = 4;
+    assert!(decode(&newer).unwrap_err().message.contains("format version 4"));
     assert!(decode(&[b'x'; 100]).unwrap_err().message.contains("not the metadata"));
 }
 
@@ -187,6 +210,21 @@ fn contradictions_are_named() {
         }
         decode(&metadata.encode().unwrap()).unwrap_err().message
     };
+    let in_flight = |data: StateHandle| {
+        let mut metadata = overtaken("");
+        metadata.operators[1].subtasks[1].in_flight = Some(data);
+        decode(&metadata.encode().unwrap()).unwrap_err().message
+    };
+    assert!(in_flight(file("", "../x")).contains("../x"));
+    let of_keyed = sharing("").operators[1].subtasks[0].keyed.clone().unwrap().data;
+    assert!(in_flight(of_keyed).contains("in shared files"));
+    let payload = |all: &[InFlight]| {
+        let plain = codec::encode(&sample("")).unwrap();
+        CheckpointMetadata::decode_payload(3, &codec::encode_into(all, plain).unwrap()).unwrap_err().message
+    };
+    let to = |subtask| InFlight { operator: 1, subtask, data: StateHandle::Inline(vec![]) };
+    assert!(payload(&[to(2)]).contains("not in it"));
+    assert!(payload(&[to(1), to(1)]).contains("twice"));
     assert!(shared(|s| s.files[0].local_name = "../CURRENT".into()).contains("../CURRENT"));
     assert!(shared(|s| s.files[0].local_name = "CURRENT".into()).contains("twice"));
     assert!(shared(|s| s.files[0].file.name = "a/b".into()).contains("a/b"));
