@@ -71,7 +71,7 @@ soak: ## the tests that take long
 chaos: ## N faults at a job's processes, in the order of SEED; ONLY=kinds, JOB=program ARGS=its; docs/attack.md
 	$(SERVICES)
 	cargo build -p millrace-tests --features rocksdb --bins
-	"$$CARGO_TARGET_DIR/debug/chaos" --faults $(or $(N),60) $(if $(SEED),--seed $(SEED)) $(if $(ONLY),--only $(ONLY)) \
+	"$$CARGO_TARGET_DIR/debug/chaos" --faults $(or $(N),60) $(if $(SEED),--seed $(SEED)) $(if $(filter sinks,$(ONLY)),--sinks,$(if $(ONLY),--only $(ONLY))) \
 	    $(if $(JOB),--job '$(JOB)') $(MORE) $(if $(ARGS),-- $(ARGS))
 
 chaos-k8s: ## N faults on a real cluster, in the order of SEED

@@ -8,7 +8,7 @@ use millrace_testkit::{
 };
 
 use super::{
-    Backend, Expected, Fault, Job, Report, Result, Strike, Struck,
+    Backend, Expected, Fault, Focus, Job, Report, Result, Strike, Struck,
     checker::{Outputs, compare},
     effect::effects,
     fault::Moment,
@@ -34,6 +34,8 @@ pub struct Campaign {
     pub faults: usize,
     /// Only these kinds; none: all that are possible.
     pub kinds: Vec<Fault>,
+    /// Where they are struck.
+    pub focus: Focus,
     /// Decides their order, whom they hit, when, and what the records are.
     pub seed: u64,
 }
@@ -50,7 +52,7 @@ impl Campaign {
         if kinds.is_empty() {
             return Err("none of these faults is possible here".into());
         }
-        self.run_in(&place, &schedule(&kinds, self.faults, self.seed))
+        self.run_in(&place, &schedule(&kinds, self.focus, self.faults, self.seed))
     }
 
     fn run_in(&self, place: &Place, strikes: &[Strike]) -> Result<Report> {

@@ -37,7 +37,7 @@ pub enum Fault {
     StoreActsLate,
     /// The Kafka broker is killed and started again.
     RestartKafka,
-    /// The clock of a process jumps by minutes, and back later.
+    /// The clock of a process jumps back by minutes, and forward again later.
     JumpClock,
 }
 
@@ -61,6 +61,16 @@ impl Fault {
         Self::StoreActsLate,
         Self::RestartKafka,
         Self::JumpClock,
+    ];
+
+    /// Those that interrupt a sink between two steps.
+    pub const AT_SINKS: [Self; 6] = [
+        Self::KillTaskManager,
+        Self::KillJobManager,
+        Self::KillBoth,
+        Self::PauseTaskManager,
+        Self::CutConnections,
+        Self::RestartKafka,
     ];
 
     /// Whether it is done in an instant, so that it can be struck at a step of the protocol.
@@ -134,10 +144,27 @@ pub const RECOVERY_STEPS: [&str; 4] = ["cancel", "prepare", "deploy", "start"];
 /// Steps of a taskmanager that come with every checkpoint.
 pub const TASKMANAGER_STEPS: [&str; 3] = ["snapshot", "acknowledge", "notify-complete"];
 
+/// Steps at which a sink that commits with the checkpoint may be interrupted.
+pub const SINK_STEPS: [Moment; 7] = [
+    Moment::TaskManagerStep("prepare-commit"),
+    Moment::TaskManagerStep("acknowledge"),
+    Moment::JobManagerStep("append-log"),
+    Moment::JobManagerStep("complete"),
+    Moment::TaskManagerStep("commit"),
+    Moment::TaskManagerStep("committed"),
+    Moment::TaskManagerStep(COMMIT_RESTORED),
+];
+/// The step of a taskmanager that comes with every recovery of such a sink.
+const COMMIT_RESTORED: &str = "commit-restored";
+
 impl Moment {
     /// Whether it takes a recovery for it to come.
     pub fn is_in_recovery(self) -> bool {
-        matches!(self, Self::JobManagerStep(step) if RECOVERY_STEPS.contains(&step))
+        match self {
+            Self::JobManagerStep(step) => RECOVERY_STEPS.contains(&step),
+            Self::TaskManagerStep(step) => step == COMMIT_RESTORED,
+            Self::After(_) | Self::Hasty(_) => false,
+        }
     }
 }
 

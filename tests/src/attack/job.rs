@@ -83,6 +83,13 @@ impl Job {
         Self { expected: Expected::Effects, ..Self::new(program, args) }
     }
 
+    /// The same with a sink that commits with the checkpoint.
+    pub fn own_exactly_once(program: PathBuf) -> Self {
+        let mut job = Self { guarantee: Guarantee::ExactlyOnce, ..Self::own(program) };
+        job.args.extend(["--exactly-once", "{name}"].map(str::to_owned));
+        job
+    }
+
     /// Its arguments for these topics.
     pub(super) fn args(&self, kafka: &str, name: &str, input: &str, output: &str) -> Vec<String> {
         let fill = |arg: &String| {

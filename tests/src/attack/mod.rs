@@ -23,7 +23,7 @@ pub use campaign::Campaign;
 pub use fault::{Fault, Moment};
 pub use job::{Backend, Expected, Guarantee, Job};
 pub use report::{Report, Struck};
-pub use schedule::{Strike, schedule};
+pub use schedule::{Focus, Strike, schedule};
 
 /// An error is a sentence.
 pub type Result<T, E = Box<dyn std::error::Error + Send + Sync>> = std::result::Result<T, E>;

@@ -6,7 +6,17 @@ use rand::{
 };
 use rand_chacha::ChaCha8Rng;
 
-use super::fault::{Fault, JOBMANAGER_STEPS, Moment, RECOVERY_STEPS, TASKMANAGER_STEPS};
+use super::fault::{Fault, JOBMANAGER_STEPS, Moment, RECOVERY_STEPS, SINK_STEPS, TASKMANAGER_STEPS};
+
+/// Where faults are struck.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Focus {
+    /// Everywhere.
+    #[default]
+    All,
+    /// At the steps of sinks that commit with the checkpoint, one after the other.
+    Sinks,
+}
 
 /// A fault to be struck.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -27,17 +37,21 @@ const MOMENTS_MS: u64 = 700;
 const HASTY: u32 = 6;
 
 /// So many faults of these kinds, in an order that the seed decides: all kinds come before one comes again.
-pub fn schedule(kinds: &[Fault], count: usize, seed: u64) -> Vec<Strike> {
+pub fn schedule(kinds: &[Fault], focus: Focus, count: usize, seed: u64) -> Vec<Strike> {
     let mut rng = ChaCha8Rng::seed_from_u64(seed);
     let more = |kind: &Fault| if *kind == Fault::KillTaskManager { KILLS } else { 1 };
     let once: Vec<_> = kinds.iter().flat_map(|kind| std::iter::repeat_n(*kind, more(kind))).collect();
     let mut strikes = Vec::with_capacity(count);
+    let mut sink_steps = SINK_STEPS.iter().cycle();
     while strikes.len() < count && !once.is_empty() {
         let mut round = once.clone();
         round.shuffle(&mut rng);
         let left = count - strikes.len();
         strikes.extend(round.into_iter().take(left).map(|fault| {
-            let moment = moment(fault, &mut rng);
+            let moment = match (focus, sink_steps.next()) {
+                (Focus::Sinks, Some(step)) if fault.is_instant() => *step,
+                _ => moment(fault, &mut rng),
+            };
             Strike { fault, moment, seed: rng.random() }
         }));
     }
@@ -69,17 +83,17 @@ mod tests {
 
     #[test]
     fn a_seed_decides_all_and_all_kinds_come_before_one_comes_again() {
-        let strikes = schedule(&Fault::ALL, 60, 7);
-        assert_eq!(strikes, schedule(&Fault::ALL, 60, 7));
-        assert_ne!(strikes, schedule(&Fault::ALL, 60, 8));
+        let strikes = schedule(&Fault::ALL, Focus::All, 60, 7);
+        assert_eq!(strikes, schedule(&Fault::ALL, Focus::All, 60, 7));
+        assert_ne!(strikes, schedule(&Fault::ALL, Focus::All, 60, 8));
         let round: BTreeSet<_> = strikes[..Fault::ALL.len() + KILLS - 1].iter().map(|strike| strike.fault).collect();
         assert_eq!(round, Fault::ALL.into());
-        assert_eq!(schedule(&[], 3, 1), []);
+        assert_eq!(schedule(&[], Focus::All, 3, 1), []);
     }
 
     #[test]
     fn every_step_and_every_sort_of_moment_comes() {
-        let strikes = schedule(&Fault::ALL, 2000, 1);
+        let strikes = schedule(&Fault::ALL, Focus::All, 2000, 1);
         let steps: BTreeSet<_> = strikes
             .iter()
             .filter_map(|strike| match strike.moment {
@@ -90,5 +104,12 @@ mod tests {
         assert_eq!(steps.len(), JOBMANAGER_STEPS.len() + TASKMANAGER_STEPS.len() + RECOVERY_STEPS.len());
         assert!(strikes.iter().any(|strike| matches!(strike.moment, Moment::Hasty(_))));
         assert!(strikes.iter().all(|strike| strike.fault.is_instant() || matches!(strike.moment, Moment::After(_))));
+    }
+
+    #[test]
+    fn every_step_of_a_sink_comes_with_its_focus() {
+        let strikes = schedule(&[Fault::KillTaskManager, Fault::KillJobManager], Focus::Sinks, SINK_STEPS.len(), 3);
+        let moments: BTreeSet<_> = strikes.iter().map(|strike| strike.moment).collect();
+        assert_eq!(moments, SINK_STEPS.into());
     }
 }

@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, process::ExitCode};
 
 use clap::Parser;
-use millrace::{connectors::kafka::StartingOffsets, prelude::*};
+use millrace::{connectors::kafka::StartingOffsets, prelude::*, sink::DeliveryGuarantee};
 use millrace_tests::attack::effect::{Effect, key_of};
 
 #[derive(Parser)]
@@ -16,6 +16,9 @@ struct Args {
     output: String,
     #[arg(long, default_value_t = 1)]
     parallelism: u32,
+    /// Commits outputs with the checkpoint, in transactions whose ids begin with this.
+    #[arg(long, value_name = "PREFIX")]
+    exactly_once: Option<String>,
     /// Keeps the effects where no checkpoint finds them: a job that an attack must find out.
     #[arg(long)]
     forgetful: bool,
@@ -68,8 +71,11 @@ fn run(args: &Args) -> Result<(), Error> {
         false => keyed.flat_map(Effects::default()),
         true => keyed.flat_map(Forgetful::default()),
     };
-    let sink = KafkaSink::strings().bootstrap_servers(&args.kafka).topic(&args.output).build()?;
-    effects.name("Effects").uid("effects").sink_to(sink).name("Output").uid("output");
+    let mut sink = KafkaSink::strings().bootstrap_servers(&args.kafka).topic(&args.output);
+    if let Some(prefix) = &args.exactly_once {
+        sink = sink.delivery_guarantee(DeliveryGuarantee::ExactlyOnce).transactional_id_prefix(prefix);
+    }
+    effects.name("Effects").uid("effects").sink_to(sink.build()?).name("Output").uid("output");
     env.execute("attacked")?;
     Ok(())
 }

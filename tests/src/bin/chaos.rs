@@ -5,7 +5,7 @@
 use std::{path::PathBuf, process::ExitCode};
 
 use clap::Parser;
-use millrace_tests::attack::{Backend, Campaign, Fault, Guarantee, Job, Report, Result};
+use millrace_tests::attack::{Backend, Campaign, Fault, Focus, Guarantee, Job, Report, Result};
 
 /// Strikes faults at a job and checks that every input has its effect exactly once.
 #[derive(Parser)]
@@ -19,6 +19,9 @@ struct Args {
     /// Only these faults.
     #[arg(long, value_delimiter = ',', value_parser = Fault::named)]
     only: Vec<Fault>,
+    /// A job whose sink commits with the checkpoint, struck at every step of that.
+    #[arg(long)]
+    sinks: bool,
     /// The state backends: memory, filesystem, rocksdb [default: all that the program has].
     #[arg(long, value_delimiter = ',', value_parser = backend)]
     backend: Vec<Backend>,
@@ -80,7 +83,12 @@ impl Args {
             let faults = self.faults / backends.len() + usize::from(index < self.faults % backends.len());
             let seed = seed.wrapping_add(index as u64);
             println!("{faults} faults on {}, seed {seed}", backend.name());
-            let campaign = Campaign { job: job.clone(), backend: *backend, faults, kinds: self.only.clone(), seed };
+            let (kinds, focus) = match self.sinks {
+                true if self.only.is_empty() => (Fault::AT_SINKS.to_vec(), Focus::Sinks),
+                true => (self.only.clone(), Focus::Sinks),
+                false => (self.only.clone(), Focus::All),
+            };
+            let campaign = Campaign { job: job.clone(), backend: *backend, faults, kinds, focus, seed };
             report.add(campaign.run()?);
         }
         Ok(report)
@@ -89,10 +97,13 @@ impl Args {
     fn job(&self) -> Result<Job> {
         let mut job = match &self.job {
             Some(program) => Job { slots: self.slots, ..Job::new(program.canonicalize()?, &self.args) },
-            None => Job::own(std::env::current_exe()?.with_file_name("attacked_job")),
+            None => {
+                let program = std::env::current_exe()?.with_file_name("attacked_job");
+                if self.sinks || self.exactly_once { Job::own_exactly_once(program) } else { Job::own(program) }
+            }
         };
         job.config.clone_from(&self.settings);
-        if self.exactly_once {
+        if self.exactly_once || self.sinks {
             job.guarantee = Guarantee::ExactlyOnce;
         }
         if let Some(path) = &self.records {

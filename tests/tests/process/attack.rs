@@ -1,7 +1,7 @@
 //! Attacks on a job, over the state backends: faults of every kind, each of which must happen, and all effects exactly
 //! once afterwards.
 
-use millrace_tests::attack::{Backend, Campaign, Fault, Job, Report, Result};
+use millrace_tests::attack::{Backend, Campaign, Fault, Focus, Job, Report, Result};
 
 /// Each kind once, and kills more often.
 const FAULTS: usize = 14;
@@ -11,7 +11,8 @@ fn own_job() -> Job {
 }
 
 fn attack(backend: Backend, seed: u64) -> Result<()> {
-    let report = Campaign { job: own_job(), backend, faults: FAULTS, kinds: Vec::new(), seed }.run()?;
+    let (job, kinds) = (own_job(), Vec::new());
+    let report = Campaign { job, backend, faults: FAULTS, kinds, focus: Focus::All, seed }.run()?;
     expect_right(&report);
     assert_eq!(report.struck.len(), FAULTS);
     Ok(())
@@ -38,12 +39,25 @@ fn effects_in_rocksdb_survive() -> Result<()> {
     attack(Backend::RocksDb, 3)
 }
 
+/// Readers of committed outputs see each once, wherever the sink was interrupted.
+#[test]
+fn outputs_committed_with_the_checkpoint_survive() -> Result<()> {
+    let (job, kinds) =
+        (Job::own_exactly_once(env!("CARGO_BIN_EXE_attacked_job").into()), Fault::AT_SINKS[..5].to_vec());
+    let report =
+        Campaign { job, backend: Backend::Filesystem, faults: 10, kinds, focus: Focus::Sinks, seed: 5 }.run()?;
+    expect_right(&report);
+    assert_eq!(report.struck.len(), 10);
+    Ok(())
+}
+
 /// An attack that can't fail shows nothing.
 #[test]
 fn a_job_without_state_is_found_out() -> Result<()> {
     let mut job = own_job();
     job.args.push("--forgetful".to_owned());
-    let campaign = Campaign { job, backend: Backend::Memory, faults: 1, kinds: vec![Fault::KillTaskManager], seed: 4 };
+    let kinds = vec![Fault::KillTaskManager];
+    let campaign = Campaign { job, backend: Backend::Memory, faults: 1, kinds, focus: Focus::All, seed: 4 };
     let verdict = campaign.run()?.verdict;
     assert!(verdict.lost > 0 && verdict.duplicated > 0 && !verdict.examples.is_empty(), "{verdict:?}");
     Ok(())

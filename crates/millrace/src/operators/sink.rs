@@ -13,7 +13,10 @@ use millrace_core::{
     operator_state::OperatorListState,
     sink::{Committer, CommitterContext, PendingCommittable, Sink, SinkWriter, WriterContext, is_committable},
 };
-use millrace_runtime::operator::{Operator, OperatorContext, OperatorFactory, Output};
+use millrace_runtime::{
+    STEP,
+    operator::{Operator, OperatorContext, OperatorFactory, Output},
+};
 use millrace_state::SINK_COMMITTABLES;
 
 /// So long a commit that fails is tried again before the task fails. A cancelled task must end sooner than its
@@ -82,6 +85,7 @@ impl<S: Sink> Operator for SinkOperator<S> {
         let Parts { writer, commits, .. } = self.parts()?;
         let committables = writer.prepare_commit()?;
         if let Some(commits) = commits {
+            tracing::debug!(target: STEP, step = "prepare-commit", %checkpoint, uid = %commits.uid);
             commits.prepared(checkpoint, committables);
         }
         Ok(())
@@ -137,6 +141,7 @@ impl<C: millrace_core::Record> Commits<C> {
         let uid = context.uid.clone();
         let committed = restored.clone();
         let mut commits = Self { uid, committer, pending, committed, settling: VecDeque::new() };
+        tracing::debug!(target: STEP, step = "commit-restored", uid = %commits.uid);
         let (parallelism, subtask) = (context.parallelism.max(1) as usize, context.subtask as usize);
         let mine: Vec<C> = restored.iter().skip(subtask).step_by(parallelism).cloned().collect();
         commits.commit(&mine).map_err(|error| error.context("committing what the restored checkpoint holds"))?;
@@ -155,7 +160,9 @@ impl<C: millrace_core::Record> Commits<C> {
         let (due, later): (Vec<_>, Vec<_>) =
             self.pending.get().into_iter().partition(|pending| pending.checkpoint <= checkpoint);
         let due: Vec<C> = due.into_iter().map(|pending| pending.committable).collect();
+        tracing::debug!(target: STEP, step = "commit", %checkpoint, uid = %self.uid);
         self.commit(&due).map_err(|error| error.context(format_args!("committing checkpoint {checkpoint}")))?;
+        tracing::debug!(target: STEP, step = "committed", %checkpoint, uid = %self.uid);
         self.pending.update(later);
         self.committed.extend(due);
         let mut settled = Vec::new();
