@@ -98,7 +98,7 @@ bench-recovery: ## how long jobs are silent after a kill, beside Flink's; ARGS='
 	$(SERVICES)
 	flink=$$(scripts/fetch-flink.sh)
 	cargo build --release -p millrace-benches --features rocksdb --bins
-	"$$CARGO_TARGET_DIR/release/bench-recovery" --flink "$$flink" $(ARGS)
+	"$$CARGO_TARGET_DIR/release/bench-recovery" --flink "$$flink" --write docs/recovery-results.md $(ARGS)
 
 fuzz: ## fuzz all that is read from outside, each target for SECONDS=60
 	scripts/fuzz.sh $(or $(SECONDS),60)

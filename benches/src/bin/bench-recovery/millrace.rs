@@ -1,5 +1,7 @@
 //! Our side.
 
+use std::time::{Duration, Instant};
+
 use millrace_testkit::cluster::{ClusterSpec, JobCluster, JobState, program};
 
 use crate::{
@@ -24,7 +26,14 @@ pub fn start(place: &Place, scenario: Scenario) -> Result<Box<dyn Running>> {
         .set("heartbeat.timeout", "3 s")
         // Each kill is a first one: without a delay.
         .set("restart-strategy.exponential-delay.reset-backoff-threshold", "1 ms");
-    let mut job = Job { cluster: JobCluster::start(spec)?, scenario, directories: Vec::new(), killed: None };
+    let mut job = Job {
+        cluster: JobCluster::start(spec)?,
+        scenario,
+        directories: Vec::new(),
+        killed: None,
+        restarted: None,
+        checkpoint_after: None,
+    };
     let spare = usize::from(scenario.victim == Victim::TaskManager);
     for index in 0..PARALLELISM + spare {
         job.add(index)?;
@@ -39,6 +48,10 @@ struct Job {
     directories: Vec<usize>,
     /// The taskmanager that was killed last.
     killed: Option<usize>,
+    /// When the jobmanager was started again, and the newest checkpoint before.
+    restarted: Option<(Instant, u64)>,
+    /// How long after that a checkpoint completed.
+    checkpoint_after: Option<Duration>,
 }
 
 impl Job {
@@ -73,10 +86,12 @@ impl Running for Job {
     }
 
     fn kill(&mut self) -> Result<()> {
-        if self.scenario.victim == Victim::JobManager {
-            return Ok(self.cluster.kill_jobmanager()?);
-        }
         let state = self.cluster.state()?;
+        if self.scenario.victim == Victim::JobManager {
+            self.cluster.kill_jobmanager()?;
+            self.restarted = Some((Instant::now(), state.completed().map_or(0, |completed| completed.id)));
+            return Ok(());
+        }
         let busy = self.cluster.busy_taskmanagers(&state);
         let victim = *busy.first().ok_or("no taskmanager has tasks")?;
         self.cluster.kill_taskmanager(victim)?;
@@ -90,6 +105,12 @@ impl Running for Job {
             // A new jobmanager's recovery begins with its process, which may be a little before or after the kill.
             state.is_running() && recovery.is_some_and(|recovery| recovery.timestamp + recovery.duration >= killed_ms)
         })?;
+        if let Some((restarted, newest)) = self.restarted.take() {
+            self.wait_until("checkpoint of the new jobmanager", |state| {
+                state.completed().is_some_and(|completed| completed.id > newest)
+            })?;
+            self.checkpoint_after = Some(restarted.elapsed());
+        }
         Ok(())
     }
 
@@ -98,7 +119,11 @@ impl Running for Job {
         let recovery = state.job.last_recovery.ok_or("no recovery is told of")?;
         let phases = recovery.phases.into_iter().map(|phase| (phase.name, phase.duration));
         let noticed = ("until noticed".to_owned(), recovery.timestamp.saturating_sub(killed_ms));
-        Ok(std::iter::once(noticed).chain(phases).collect())
+        let checkpoint = self
+            .checkpoint_after
+            .take()
+            .map(|after| ("(first checkpoint after the restart)".to_owned(), after.as_millis() as u64));
+        Ok(std::iter::once(noticed).chain(phases).chain(checkpoint).collect())
     }
 
     fn replace(&mut self) -> Result<()> {

@@ -48,6 +48,8 @@ pub struct Scenario {
     pub rocksdb: bool,
     /// Who is killed.
     pub victim: Victim,
+    /// Our goal for the median and for the worst silence, in milliseconds.
+    pub goal: Option<(u64, u64)>,
 }
 
 /// All of them.
@@ -58,6 +60,7 @@ pub const ALL: [Scenario; 4] = [
         keys: 100 << 10,
         rocksdb: false,
         victim: Victim::TaskManager,
+        goal: Some((500, 2000)),
     },
     Scenario {
         name: "rocksdb-back",
@@ -65,6 +68,7 @@ pub const ALL: [Scenario; 4] = [
         keys: 2 << 20,
         rocksdb: true,
         victim: Victim::TaskManagerThatComesBack,
+        goal: Some((1500, u64::MAX)),
     },
     Scenario {
         name: "rocksdb",
@@ -72,6 +76,7 @@ pub const ALL: [Scenario; 4] = [
         keys: 2 << 20,
         rocksdb: true,
         victim: Victim::TaskManager,
+        goal: None,
     },
     Scenario {
         name: "jobmanager",
@@ -79,6 +84,7 @@ pub const ALL: [Scenario; 4] = [
         keys: 100 << 10,
         rocksdb: false,
         victim: Victim::JobManager,
+        goal: None,
     },
 ];
 

@@ -4,7 +4,10 @@ use std::{fmt::Write, time::Duration};
 
 use millrace_testkit::figures::median_and_worst;
 
-use crate::{contender::Contender, scenario::Recovery};
+use crate::{
+    contender::Contender,
+    scenario::{Recovery, Scenario},
+};
 
 /// Silence by contender, and phases by name.
 pub fn table(measured: &[(Contender, Vec<Recovery>)]) -> String {
@@ -25,8 +28,32 @@ pub fn table(measured: &[(Contender, Vec<Recovery>)]) -> String {
     text
 }
 
-/// The median of each phase, in the order in which they came first, and what is left to the first new output.
+/// Whether our goal is met; where it is not, which phase takes longest.
+pub fn verdict(scenario: Scenario, measured: &[(Contender, Vec<Recovery>)]) -> Option<String> {
+    let (goal, worst_goal) = scenario.goal?;
+    let ours = &measured.iter().find(|(contender, _)| *contender == Contender::Millrace)?.1;
+    let (median, worst) = median_and_worst(ours.iter().map(|recovery| recovery.silent));
+    if median.as_millis() as u64 <= goal && worst.as_millis() as u64 <= worst_goal {
+        return Some("Our goal is met.".to_owned());
+    }
+    let mut phases = medians(ours);
+    phases.sort_by_key(|(_, median)| *median);
+    let (name, longest) = phases.pop()?;
+    let of_worst = if worst_goal == u64::MAX { String::new() } else { format!(", worst below {worst_goal} ms") };
+    Some(format!(
+        "We fall short of our goal (median below {goal} ms{of_worst}). The longest phase is *{name}*, {} ms.",
+        longest.as_millis()
+    ))
+}
+
+/// As text.
 fn phases(recoveries: &[Recovery]) -> String {
+    let text = |(name, median): (String, Duration)| format!("{name} {}", median.as_millis());
+    medians(recoveries).into_iter().map(text).collect::<Vec<_>>().join(", ")
+}
+
+/// The median of each phase, in the order in which they came first, and of what is left to the first new output.
+fn medians(recoveries: &[Recovery]) -> Vec<(String, Duration)> {
     let mut names: Vec<&str> = Vec::new();
     for (name, _) in recoveries.iter().flat_map(|recovery| &recovery.phases) {
         if !names.contains(&name.as_str()) {
@@ -36,15 +63,14 @@ fn phases(recoveries: &[Recovery]) -> String {
     let of = |name: &str| {
         let phases = recoveries.iter().flat_map(|recovery| &recovery.phases);
         let durations = phases.filter(|(phase, _)| phase == name).map(|(_, ms)| Duration::from_millis(*ms));
-        format!("{name} {}", median_and_worst(durations).0.as_millis())
+        (name.to_owned(), median_and_worst(durations).0)
     };
     let rest = recoveries.iter().map(|recovery| {
         let told: u64 = recovery.phases.iter().map(|(_, ms)| ms).sum();
         recovery.silent.saturating_sub(Duration::from_millis(told))
     });
-    let mut parts: Vec<_> = names.into_iter().map(of).collect();
-    parts.push(format!("then until the first new output {}", median_and_worst(rest).0.as_millis()));
-    parts.join(", ")
+    let rest = ("then until the first new output".to_owned(), median_and_worst(rest).0);
+    names.into_iter().map(of).chain([rest]).collect()
 }
 
 /// The machine, and how busy it is.
