@@ -284,23 +284,21 @@ impl Running for Job {
 
     fn phases(&mut self, killed_ms: u64) -> Result<Vec<(String, u64)>> {
         let (job, subtasks) = self.state()?;
-        let last = |state: &str| subtasks.iter().map(|subtask| time(&subtask["timestamps"][state])).max().unwrap_or(0);
-        let moments = [
-            ("until noticed", time(&job["timestamps"]["RESTARTING"])),
-            ("restart delay and cancel", time(&job["timestamps"]["RUNNING"])),
-            ("schedule", last("DEPLOYING")),
-            ("deploy", last("INITIALIZING")),
-            ("restore", last("RUNNING")),
+        let noticed = time(&job["timestamps"]["RESTARTING"]);
+        let restarted = time(&job["timestamps"]["RUNNING"]);
+        // Of subtasks that do the same side by side, the slowest counts.
+        let longest = |states: &[&str]| {
+            let of = |subtask: &Value| states.iter().map(|state| time(&subtask["status-duration"][state])).sum::<u64>();
+            subtasks.iter().map(of).max().unwrap_or(0)
+        };
+        let phases = [
+            ("until noticed", noticed.saturating_sub(killed_ms)),
+            ("cancel and restart delay", restarted.saturating_sub(noticed)),
+            ("schedule", longest(&["CREATED", "SCHEDULED"])),
+            ("deploy", longest(&["DEPLOYING"])),
+            ("restore", longest(&["INITIALIZING"])),
         ];
-        let mut before = killed_ms;
-        Ok(moments
-            .into_iter()
-            .map(|(name, moment)| {
-                let took = moment.saturating_sub(before);
-                before = before.max(moment);
-                (name.to_owned(), took)
-            })
-            .collect())
+        Ok(phases.map(|(name, took)| (name.to_owned(), took)).into())
     }
 
     fn replace(&mut self) -> Result<()> {

@@ -63,7 +63,7 @@ impl Drop for ShownTask {
 struct TaskCollector {
     counters: Vec<(IntCounter, Read<u64>)>,
     gauges: Vec<(Gauge, Read<f64>)>,
-    rates: Vec<(Gauge, fn(&TaskRates) -> f64)>,
+    rates: Vec<(Gauge, ReadRate)>,
     pending_records: Gauge,
     /// Of each state, with the operator.
     states: Vec<(GaugeVec, ReadState)>,
@@ -77,6 +77,7 @@ const PREFIX: &str = "millrace_taskmanager_job_task_";
 const RATE_WINDOW: Duration = Duration::from_secs(1);
 
 type Read<T> = fn(&TaskMetricsSnapshot) -> T;
+type ReadRate = fn(&TaskRates) -> f64;
 const COUNTERS: [(&str, &str, Read<u64>); 7] = [
     ("numRecordsIn", "Records taken from inputs or read from the source", |m| m.records_in),
     ("numRecordsOut", "Records handed to consumers", |m| m.records_out),
@@ -102,7 +103,7 @@ const GAUGES: [(&str, &str, Read<f64>); 4] = [
         |m| m.time_to_consume_ms as f64,
     ),
 ];
-const RATES: [(&str, &str, fn(&TaskRates) -> f64); 5] = [
+const RATES: [(&str, &str, ReadRate); 5] = [
     ("busyTimeMsPerSecond", "Milliseconds of a second spent on records and snapshots", |r| r.busy_ms),
     ("idleTimeMsPerSecond", "Milliseconds of a second spent waiting for input", |r| r.idle_ms),
     ("backPressuredTimeMsPerSecond", "Milliseconds of a second spent waiting for consumers", |r| r.backpressured_ms),

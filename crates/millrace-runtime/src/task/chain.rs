@@ -94,10 +94,10 @@ impl Chain {
 
     /// Fails the operator with state on the heap where the process takes too much memory.
     pub(super) fn check_memory(&self) -> Result<()> {
-        let stores = self.operators.iter().enumerate().filter_map(|(index, operator)| {
+        let mut stores = self.operators.iter().enumerate().filter_map(|(index, operator)| {
             operator.context.keyed_state.as_ref().map(|store| (self.first + index, store))
         });
-        stores.map(|(part, store)| self.blame.part(part, || store.check_memory())).collect()
+        stores.try_for_each(|(part, store)| self.blame.part(part, || store.check_memory()))
     }
 
     /// Tells all operators that a checkpoint is complete.
