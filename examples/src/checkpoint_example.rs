@@ -21,6 +21,7 @@ use millrace::{
     config::Role,
     connectors::{file::FileStart, kafka::StartingOffsets},
     prelude::*,
+    sink::DeliveryGuarantee,
 };
 
 use crate::{pair, positive_duration};
@@ -41,9 +42,13 @@ pub struct Args {
     /// A property of librdkafka, for source and sink; may be repeated.
     #[arg(long, value_name = "NAME=VALUE", value_parser = pair, conflicts_with = "files")]
     kafka_property: Vec<(String, String)>,
-    /// A topic to write to what is printed, at least once.
+    /// A topic to write to what is printed.
     #[arg(long, value_name = "TOPIC", conflicts_with = "files")]
     kafka_out: Option<String>,
+    /// What is promised for that topic. Exactly once: readers with isolation.level=read_committed see each line once,
+    /// when its checkpoint is complete.
+    #[arg(long, value_enum, default_value_t = Mode::AtLeastOnce)]
+    kafka_out_guarantee: Mode,
     /// A directory of growing files to read from, instead of Kafka.
     #[arg(long, value_name = "DIR")]
     files: Option<String>,
@@ -170,6 +175,9 @@ pub fn run(args: &Args) -> Result<(), Error> {
     counted.print().uid("print");
     if let (Some(broker), Some(topic)) = (&args.kafka, &args.kafka_out) {
         let mut sink = KafkaSink::strings().bootstrap_servers(broker).topic(topic);
+        if args.kafka_out_guarantee == Mode::ExactlyOnce {
+            sink = sink.delivery_guarantee(DeliveryGuarantee::ExactlyOnce).transactional_id_prefix(topic);
+        }
         for (name, value) in &args.kafka_property {
             sink = sink.property(name, value);
         }

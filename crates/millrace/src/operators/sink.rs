@@ -21,7 +21,7 @@ use millrace_state::SINK_COMMITTABLES;
 
 /// So long a commit that fails is tried again before the task fails. A cancelled task must end sooner than its
 /// taskmanager loses patience with it.
-const COMMIT_LIMIT: Duration = Duration::from_secs(15);
+const COMMIT_LIMIT: Duration = Duration::from_secs(10);
 const FIRST_PAUSE: Duration = Duration::from_millis(50);
 const LONGEST_PAUSE: Duration = Duration::from_secs(2);
 

@@ -4,12 +4,15 @@
 //! `.millrace/` in the sink's place. The next start of the job aborts the uploads whose markers it finds, except those
 //! that a checkpoint holds.
 
-use std::sync::{Arc, OnceLock};
+use std::{
+    sync::{Arc, OnceLock},
+    time::Duration,
+};
 
 use futures::TryStreamExt;
 use millrace_core::{Error, Result, codec, sink::lost};
 use object_store::{
-    Error as StoreError, ObjectStore, ObjectStoreExt, PutPayload,
+    ClientOptions, Error as StoreError, ObjectStore, ObjectStoreExt, PutPayload, RetryConfig,
     aws::{AmazonS3, AmazonS3Builder, AmazonS3ConfigKey},
     multipart::{MultipartStore, PartId},
     path::Path,
@@ -20,6 +23,9 @@ use super::store::{FileCommittable, OpenPart, Owner, PartStore};
 
 /// S3 takes no smaller part than 5 MiB, except the last.
 const PART_SIZE: usize = 8 << 20;
+/// A task that is cancelled must not wait for longer than its taskmanager waits for it.
+const RETRY_LIMIT: Duration = Duration::from_secs(10);
+const ANSWER_LIMIT: Duration = Duration::from_secs(15);
 const MARKERS: &str = ".millrace";
 
 /// `s3://bucket/prefix`, and how to get there.
@@ -53,9 +59,10 @@ impl S3Location {
         }
         let endpoint = [AmazonS3ConfigKey::Endpoint, AmazonS3ConfigKey::S3Endpoint];
         let endpoint = endpoint.iter().find_map(|key| builder.get_config_value(key));
-        if endpoint.is_some_and(|endpoint| endpoint.starts_with("http://")) {
-            builder = builder.with_allow_http(true);
-        }
+        let allow_http = endpoint.is_some_and(|endpoint| endpoint.starts_with("http://"));
+        builder = builder.with_retry(RetryConfig { retry_timeout: RETRY_LIMIT, ..RetryConfig::default() });
+        builder = builder.with_client_options(ClientOptions::new().with_timeout(ANSWER_LIMIT));
+        builder = builder.with_allow_http(allow_http);
         builder.build().map_err(|error| Error::invalid(format!("the file sink's s3://{}: {error}", self.bucket)))
     }
 }
