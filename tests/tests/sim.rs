@@ -71,6 +71,11 @@ fn without_the_data_in_flight_promises_are_broken() {
 }
 
 #[test]
+fn without_the_agreement_of_adopted_tasks_promises_are_broken() {
+    is_noticed(Mutation::NoAgreement, 2000);
+}
+
+#[test]
 fn without_alignment_promises_are_broken() {
     is_noticed(Mutation::NoAlignment, 200);
 }

@@ -6,10 +6,10 @@ use std::{
         atomic::{AtomicU64, Ordering},
     },
     thread,
-    time::Instant,
+    time::{Duration, Instant},
 };
 
-use millrace_testkit::cluster::Result;
+use millrace_testkit::cluster::{ClusterSpec, JobCluster, Result, program};
 use millrace_tests::{
     process::kills::{Campaign, Input},
     sim::{Counters, Mutation, REQUIRED, report, run},
@@ -58,4 +58,57 @@ fn counts_survive_500_kills_of_taskmanagers() -> Result<()> {
 #[test]
 fn counts_survive_500_kills_of_jobmanagers_and_taskmanagers() -> Result<()> {
     Campaign::from_env(500, 3, Input::Kafka).run().map(drop)
+}
+
+/// A job that takes every processor several times over, with snapshots of millions of keys, under heartbeats as they are
+/// by default: nobody is taken for dead. `MINUTES` changes how long.
+#[test]
+fn a_busy_machine_is_no_failure() -> Result<()> {
+    let minutes = std::env::var("MINUTES").map_or(10, |text| text.parse().expect("MINUTES is a whole number"));
+    let checkpoints = tempfile::tempdir().expect("a directory can be made");
+    let processors = thread::available_parallelism().map_or(2, usize::from);
+    let spec = ClusterSpec::new(program("keyed_count")?)
+        .args(["--records", &u64::MAX.to_string(), "--keys", "3000000", "--checkpoint-interval", "2s"])
+        .args(["--parallelism", &(2 * processors).to_string(), "--state-backend", "filesystem"])
+        .args(["--checkpoint-dir".to_owned(), format!("file://{}", checkpoints.path().display())])
+        .taskmanagers(2)
+        .slots(processors as u32)
+        .set("heartbeat.interval", "1 s")
+        .set("heartbeat.timeout", "3 s");
+    let mut cluster = JobCluster::start(spec)?;
+    cluster.wait_until_running()?;
+    let first = cluster.wait_for_new_checkpoint()?.checkpoints.counts.completed;
+    let end = Instant::now() + Duration::from_secs(60 * minutes);
+    let stop = std::sync::atomic::AtomicBool::new(false);
+    let last = thread::scope(|scope| {
+        for _ in 0..4 * processors {
+            scope.spawn(|| {
+                while !stop.load(Ordering::Relaxed) {
+                    std::hint::spin_loop();
+                }
+            });
+        }
+        // What is watched is that nothing happens for so long.
+        let watched = (|| {
+            while Instant::now() < end {
+                thread::sleep(Duration::from_secs(1));
+                let Ok(state) = cluster.state() else { continue };
+                assert_eq!((state.job.restarts, state.taskmanagers.len()), (0, 2), "a false alarm: {state}");
+            }
+            cluster.wait_for_new_checkpoint()
+        })();
+        stop.store(true, Ordering::Relaxed);
+        watched
+    })?;
+    let silent = |log: &str| log.lines().filter(|line| line.contains("silent")).map(str::to_owned).collect::<Vec<_>>();
+    let logs = [cluster.jobmanager_log(), cluster.log(0), cluster.log(1)];
+    assert_eq!(logs.iter().flat_map(|log| silent(log)).collect::<Vec<_>>(), Vec::<String>::new());
+    let statistics = &last.checkpoints;
+    println!(
+        "{minutes} minutes: {} checkpoints of {} bytes, the longest {} ms; no false alarm",
+        statistics.counts.completed - first,
+        last.completed().map_or(0, |checkpoint| checkpoint.state_size),
+        statistics.summary.end_to_end_duration.max,
+    );
+    Ok(())
 }

@@ -10,7 +10,10 @@ use std::sync::Arc;
 use millrace_core::{Error, Result, clock::Clock as TaskClock};
 use millrace_runtime::{graph::JobGraph, scheduler::JobResult, task::TaskManagerLocation};
 use millrace_state::{BackendRegistry, SnapshotTarget};
-use tokio::sync::{mpsc, oneshot};
+use tokio::{
+    runtime::{Builder, Handle},
+    sync::{mpsc, oneshot, watch},
+};
 
 use crate::{
     config::{Configuration, Role, Settings},
@@ -21,7 +24,7 @@ use crate::{
     process_metrics::{self, ProcessProbe},
     rest,
     rpc::{Fingerprint, new_taskmanager_id},
-    taskmanager::{self, Connect, TaskManagerSetup},
+    taskmanager::{self, Connect, Ended, TaskManagerSetup},
 };
 use connect::{Door, LocalConnect, TcpConnect};
 
@@ -35,6 +38,13 @@ struct Program {
     metrics: prometheus::Registry,
     clock: Clock,
     task_clock: TaskClock,
+    /// Runs what waits: the network, the store.
+    io: Handle,
+    /// Runs what jobmanager and taskmanager say to each other, on a thread of its own: who waits there behind something
+    /// else looks dead to others.
+    control: Handle,
+    /// Becomes true when this process, a taskmanager, is told to end.
+    leaving: watch::Receiver<bool>,
 }
 
 /// Runs a job to its end in the role that the configuration gives this process. In a taskmanager it never returns: the
@@ -48,13 +58,18 @@ pub fn execute(
     let clock = Clock::start();
     let settings = config.settings()?;
     logging::init(&settings.log)?;
-    match settings.role {
+    let leaving = match settings.role {
         // A terminal's Ctrl-C ends it as any other program.
-        Role::Local => {}
-        Role::JobManager => signals::end_on_signals("jobmanager")?,
-        Role::TaskManager => signals::end_on_signals("taskmanager")?,
-    }
+        Role::Local => watch::channel(false).1,
+        Role::JobManager => {
+            signals::end_on_signals("jobmanager")?;
+            watch::channel(false).1
+        }
+        Role::TaskManager => signals::leave_on_signals(settings.taskmanager.drain_timeout)?,
+    };
     check(&graph, &settings, &backends)?;
+    let runtime = Builder::new_multi_thread().enable_all().thread_name("millrace-io").build().map_err(no_threads)?;
+    let control = Builder::new_current_thread().enable_all().build().map_err(no_threads)?;
     let program = Program {
         fingerprint: fingerprint::of_process(&graph)?,
         graph: Arc::new(graph),
@@ -64,19 +79,23 @@ pub fn execute(
         metrics: prometheus::Registry::new(),
         clock,
         task_clock,
+        io: runtime.handle().clone(),
+        control: control.handle().clone(),
+        leaving,
     };
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .enable_all()
-        .thread_name("millrace-io")
-        .build()
-        .map_err(|error| Error::external(format!("can't start the runtime's threads: {error}")))?;
+    // Ends with the process: a connection must not be closed before what was sent on it has left.
+    std::thread::Builder::new()
+        .name("millrace-control".to_string())
+        .spawn(move || control.block_on(std::future::pending::<()>()))
+        .map_err(no_threads)?;
     let result = match program.settings.role {
         Role::Local => runtime.block_on(program.run_local()),
         Role::JobManager => runtime.block_on(program.run_jobmanager()),
         Role::TaskManager => {
             let ended = runtime.block_on(program.run_taskmanager());
             std::process::exit(match ended {
-                Ok(()) => 0,
+                Ok(Ended::WithItsJob) => 0,
+                Ok(Ended::Told) => signals::end_by_sigterm(),
                 Err(error) => {
                     tracing::error!("the taskmanager ends: {error}");
                     eprintln!("{error}");
@@ -91,6 +110,10 @@ pub fn execute(
         JobResult::Failed(error) => Err(error),
         result => Ok(result),
     }
+}
+
+fn no_threads(error: std::io::Error) -> Error {
+    Error::external(format!("can't start the runtime's threads: {error}"))
 }
 
 /// What can be refused before anything starts.
@@ -135,21 +158,22 @@ impl Program {
         self.lead(Door::Network(listener, address)).await
     }
 
-    async fn run_taskmanager(self) -> Result<()> {
+    async fn run_taskmanager(self) -> Result<Ended> {
         let settings = &self.settings.jobmanager;
         let target = format!("{}:{}", settings.rpc_address, settings.rpc_port);
         if let Some(port) = self.settings.metrics_port {
             let host = ("taskmanager.bind-host", self.settings.taskmanager.bind_host.as_str());
             self.serve_metrics(host, port).await?;
         }
-        self.taskmanager(TcpConnect(target))?.await
+        let run = self.control.spawn(self.taskmanager(TcpConnect(target))?);
+        run.await.map_err(|error| Error::internal(format!("the taskmanager has ended: {error}")))?
     }
 
     /// The taskmanager of this process, its data port bound.
     fn taskmanager(
         &self,
         connect: impl Connect + 'static,
-    ) -> Result<impl Future<Output = Result<()>> + Send + 'static> {
+    ) -> Result<impl Future<Output = Result<Ended>> + Send + 'static> {
         let settings = &self.settings.taskmanager;
         let cannot = |error: std::io::Error| {
             Error::invalid(format!(
@@ -190,6 +214,8 @@ impl Program {
             fingerprint: self.fingerprint.clone(),
             metrics: self.metrics.clone(),
             clock: self.task_clock.clone(),
+            io: self.io.clone(),
+            leaving: self.leaving.clone(),
         };
         Ok(taskmanager::run(setup, port, connect))
     }

@@ -1,6 +1,6 @@
 //! Events, from the difference between two statuses: transitions only, never a state that lasts.
 
-use millrace_api::{Phase, StreamJobStatus};
+use millrace_api::{Phase, RecoveryStatus, StreamJobStatus};
 
 use super::conditions::{CHECKPOINTING, READY, VALID};
 use crate::observe::Facts;
@@ -107,7 +107,9 @@ fn recovery(old: &StreamJobStatus, new: &StreamJobStatus, facts: &Facts, events:
         return;
     }
     let Some(recovery) = &new.last_recovery else { return };
-    if old.last_recovery.as_ref() == Some(recovery) {
+    // Its last phases come after the rest.
+    let told = |old: &RecoveryStatus| old.started_at == recovery.started_at && old.cause == recovery.cause;
+    if old.last_recovery.as_ref().is_some_and(told) {
         return;
     }
     let details = facts.engine_job().and_then(|job| job.last_recovery.as_ref());
@@ -120,10 +122,11 @@ fn recovery(old: &StreamJobStatus, new: &StreamJobStatus, facts: &Facts, events:
     }
     let took = recovery.duration_ms.map_or(String::new(), |took| format!(" in {}", seconds(took)));
     let from = match recovery.restored_checkpoint {
-        Some(id) => format!("checkpoint {id}"),
-        None => "the beginning: there was no checkpoint".to_owned(),
+        Some(id) => format!("from checkpoint {id}"),
+        None if recovery.phases.iter().any(|phase| phase.name == "adopt") => "with the tasks that ran on".to_owned(),
+        None => "from the beginning: there was no checkpoint".to_owned(),
     };
-    events.push(Event::normal("Recovered", format!("recovered{took} from {from}")));
+    events.push(Event::normal("Recovered", format!("recovered{took} {from}")));
 }
 
 /// What the Ready condition says, or that tasks are started again.

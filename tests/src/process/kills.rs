@@ -6,7 +6,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use millrace_core::{ids::Generation, rest::JobStatus};
+use millrace_core::{
+    ids::Generation,
+    rest::{JobStatus, RecoveryDetails},
+};
 use millrace_testkit::{
     cluster::{ClusterSpec, JobCluster, JobState, PATIENCE, Result, program},
     services::{kafka::KafkaBroker, minio::Minio},
@@ -62,6 +65,8 @@ pub struct Report {
     pub while_running: u32,
     /// Recoveries that began at a checkpoint.
     pub restored: u32,
+    /// Jobmanagers that went on with the tasks that ran.
+    pub adopted: u32,
     /// Records written.
     pub records: u64,
     /// Lines printed: more than records, as what follows a checkpoint is printed again.
@@ -241,6 +246,12 @@ impl Struck {
 
     /// A recovery begins at the newest completed checkpoint.
     fn check_restored(&mut self, state: &JobState) {
+        let adopted = |recovery: &RecoveryDetails| recovery.phases.iter().any(|phase| phase.name == "adopt");
+        if state.job.restarts == 0 && state.job.last_recovery.as_ref().is_some_and(adopted) {
+            // Its tasks went on: nothing was restored.
+            self.report.adopted += 1;
+            return;
+        }
         let restored = state.checkpoints.latest.restored.as_ref().map_or(0, |restored| restored.id);
         assert!(
             restored >= self.newest_completed,

@@ -11,6 +11,10 @@ pub enum Seen {
     Announced,
     /// The tasks were started from a checkpoint.
     Restored,
+    /// A new jobmanager adopted tasks that ran.
+    Adopted,
+    /// One refused to.
+    AdoptionRefused,
     /// A task died.
     TaskCrash,
     /// A jobmanager died.
@@ -66,9 +70,11 @@ pub enum Seen {
 }
 
 /// What every run has to see a thousand times.
-pub const REQUIRED: [Seen; 15] = [
+pub const REQUIRED: [Seen; 17] = [
     Seen::FullSchedule,
     Seen::Restored,
+    Seen::Adopted,
+    Seen::AdoptionRefused,
     Seen::TaskCrash,
     Seen::JobManagerCrash,
     Seen::CrashBetweenMetadataAndLog,

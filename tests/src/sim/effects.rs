@@ -59,7 +59,7 @@ impl World {
             }
             Effect::DeleteCheckpoints(ids) => ids.into_iter().for_each(|id| self.delete_checkpoint(index, id)),
             Effect::FailJob(_) => {
-                if let Phase::Running(deployment) = self.jobmanagers[index].phase {
+                if let Some(deployment) = self.own_deployment(index) {
                     self.kill(deployment);
                 }
             }
@@ -76,11 +76,12 @@ impl World {
             _ => None,
         };
         let instance = self.oracle.begin(parent, checkpoint);
-        if let Phase::Running(deployment) = self.jobmanagers[index].phase {
+        if let Some(deployment) = self.own_deployment(index) {
             self.deployments[deployment].tip = Some(instance);
         }
         self.jobmanagers[index].instances.insert(checkpoint, instance);
-        let metadata = Rc::new(Metadata { instance, states: Rc::new(states.clone()) });
+        let by = (self.jobmanagers[index].generation, self.jobmanagers[index].attempt);
+        let metadata = Rc::new(Metadata { instance, by, states: Rc::new(states.clone()) });
         self.request(index, Op::CreateMetadata(checkpoint, metadata));
     }
 

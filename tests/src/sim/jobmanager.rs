@@ -99,7 +99,8 @@ pub struct JobManager {
     pub log_queue: VecDeque<LogTask>,
     /// Its checkpoint coordinator, once it has taken over.
     pub coordinator: Option<CheckpointCoordinator>,
-    attempt: Attempt,
+    /// The attempt of its tasks.
+    pub attempt: Attempt,
     /// The checkpoints that it tried to complete.
     pub instances: BTreeMap<CheckpointId, usize>,
     tick_at: Option<u64>,
@@ -212,7 +213,9 @@ impl World {
         let config = self.plan.config.clone();
         jm.coordinator = Some(CheckpointCoordinator::recovered(config, jm.generation, history, highest.next()));
         jm.phase = Phase::Deciding;
-        self.decide(index);
+        if !self.adopt_tasks(index) {
+            self.decide(index);
+        }
     }
 
     /// Restarts the tasks when it is known from where.
@@ -274,7 +277,7 @@ impl World {
             keeps_in_flight: self.mutation != Mutation::NoDataInFlight,
             bases: (0..self.plan.sources).map(|source| self.topic_end(source)).collect(),
             counters: self.plan.counters,
-            restored: restored.map(|(_, restored)| (restored.instance, restored.snapshots)),
+            restored: restored.map(|(id, restored)| (id, restored.instance, restored.snapshots)),
         };
         let started = Deployment::start(start);
         if started.has_in_flight() {

@@ -13,7 +13,7 @@ use rand::Rng;
 
 use super::{
     counters::Seen,
-    jobmanager::{JobManagerEvent, Phase, no_answer},
+    jobmanager::{JobManagerEvent, no_answer},
     store::Snapshot,
     task::{TaskMessage, TaskOutput, task_id},
     world::{Event, World},
@@ -22,7 +22,8 @@ use super::{
 impl World {
     /// A jobmanager tells its tasks something.
     pub fn tell(&mut self, index: usize, message: TaskMessage) {
-        let Phase::Running(deployment) = self.jobmanagers[index].phase else { return };
+        // Its connections to tasks that another has adopted are closed.
+        let Some(deployment) = self.own_deployment(index) else { return };
         let tasks = match message {
             TaskMessage::Trigger(_) | TaskMessage::Resume => self.deployments[deployment].sources(),
             _ => self.deployments[deployment].latest.len(),
@@ -33,15 +34,22 @@ impl World {
             let reliable = matches!(message, TaskMessage::Resume);
             for copy in self.copies(reliable) {
                 let after = self.way();
-                self.queue_in(after, Event::Task { deployment, task, number, message, copy });
+                self.queue_in(after, Event::Task { by: index, deployment, task, number, message, copy });
             }
         }
     }
 
     /// A message reaches a task.
-    pub fn at_task(&mut self, deployment: usize, task: usize, number: u64, message: TaskMessage, copy: bool) {
+    pub fn at_task(
+        &mut self,
+        by: usize,
+        (deployment, task): (usize, usize),
+        number: u64,
+        message: TaskMessage,
+        copy: bool,
+    ) {
         let receiver = &mut self.deployments[deployment];
-        if !receiver.alive {
+        if !receiver.alive || receiver.jobmanager != by {
             return;
         }
         if copy {

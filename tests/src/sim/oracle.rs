@@ -68,6 +68,20 @@ impl Oracle {
         Ok(())
     }
 
+    /// The newest generation adopts tasks that continue this instance. What was announced as complete must be in it.
+    pub fn adopts(&mut self, tip: Option<usize>) -> Result<(), String> {
+        let Some(tip) = tip else { return Err("tasks that never took a checkpoint are adopted".to_string()) };
+        self.newest_restore = Some(tip);
+        match self.announced.iter().find(|&&announced| !self.continues(tip, announced)) {
+            Some(&lost) => Err(format!(
+                "{} was announced, and tasks that continue {} are adopted",
+                self.name(lost),
+                self.name(tip)
+            )),
+            None => Ok(()),
+        }
+    }
+
     /// The newest generation starts its tasks from nothing.
     pub fn starts_empty(&self, records_were_read: bool) -> Result<(), String> {
         match self.announced.first() {

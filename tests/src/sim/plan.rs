@@ -73,6 +73,8 @@ pub struct Plan {
     pub trim: u32,
     /// The deployment of a jobmanager that was replaced goes on.
     pub spare_old_tasks: u32,
+    /// A new jobmanager hears of tasks that run, of each attempt.
+    pub adopt: u32,
     /// A jobmanager that is started in another's place dies right after it has taken over.
     pub short_lived: u32,
     /// What happens, and when.
@@ -104,6 +106,7 @@ impl Plan {
             give_up: swarm(rng, &[0, 20, 50]),
             trim: swarm(rng, &[20, 60, 100]),
             spare_old_tasks: swarm(rng, &[0, 30, 100]),
+            adopt: swarm(rng, &[0, 50, 100]),
             short_lived: swarm(rng, &[0, 20, 70]),
             planned,
             calm_at,

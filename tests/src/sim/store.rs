@@ -6,7 +6,7 @@ use std::{
     rc::Rc,
 };
 
-use millrace_core::ids::{CheckpointId, Generation, JobId, TaskId};
+use millrace_core::ids::{Attempt, CheckpointId, Generation, JobId, TaskId};
 use millrace_runtime::coordinator::TaskStates;
 use millrace_state::{
     OperatorSubtaskState, StateHandle,
@@ -42,6 +42,8 @@ pub enum Snapshot {
 pub struct Metadata {
     /// Unique for every checkpoint that a jobmanager tries to complete.
     pub instance: usize,
+    /// The jobmanager's generation, and the attempt whose tasks took it.
+    pub by: (Generation, Attempt),
     /// Where the tasks' states are.
     pub states: Rc<TaskStates>,
 }
@@ -123,6 +125,11 @@ impl Store {
     /// Creates a checkpoint's metadata if there is none; returns the instance that is there now.
     pub fn create_metadata(&mut self, checkpoint: CheckpointId, metadata: &Rc<Metadata>) -> usize {
         self.metadata.entry(checkpoint).or_insert_with(|| Rc::clone(metadata)).instance
+    }
+
+    /// A checkpoint's metadata.
+    pub fn metadata(&self, checkpoint: CheckpointId) -> Option<&Metadata> {
+        self.metadata.get(&checkpoint).map(|metadata| &**metadata)
     }
 
     /// Writes a snapshot.

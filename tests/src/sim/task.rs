@@ -7,7 +7,10 @@ use millrace_core::{
     checkpoint::{CheckpointBarrier, CheckpointingMode},
     ids::{Attempt, CheckpointId, Generation, TaskId, VertexId},
 };
-use millrace_runtime::alignment::{AlignerAction, AlignerEvent, BarrierAligner};
+use millrace_runtime::{
+    alignment::{AlignerAction, AlignerEvent, BarrierAligner},
+    scheduler::adoption::AdoptableTask,
+};
 use rand::Rng;
 use rand_chacha::ChaCha8Rng;
 
@@ -83,6 +86,8 @@ pub struct Deployment {
     pub alive: bool,
     /// The checkpoint instance that they continue: the restored one, then each that was taken of them.
     pub tip: Option<usize>,
+    /// The checkpoint that they were restored from, or at which they were adopted.
+    pub continues: Option<CheckpointId>,
     /// For each task, the number of the latest message that has reached it, and of the latest one that it sent and that
     /// arrived.
     pub latest: Vec<(u64, u64)>,
@@ -110,8 +115,8 @@ pub struct Start {
     pub bases: Vec<u64>,
     /// How many counting tasks.
     pub counters: usize,
-    /// The instance and the states that are restored.
-    pub restored: Option<(usize, BTreeMap<TaskId, Snapshot>)>,
+    /// The checkpoint that is restored: its id, its instance and the states.
+    pub restored: Option<(CheckpointId, usize, BTreeMap<TaskId, Snapshot>)>,
 }
 
 impl Deployment {
@@ -120,7 +125,8 @@ impl Deployment {
         let Start { by, exact, mode, unaligned, keeps_in_flight, bases, counters, restored } = start;
         let (jobmanager, generation, attempt) = by;
         let held = restored.is_none();
-        let (tip, states) = restored.map_or((None, BTreeMap::new()), |(instance, states)| (Some(instance), states));
+        let continues = restored.as_ref().map(|(id, ..)| *id);
+        let (tip, states) = restored.map_or((None, BTreeMap::new()), |(_, instance, states)| (Some(instance), states));
         let sources = bases.iter().enumerate().map(|(index, &latest)| {
             let (base, position) = match states.get(&task_id(index, bases.len())) {
                 Some(Snapshot::Source { base, position }) => (*base, *position),
@@ -158,6 +164,7 @@ impl Deployment {
             attempt,
             alive,
             tip,
+            continues,
             latest,
             exact,
             unaligned,
@@ -165,6 +172,21 @@ impl Deployment {
             sources,
             counters,
         }
+    }
+
+    /// The tasks as their taskmanagers report them to a new jobmanager.
+    pub fn reports(&self) -> Vec<AdoptableTask> {
+        let of_task = |(index, task)| AdoptableTask {
+            task,
+            generation: self.generation,
+            attempt: self.attempt,
+            continues: self.continues,
+            triggered: self.sources.get(index).map(|source: &SourceTask| source.last_barrier),
+            unsteady: self.sources.get(index).filter(|source: &&SourceTask| source.held).map(|_| "is held".to_string()),
+            ended: false,
+            splits: Vec::new(),
+        };
+        self.tasks().enumerate().map(of_task).collect()
     }
 
     /// Whether any records wait in the channels.

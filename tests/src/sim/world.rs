@@ -3,6 +3,7 @@
 use std::{cmp::Reverse, collections::BTreeMap};
 
 use millrace_core::{checkpoint::CheckpointingMode, ids::CheckpointId};
+use millrace_runtime::scheduler::adoption::AdoptionChecks;
 use millrace_state::log::protocol::ProtocolChecks;
 use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
@@ -38,12 +39,19 @@ pub enum Mutation {
     NoAlignment,
     /// What barriers overtake does not belong to the checkpoint.
     NoDataInFlight,
+    /// Tasks that run are adopted whatever they continue.
+    NoAgreement,
 }
 
 impl Mutation {
     /// The safety steps of the log.
     pub fn checks(self) -> ProtocolChecks {
         ProtocolChecks { fence: self != Self::NoFence, relist: self != Self::NoRelist }
+    }
+
+    /// The rules of adoption.
+    pub fn adoption(self) -> AdoptionChecks {
+        AdoptionChecks { agreement: self != Self::NoAgreement }
     }
 
     /// How tasks handle barriers.
@@ -75,6 +83,8 @@ pub enum Event {
     Request(usize, u64, Op),
     /// A message reaches a task.
     Task {
+        /// The jobmanager that sent it.
+        by: usize,
         /// Whose.
         deployment: usize,
         /// Its index.
@@ -200,8 +210,8 @@ impl World {
         match event {
             Event::JobManager(index, event) => self.at_jobmanager(index, event),
             Event::Request(index, id, op) => self.at_store(index, id, op),
-            Event::Task { deployment, task, number, message, copy } => {
-                self.at_task(deployment, task, number, message, copy);
+            Event::Task { by, deployment, task, number, message, copy } => {
+                self.at_task(by, (deployment, task), number, message, copy);
             }
             Event::Step(deployment) => self.step_tasks(deployment),
             Event::Persist { deployment, task, checkpoint, snapshot } => {

@@ -7,6 +7,7 @@ mod demonstration;
 mod exactly_once;
 mod kills;
 mod orchestrated;
+mod recovery;
 mod rest_document;
 mod state_command;
 mod store_first;

@@ -205,6 +205,14 @@ options! {
         ROCKSDB_LOCAL_DIRECTORY = "state.backend.rocksdb.localdir", Text,
             "`rocksdb`: the directory in which a taskmanager's state lies; no two taskmanagers can share it. Unset: one \
              of its own among the system's temporary files.";
+        FROM_LOCAL = "execution.state-recovery.from-local", Flag,
+            "Whether taskmanagers keep local copies of the state that they write to the checkpoint directory, and go back to \
+             them. (Flink's default is false.) A directory of this machine (`file://`) is read as it is. `rocksdb` keeps \
+             links to its own files, in its local directory.",
+            aliases(&["state.backend.local-recovery"]), default("true");
+        LOCAL_ROOT = "taskmanager.state.local.root-dirs", Text,
+            "The directory below which local copies lie. A taskmanager takes over what a dead one of the same job has left \
+             there. Unset: the system's directory for temporary files.";
         RESTORE_PATH = "execution.state-recovery.path", Text,
             "A retained checkpoint to start the job from, such as `file:///path/<job-id>/chk-7`.",
             aliases(&["execution.savepoint.path", "from-checkpoint"]);
@@ -238,6 +246,10 @@ options! {
         JOBMANAGER_BIND_HOST = "jobmanager.bind-host", Text,
             "Address on which the jobmanager listens for taskmanagers; `0.0.0.0` for all.",
             aliases(&["jobmanager.rpc.bind-host"]), default("localhost");
+        ADOPTION_TIMEOUT = "jobmanager.adoption-timeout", millis(0),
+            "How long a jobmanager that takes over waits until all tasks of the job that run under the one before have \
+             been reported, so that it can go on with them. After that, or with 0 at once, it starts the job anew.",
+            default("3 s");
         JOB_ID = "job.id", JobId, "The job's id. Unset: a new one at each start.";
         DEPLOYMENT = "job.deployment", from(0),
             "The number of the job's deployment. A job that has failed for good is not run again, except by a \
@@ -291,6 +303,10 @@ options! {
             "How long a starting taskmanager tries to reach the jobmanager before it ends.", default("5 min");
         JOBMANAGER_LOSS_TIMEOUT = "taskmanager.jobmanager-loss-timeout", millis(0),
             "How long tasks go on without a jobmanager.", default("60 s");
+        DRAIN_TIMEOUT = "taskmanager.drain-timeout", millis(0),
+            "How long a taskmanager that gets a SIGTERM may take to hand its tasks over at a checkpoint. After that, or \
+             at a second signal, it ends at once. On Kubernetes it must be below the pod's grace period.",
+            default("20 s");
         CANCELLATION_TIMEOUT = "task.cancellation.timeout", millis(1),
             "A task that does not end this long after it was told to ends its process.", default("30 s");
     }

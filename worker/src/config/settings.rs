@@ -45,6 +45,8 @@ pub struct Settings {
     pub memory_max_state_size: u64,
     /// What the RocksDB backend may use.
     pub rocksdb: RocksDBSettings,
+    /// Where local copies of state lie; `None`: there are none.
+    pub local_state: Option<PathBuf>,
     /// What the job starts from.
     pub restore: RestoreSettings,
     /// How S3 is reached.
@@ -123,6 +125,8 @@ pub struct JobManagerSettings {
     pub rpc_port: u16,
     /// Address on which it listens.
     pub bind_host: String,
+    /// How long a new one waits for the tasks that run.
+    pub adoption_timeout: Duration,
 }
 
 /// Where the REST server is.
@@ -161,6 +165,8 @@ pub struct TaskManagerSettings {
     pub registration_timeout: Duration,
     /// How long tasks go on without a jobmanager.
     pub jobmanager_loss_timeout: Duration,
+    /// How long it may take to hand its tasks over when it is told to end.
+    pub drain_timeout: Duration,
     /// How long a task may take to end.
     pub cancellation_timeout: Duration,
 }
@@ -210,6 +216,10 @@ pub(super) fn read(config: &Configuration) -> Result<Settings> {
             memory_size: reader.size(&o::ROCKSDB_MEMORY_SIZE)?,
             local_directory: reader.text(&o::ROCKSDB_LOCAL_DIRECTORY).map(PathBuf::from),
             incremental: reader.flag(&o::CHECKPOINT_INCREMENTAL)?,
+        },
+        local_state: match reader.flag(&o::FROM_LOCAL)? {
+            true => Some(reader.text(&o::LOCAL_ROOT).map_or_else(std::env::temp_dir, PathBuf::from)),
+            false => None,
         },
         restore: RestoreSettings {
             path: reader.text(&o::RESTORE_PATH),
@@ -374,6 +384,7 @@ impl Reader<'_> {
             rpc_address: self.name(&o::RPC_ADDRESS)?,
             rpc_port: self.port(&o::RPC_PORT, 6123)?,
             bind_host: self.name(&o::JOBMANAGER_BIND_HOST)?,
+            adoption_timeout: self.duration(&o::ADOPTION_TIMEOUT)?,
         })
     }
 
@@ -399,6 +410,7 @@ impl Reader<'_> {
             debloat: self.debloat()?,
             registration_timeout: self.duration(&o::REGISTRATION_TIMEOUT)?,
             jobmanager_loss_timeout: self.duration(&o::JOBMANAGER_LOSS_TIMEOUT)?,
+            drain_timeout: self.duration(&o::DRAIN_TIMEOUT)?,
             cancellation_timeout: self.duration(&o::CANCELLATION_TIMEOUT)?,
         })
     }

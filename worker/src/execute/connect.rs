@@ -5,6 +5,7 @@ use std::{convert::Infallible, net::SocketAddr, sync::Arc, time::Duration};
 use millrace_core::{Error, Result};
 use tokio::{
     net::{TcpListener, TcpStream},
+    runtime::Handle,
     sync::mpsc,
     task::AbortHandle,
 };
@@ -54,11 +55,16 @@ impl Door {
         }
     }
 
-    /// Lets taskmanagers in until it is dropped.
-    pub fn open(self, admission: Arc<Admission>, events: mpsc::UnboundedSender<PeerEvent>) -> OpenDoor {
+    /// Lets taskmanagers in until it is dropped; `control` serves them.
+    pub fn open(
+        self,
+        admission: Arc<Admission>,
+        events: mpsc::UnboundedSender<PeerEvent>,
+        control: &Handle,
+    ) -> OpenDoor {
         let task = match self {
-            Self::Network(listener, _) => tokio::spawn(jobmanager::listen(listener, admission, events)),
-            Self::Local(door) => tokio::spawn(serve_local(door, admission, events)),
+            Self::Network(listener, _) => control.spawn(jobmanager::listen(listener, admission, events)),
+            Self::Local(door) => control.spawn(serve_local(door, admission, events)),
         };
         OpenDoor(task.abort_handle())
     }

@@ -78,9 +78,10 @@ impl Program {
                 state_backend: settings.state_backend.clone(),
                 checkpoint_dir: settings.checkpoint_dir.clone(),
             },
+            heartbeat: settings.heartbeat,
         });
         let (peers_in, peers) = mpsc::unbounded_channel();
-        let _open = door.open(admission, peers_in);
+        let _open = door.open(admission, peers_in, &self.control);
         let setup = JobManagerSetup {
             graph: Arc::clone(&self.graph),
             settings: settings.clone(),

@@ -52,6 +52,7 @@ impl JobManager {
             Effect::Relist { checkpoint } => self.relist(checkpoint),
             Effect::Announce { checkpoint, reason } => {
                 tracing::debug!(target: STEP, step = "complete", %checkpoint, ?reason);
+                self.progress.completed(checkpoint);
                 self.tell_all(attempt, &TaskCommand::NotifyComplete(checkpoint));
                 if std::mem::take(&mut self.attempt.held) {
                     self.tell_all(attempt, &TaskCommand::Resume);
@@ -61,6 +62,7 @@ impl JobManager {
                 }
                 let is_final = reason == TriggerReason::Final;
                 self.schedule(SchedulerEvent::CheckpointCompleted { is_final });
+                self.hand_over_at(checkpoint);
             }
             Effect::Abort(checkpoint) => {
                 let reason = self.coordinator.statistics().latest.failed.as_ref();
@@ -68,6 +70,7 @@ impl JobManager {
                 tracing::warn!(%checkpoint, reason, "checkpoint failed");
                 self.garbage = true;
                 self.tell_all(attempt, &TaskCommand::NotifyAborted(checkpoint));
+                self.resume_after(checkpoint);
             }
             // They lie in their checkpoint's directory, which the next sweep removes.
             Effect::DiscardState(_) => self.garbage = true,
@@ -79,6 +82,7 @@ impl JobManager {
 
     fn trigger(&mut self, barrier: CheckpointBarrier) {
         tracing::debug!(target: STEP, step = "trigger", checkpoint = %barrier.id);
+        self.stop_sources_at(barrier.id);
         let attempt = self.scheduler.attempt();
         let Some(assignment) = self.scheduler.assignment() else { return };
         let is_source = |task: &TaskId| self.graph.edges_into(task.vertex).next().is_none();
@@ -99,9 +103,12 @@ impl JobManager {
         });
     }
 
-    fn write_metadata(&self, checkpoint: CheckpointId, states: Arc<TaskStates>) {
+    fn write_metadata(&mut self, checkpoint: CheckpointId, states: Arc<TaskStates>) {
         tracing::debug!(target: STEP, step = "write-metadata", %checkpoint);
-        let metadata = self.metadata(checkpoint, &states);
+        let metadata = Arc::new(self.metadata(checkpoint, &states));
+        let completed = self.coordinator.retained().last().copied();
+        self.written.retain(|id, _| completed.is_none_or(|completed| *id >= completed));
+        self.written.insert(checkpoint, Arc::clone(&metadata));
         let (storage, job, commits) = (self.storage.clone(), self.job, metadata.has_committables());
         self.beside(async move {
             let outcome = match storage.write_metadata(&metadata, commits).await {

@@ -2,13 +2,13 @@
 
 use std::collections::BTreeMap;
 
-use millrace_core::ids::{Attempt, Generation, TaskId, TaskManagerId};
+use millrace_core::ids::{Attempt, CheckpointId, Generation, TaskId, TaskManagerId};
 use millrace_runtime::{
     graph::JobGraph,
     task::{BarrierHandling, OperatorRestore, TaskManagerLocation, TaskSpec},
 };
 
-use super::splits::InitialSplits;
+use super::{progress::RecordCounts, splits::InitialSplits};
 
 /// Everything that an attempt's tasks start from.
 pub struct AttemptPlan<'a> {
@@ -28,10 +28,14 @@ pub struct AttemptPlan<'a> {
     pub assignment: &'a BTreeMap<TaskId, TaskManagerId>,
     /// Where each taskmanager is.
     pub locations: &'a BTreeMap<TaskManagerId, TaskManagerLocation>,
+    /// The checkpoint that it starts from.
+    pub continues: Option<CheckpointId>,
     /// The state of each task that has some.
     pub restore: &'a BTreeMap<TaskId, Vec<OperatorRestore>>,
     /// What the sources begin with.
     pub sources: &'a InitialSplits,
+    /// What the sources have to read until they are where the last attempt was.
+    pub again: &'a RecordCounts,
 }
 
 /// The tasks of each taskmanager. `None` when a taskmanager of the assignment is gone.
@@ -64,5 +68,7 @@ fn spec(plan: &AttemptPlan<'_>, task: TaskId) -> Option<TaskSpec> {
         more_splits: plan.sources.open.contains(&task.vertex),
         hold_source: plan.hold_sources && plan.graph.vertex(task.vertex).source.is_some(),
         allow_non_restored: plan.allow_non_restored,
+        continues: plan.continues,
+        again: plan.again.get(&task).copied().unwrap_or(0),
     })
 }

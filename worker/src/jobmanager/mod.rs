@@ -2,11 +2,15 @@
 //! and carries out what they ask for; whatever waits (the store, sources, timers) runs beside it and comes back as an
 //! event.
 
+mod adoption;
 mod checkpoints;
 mod deletion;
 mod deployment;
 mod ending;
+mod hand_over;
+mod progress;
 mod publish;
+mod recovered;
 mod recovery;
 mod registration;
 mod restore;
@@ -30,10 +34,10 @@ use millrace_runtime::{
     coordinator::{CheckpointCoordinator, CoordinatorEvent},
     graph::JobGraph,
     metrics::{TaskFigures, TaskMetricsSnapshot, TaskRates},
-    scheduler::{JobResult, JobScheduler, Plan},
+    scheduler::{JobResult, JobScheduler, Plan, adoption::Adoption},
     task::TaskManagerLocation,
 };
-use millrace_state::{log::JobLog, storage::CheckpointStorage};
+use millrace_state::{log::JobLog, metadata::CheckpointMetadata, storage::CheckpointStorage};
 use tokio::{
     sync::{Mutex, mpsc, watch},
     time::{Instant, MissedTickBehavior},
@@ -49,6 +53,8 @@ use crate::{
     rest::{JobCommand, JobView},
     rpc::{ProcessFigures, Sender, ToTaskManager},
 };
+use hand_over::HandOver;
+use progress::{RecordCounts, SourceProgress};
 use recovery::RecoveryClock;
 use restore::Restored;
 use splits::{Enumerators, InitialSplits};
@@ -84,6 +90,10 @@ pub struct JobOutcome {
 
 /// What comes back from beside the loop.
 enum Event {
+    /// The tasks of an earlier jobmanager were waited for; the second time for the last time.
+    AdoptionTimer {
+        last: bool,
+    },
     Restored(Attempt, Result<Option<Restored>>),
     Splits(splits::Found),
     Coordinator(CoordinatorEvent),
@@ -101,9 +111,12 @@ struct TaskManager {
     slots: u32,
     pid: u32,
     sender: Sender<ToTaskManager>,
-    heard_at: Instant,
     heard_at_ms: u64,
     process: ProcessFigures,
+    /// It runs tasks of an earlier jobmanager; its slots don't count before these are adopted or have ended.
+    running: bool,
+    /// It was told to end.
+    leaving: bool,
 }
 
 /// What an attempt starts from.
@@ -117,6 +130,8 @@ struct AttemptState {
     /// All tasks were deployed and told to run.
     started: bool,
     tasks: BTreeMap<TaskId, TaskState>,
+    /// What the sources read again.
+    again: RecordCounts,
 }
 
 #[derive(Clone)]
@@ -156,16 +171,23 @@ struct JobManager {
     scheduler: JobScheduler,
     coordinator: CheckpointCoordinator,
     taskmanagers: BTreeMap<TaskManagerId, TaskManager>,
+    /// The tasks that ran under an earlier jobmanager, while it is not decided what becomes of them.
+    adoption: Option<Adoption>,
     attempt: AttemptState,
     /// An attempt whose restore point is not decided yet: a checkpoint is just being completed.
     undecided: Option<Attempt>,
+    /// The metadata that this jobmanager has written, of the newest completed checkpoint and of later ones: a restart need
+    /// not read it.
+    written: BTreeMap<CheckpointId, Arc<CheckpointMetadata>>,
     /// Checkpoints that can't be read.
     damaged: BTreeSet<CheckpointId>,
     /// Abandoned checkpoints may have left files.
     garbage: bool,
+    hand_over: Option<HandOver>,
     recovery: RecoveryClock,
-    /// The resource id of the taskmanager whose loss is being reported.
-    losing: Option<String>,
+    progress: SourceProgress,
+    /// The taskmanager whose loss is being reported: its resource id, and when that happened.
+    losing: Option<(String, Duration)>,
     /// The newest checkpoint of the incarnations before this one.
     inherited: Option<CheckpointStatistics>,
     /// Where the record was read that the task failed on whose failure is being reported.
@@ -175,6 +197,8 @@ struct JobManager {
     events: mpsc::UnboundedSender<Event>,
     clock: Clock,
     waiting_logged: Option<(u32, u32)>,
+    /// Nothing has happened but that tasks told how far they are.
+    only_progress: bool,
     /// Tasks have run under this jobmanager.
     has_run: bool,
     /// The final checkpoint of the attempt has been asked for.
@@ -208,6 +232,11 @@ impl Clock {
         self.started_ms + self.elapsed().as_millis() as u64
     }
 
+    /// The time from the start to a moment.
+    fn until(self, moment: Instant) -> Duration {
+        moment.saturating_duration_since(self.started)
+    }
+
     fn instant(self, ms: u64) -> Instant {
         self.started + Duration::from_millis(ms.saturating_sub(self.started_ms))
     }
@@ -215,7 +244,7 @@ impl Clock {
 
 /// Runs the job to its end. An error means that this jobmanager could not go on, not that the job failed.
 pub async fn run(setup: JobManagerSetup, commands: &mut mpsc::Receiver<JobCommand>) -> Result<JobOutcome> {
-    let Taken { storage, log, generation, next_id, newest } = *setup.taken;
+    let Taken { storage, log, generation, next_id, newest, continues } = *setup.taken;
     let history = log.view().checkpoints().map(|record| record.id).collect();
     let (events, inbox) = mpsc::unbounded_channel();
     let checkpoints = setup.settings.checkpoint.clone();
@@ -225,10 +254,10 @@ pub async fn run(setup: JobManagerSetup, commands: &mut mpsc::Receiver<JobComman
     view.enter(JobStatus::Created, clock.now_ms());
     let mut recovery = RecoveryClock::default();
     if generation > Generation(1) {
-        recovery.took_over(clock.elapsed(), format!("the jobmanager was restarted (generation {generation})"));
+        recovery.took_over(clock.elapsed(), &format!("the jobmanager was restarted (generation {generation})"));
     }
     let plan = Plan::new(&setup.graph, checkpoints.is_enabled());
-    let manager = JobManager {
+    let mut manager = JobManager {
         scheduler: JobScheduler::new(plan, setup.settings.restart_strategy.clone()),
         coordinator: CheckpointCoordinator::recovered(checkpoints.clone(), generation, history, next_id),
         view,
@@ -240,12 +269,16 @@ pub async fn run(setup: JobManagerSetup, commands: &mut mpsc::Receiver<JobComman
         storage,
         log: Arc::new(Mutex::new(log)),
         taskmanagers: BTreeMap::new(),
+        adoption: None,
         attempt: AttemptState::default(),
         undecided: None,
+        written: BTreeMap::new(),
         damaged: BTreeSet::new(),
         // of earlier incarnations
         garbage: true,
+        hand_over: None,
         recovery,
+        progress: SourceProgress::default(),
         losing: None,
         inherited: newest,
         failed_position: None,
@@ -253,11 +286,13 @@ pub async fn run(setup: JobManagerSetup, commands: &mut mpsc::Receiver<JobComman
         events,
         clock,
         waiting_logged: None,
+        only_progress: false,
         has_run: false,
         final_triggered: false,
         ending: false,
         delete: false,
     };
+    manager.look_for_tasks(continues);
     manager.run(setup.peers, commands, inbox).await
 }
 
@@ -270,10 +305,13 @@ impl JobManager {
     ) -> Result<JobOutcome> {
         // The first when taskmanagers that start beside this process have had the time to come.
         let interval = self.settings.heartbeat.interval;
-        let mut heartbeat = tokio::time::interval_at(Instant::now() + interval, interval);
-        heartbeat.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut routine = tokio::time::interval_at(Instant::now() + interval, interval);
+        routine.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
-            self.publish();
+            // How far tasks are is told often, and shown with whatever comes next.
+            if !std::mem::take(&mut self.only_progress) {
+                self.publish();
+            }
             let wakeup = self.coordinator.next_wakeup().map(|ms| self.clock.instant(ms));
             tokio::select! {
                 Some(event) = peers.recv() => self.on_peer(event),
@@ -283,13 +321,14 @@ impl JobManager {
                     event => self.on_event(event),
                 },
                 () = until(wakeup) => self.coordinate(CoordinatorEvent::Tick),
-                _ = heartbeat.tick() => self.heartbeat(),
+                _ = routine.tick() => self.routine(),
             }
         }
     }
 
     fn on_event(&mut self, event: Event) {
         match event {
+            Event::AdoptionTimer { last } => self.adoption_timer(last),
             Event::Restored(attempt, restored) => self.restored(attempt, restored),
             Event::Splits(found) => self.splits_found(found),
             Event::Coordinator(event) => self.coordinate(event),

@@ -13,10 +13,18 @@ use millrace_core::{
     ids::{Generation, JobId, TaskManagerId},
 };
 use millrace_runtime::task::TaskManagerLocation;
-use tokio::{net::TcpListener, sync::mpsc::UnboundedSender};
+use tokio::{
+    net::TcpListener,
+    sync::mpsc::UnboundedSender,
+    time::{Instant, MissedTickBehavior, interval},
+};
 
-use crate::rpc::{
-    Connection, Fingerprint, FromTaskManager, Hello, JobSettings, Receiver, Sender, ToTaskManager, Welcome,
+use crate::{
+    config::HeartbeatSettings,
+    rpc::{
+        Connection, Fingerprint, FromTaskManager, Hello, JobSettings, Receiver, Sender, Silence, ToTaskManager,
+        WeakSender, Welcome,
+    },
 };
 
 /// A peer that does not introduce itself for this long is sent away.
@@ -36,6 +44,8 @@ pub struct Admission {
     pub token: String,
     /// What the jobmanager decides for all.
     pub settings: JobSettings,
+    /// How taskmanagers are watched.
+    pub heartbeat: HeartbeatSettings,
 }
 
 /// What happens at the door.
@@ -52,6 +62,8 @@ pub enum PeerEvent {
         connection: u64,
         /// How that was noticed.
         error: Error,
+        /// Since when it says nothing, or when its connection was found closed.
+        since: Instant,
     },
 }
 
@@ -65,6 +77,8 @@ pub struct Registered {
     pub slots: u32,
     /// Its process.
     pub pid: u32,
+    /// Whether it runs tasks, and will report them.
+    pub running: bool,
     /// Its connection, unique in this process.
     pub connection: u64,
     /// The way to it.
@@ -113,31 +127,65 @@ pub async fn serve(
     };
     connection.send(&welcome).await?;
     let (sender, receiver) = connection.split(admission.generation);
+    let heartbeats = Heartbeats { to: sender.downgrade(), settings: admission.heartbeat };
     let id = hello.location.id.clone();
     let connection = NEXT_CONNECTION.fetch_add(1, Ordering::Relaxed);
-    let Hello { location, resource_id, slots, pid, .. } = hello;
-    let registered = Registered { location, resource_id, slots, pid, connection, sender };
+    let Hello { location, resource_id, slots, pid, running, .. } = hello;
+    let registered = Registered { location, resource_id, slots, pid, running, connection, sender };
     if events.send(PeerEvent::Registered(registered)).is_ok() {
-        let error = forward(receiver, &id, &events).await;
-        let _ = events.send(PeerEvent::Lost { id, connection, error });
+        let (error, since) = forward(receiver, heartbeats, &id, &events).await;
+        let _ = events.send(PeerEvent::Lost { id, connection, error, since });
     }
     Ok(())
 }
 
+/// What shows a taskmanager that this process is alive.
+struct Heartbeats {
+    to: WeakSender<ToTaskManager>,
+    settings: HeartbeatSettings,
+}
+
+/// Passes on what a taskmanager says until it is gone or silent; returns how that was noticed, and since when it is so.
+/// Beside it the taskmanager is shown that this process is alive.
 async fn forward(
     mut receiver: Receiver<FromTaskManager>,
+    heartbeats: Heartbeats,
     id: &TaskManagerId,
     events: &UnboundedSender<PeerEvent>,
-) -> Error {
-    loop {
-        match receiver.next().await {
+) -> (Error, Instant) {
+    let HeartbeatSettings { interval: period, timeout } = heartbeats.settings;
+    let mut heartbeat = interval(period);
+    heartbeat.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut silence = Silence::new(period, timeout);
+    let mut looks = silence.looks();
+    let closed = loop {
+        let message = tokio::select! {
+            message = receiver.next() => message,
+            _ = heartbeat.tick() => match heartbeats.to.upgrade().map(|to| to.send(&ToTaskManager::Heartbeat)) {
+                Some(Ok(())) => continue,
+                Some(Err(error)) => break error.context(format!("taskmanager {id} can't be told anything")),
+                // It must notice that too, and come again.
+                None => break Error::external(format!("taskmanager {id} was given up")),
+            },
+            _ = looks.tick() => match silence.look() {
+                None => continue,
+                Some(silent) => {
+                    let error = Error::external(format!("taskmanager {id} is silent for {silent:?}"));
+                    let now = Instant::now();
+                    return (error, now.checked_sub(silent).unwrap_or(now));
+                }
+            },
+        };
+        silence.heard();
+        match message {
             Ok(Some(message)) => {
                 if events.send(PeerEvent::Message(id.clone(), message)).is_err() {
-                    return Error::internal("the jobmanager has ended");
+                    break Error::internal("the jobmanager has ended");
                 }
             }
-            Ok(None) => return Error::external(format!("taskmanager {id} closed its connection")),
-            Err(error) => return error.context(format!("taskmanager {id}")),
+            Ok(None) => break Error::external(format!("taskmanager {id} closed its connection")),
+            Err(error) => break error.context(format!("taskmanager {id}")),
         }
-    }
+    };
+    (closed, Instant::now())
 }

@@ -46,10 +46,14 @@ impl Restored {
 impl JobManager {
     /// Finds out what the attempt starts from.
     pub(super) fn prepare(&mut self, attempt: Attempt) {
-        if self.coordinator.restore_point() == RestorePoint::Undecided {
-            self.undecided = Some(attempt);
-            return;
-        }
+        let known = match self.coordinator.restore_point() {
+            RestorePoint::Undecided => {
+                self.undecided = Some(attempt);
+                return;
+            }
+            RestorePoint::Checkpoint(id) if !self.damaged.contains(&id) => self.written.get(&id).map(Arc::clone),
+            _ => None,
+        };
         let origin = Origin {
             job: self.job,
             storage: self.storage.clone(),
@@ -62,7 +66,11 @@ impl JobManager {
         let (graph, events) = (Arc::clone(&self.graph), self.events.clone());
         let allow_non_restored = self.settings.restore.allow_non_restored_state;
         tokio::spawn(async move {
-            let restored = origin.find().await.and_then(|checkpoint| {
+            let found = match known {
+                Some(known) => Ok(Some(known)),
+                None => origin.find().await.map(|found| found.map(Arc::new)),
+            };
+            let restored = found.and_then(|checkpoint| {
                 checkpoint.map(|checkpoint| restore(&graph, &checkpoint, allow_non_restored)).transpose()
             });
             let _ = events.send(Event::Restored(attempt, restored));

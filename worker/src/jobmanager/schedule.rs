@@ -1,6 +1,6 @@
 //! Taskmanagers and tasks: what they report goes to the scheduler, and what it asks for goes to them.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, time::Duration};
 
 use millrace_core::{
     Error,
@@ -13,7 +13,6 @@ use millrace_runtime::{
     scheduler::{Effect, Event as SchedulerEvent},
     task::{BarrierHandling, TaskCommand, TaskEvent, TaskFailure},
 };
-use tokio::time::Instant;
 
 use super::{
     AttemptState, Event, JobManager, PeerEvent, TaskManager, TaskState,
@@ -35,6 +34,9 @@ impl JobManager {
         if !self.ending {
             self.view.enter(self.scheduler.status(), self.clock.now_ms());
         }
+        if self.scheduler.waiting_for_slots().is_some() {
+            self.recovery.canceled(self.clock.elapsed());
+        }
         self.log_waiting();
     }
 
@@ -44,6 +46,7 @@ impl JobManager {
                 tracing::debug!(target: STEP, step = "prepare", %attempt);
                 self.recovery.allocated(self.clock.elapsed());
                 self.attempt = AttemptState::default();
+                self.hand_over = None;
                 self.final_triggered = false;
                 self.prepare(attempt);
             }
@@ -66,9 +69,12 @@ impl JobManager {
                 self.final_triggered = true;
                 self.coordinate(CoordinatorEvent::Trigger(TriggerReason::Final));
             }
+            Effect::HandOver(attempt) => self.begin_hand_over(attempt),
+            Effect::Release(id) => self.release(&id),
             Effect::FinishTasks(attempt) => self.tell_all(attempt, &TaskCommand::Finish),
             Effect::RestartAfter(attempt, delay) => {
                 tracing::info!(?delay, "the job restarts");
+                self.recovery.canceled(self.clock.elapsed());
                 let events = self.events.clone();
                 tokio::spawn(async move {
                     tokio::time::sleep(delay).await;
@@ -83,6 +89,8 @@ impl JobManager {
     fn deploy(&mut self, attempt: Attempt, assignment: &BTreeMap<TaskId, TaskManagerId>) {
         tracing::debug!(target: STEP, step = "deploy", %attempt);
         self.recovery.prepared(self.clock.elapsed());
+        let continues = self.attempt.restored.as_ref().map(|restored| restored.checkpoint);
+        self.attempt.again = self.progress.begin(continues);
         let locations = self.taskmanagers.iter().map(|(id, tm)| (id.clone(), tm.location.clone())).collect();
         let no_state = BTreeMap::new();
         let plan = AttemptPlan {
@@ -97,8 +105,10 @@ impl JobManager {
             allow_non_restored: self.settings.restore.allow_non_restored_state,
             assignment,
             locations: &locations,
+            continues,
             restore: self.attempt.restored.as_ref().map_or(&no_state, |restored| &restored.tasks),
             sources: &self.attempt.sources,
+            again: &self.attempt.again,
         };
         // A taskmanager that is gone has been reported as lost, or is about to be.
         let Some(specs) = specs(&plan) else { return };
@@ -120,9 +130,9 @@ impl JobManager {
             enumerators.tasks_run();
         }
         let restored = self.attempt.restored.as_ref().map(|restored| restored.checkpoint);
-        if let Some(recovery) = self.recovery.running(self.clock, restored) {
-            self.view.last_recovery = Some(recovery);
-        }
+        self.recovery.running(self.clock.elapsed(), restored, &self.attempt.again);
+        self.show_recovery();
+        self.await_output();
         if self.checkpoints.is_enabled() {
             let tasks = self.attempt.tasks.keys().copied().collect();
             self.coordinate(CoordinatorEvent::TasksRunning { attempt, tasks, restored });
@@ -134,19 +144,22 @@ impl JobManager {
 
     fn report(&mut self, error: &Error, task: Option<TaskId>) {
         tracing::error!(task = task.map(|task| task.to_string()), "the job failed: {error}");
-        self.recovery.failed(self.clock.elapsed(), &error.message, self.losing.clone());
+        let now = self.clock.elapsed();
+        let (lost, since) = self.losing.clone().map_or((None, now), |(lost, since)| (Some(lost), since));
+        let before = self.recovery.failed(now, since, &error.message, lost);
+        self.tell_recovery(before);
         self.publish_failure(error, task);
     }
 
     pub(super) fn on_peer(&mut self, event: PeerEvent) {
         match event {
-            PeerEvent::Registered(Registered { location, resource_id, slots, pid, connection, sender }) => {
+            PeerEvent::Registered(Registered { location, resource_id, slots, pid, running, connection, sender }) => {
                 let id = location.id.clone();
                 // It has given its tasks up before it came again; that its earlier connection is gone may be noticed
                 // late, or never.
-                self.lose(&id, Error::external(format!("taskmanager {id} has connected anew")));
+                self.lose(&id, Error::external(format!("taskmanager {id} has connected anew")), self.clock.elapsed());
                 tracing::info!(taskmanager = %id, slots, pid, address = location.data_address, "taskmanager registered");
-                let (heard_at, heard_at_ms) = (Instant::now(), self.clock.now_ms());
+                let heard_at_ms = self.clock.now_ms();
                 let process = ProcessFigures::default();
                 let taskmanager = TaskManager {
                     location,
@@ -155,33 +168,38 @@ impl JobManager {
                     pid,
                     connection,
                     sender,
-                    heard_at,
                     heard_at_ms,
                     process,
+                    running,
+                    leaving: false,
                 };
                 self.taskmanagers.insert(id.clone(), taskmanager);
-                self.schedule(SchedulerEvent::TaskManagerRegistered { id, slots });
+                self.registered(id, slots);
             }
             PeerEvent::Message(id, message) => {
                 // What a taskmanager says after it was given up counts for nothing.
                 let Some(taskmanager) = self.taskmanagers.get_mut(&id) else { return };
-                (taskmanager.heard_at, taskmanager.heard_at_ms) = (Instant::now(), self.clock.now_ms());
+                taskmanager.heard_at_ms = self.clock.now_ms();
                 match message {
                     FromTaskManager::Heartbeat(metrics) => self.on_metrics(&id, metrics),
+                    FromTaskManager::Leaving => self.leaving(id),
+                    FromTaskManager::Running(reports) => self.tasks_reported(&id, reports),
+                    FromTaskManager::Progress(progress) => self.on_progress(&progress),
                     FromTaskManager::Task(attempt, task, event) => self.on_task(attempt, task, event),
                 }
             }
-            PeerEvent::Lost { id, connection, error } => {
+            PeerEvent::Lost { id, connection, error, since } => {
                 if self.taskmanagers.get(&id).is_some_and(|taskmanager| taskmanager.connection == connection) {
-                    self.lose(&id, error);
+                    self.lose(&id, error, self.clock.until(since));
                 }
             }
         }
     }
 
     fn on_task(&mut self, attempt: Attempt, task: TaskId, event: TaskEvent) {
+        self.while_adopting(task, &event);
         let state = match &event {
-            TaskEvent::Deployed => Some(ExecutionState::Initializing),
+            TaskEvent::Deployed(_) => Some(ExecutionState::Initializing),
             TaskEvent::Finished => Some(ExecutionState::Finished),
             TaskEvent::Canceled => Some(ExecutionState::Canceled),
             TaskEvent::Failed(_) => Some(ExecutionState::Failed),
@@ -196,6 +214,9 @@ impl JobManager {
         };
         match event {
             TaskEvent::Acknowledged { checkpoint, state, metrics } => {
+                if attempt == self.scheduler.attempt() && self.is_source(task) {
+                    self.progress.acknowledged(checkpoint, task, metrics.records_in);
+                }
                 self.coordinate(answer(checkpoint, Ok(TaskPart { state, metrics })));
             }
             TaskEvent::Declined { checkpoint, reason } => {
@@ -206,7 +227,18 @@ impl JobManager {
                     self.schedule(SchedulerEvent::AttemptFailed(attempt, reason.context(what)));
                 }
             }
-            TaskEvent::Deployed => self.schedule(SchedulerEvent::TaskDeployed(attempt, task)),
+            TaskEvent::Deployed(metrics) => {
+                if attempt == self.scheduler.attempt() {
+                    self.recovery.deployed(&metrics);
+                }
+                self.schedule(SchedulerEvent::TaskDeployed(attempt, task));
+            }
+            TaskEvent::CaughtUp if attempt == self.scheduler.attempt() => self.caught_up(task),
+            TaskEvent::PutOut if attempt == self.scheduler.attempt() => {
+                let finished = self.recovery.first_output(self.clock.elapsed());
+                self.tell_recovery(finished);
+            }
+            TaskEvent::CaughtUp | TaskEvent::PutOut => {}
             TaskEvent::EndOfInput => self.schedule(SchedulerEvent::TaskEndOfInput(attempt, task)),
             TaskEvent::Finished => self.schedule(SchedulerEvent::TaskFinished(attempt, task)),
             TaskEvent::Canceled => self.schedule(SchedulerEvent::TaskCanceled(attempt, task)),
@@ -214,6 +246,15 @@ impl JobManager {
                 let error = self.while_restoring(attempt, task, error);
                 self.failed_position = position;
                 self.schedule(SchedulerEvent::TaskFailed(attempt, task, error));
+            }
+        }
+    }
+
+    fn on_progress(&mut self, progress: &[(TaskId, u64)]) {
+        self.only_progress = true;
+        for (task, records) in progress {
+            if self.is_source(*task) {
+                self.progress.reported(*task, *records);
             }
         }
     }
@@ -229,45 +270,41 @@ impl JobManager {
         }
     }
 
-    /// Watches the taskmanagers and shows them that this process is alive.
-    pub(super) fn heartbeat(&mut self) {
+    pub(super) fn is_source(&self, task: TaskId) -> bool {
+        self.graph.vertex(task.vertex).source.is_some()
+    }
+
+    /// What is to be done from time to time.
+    pub(super) fn routine(&mut self) {
         // Nothing else happens to a job whose first taskmanager has not come.
         self.log_waiting();
-        let timeout = self.settings.heartbeat.timeout;
-        let silent: Vec<_> = self
-            .taskmanagers
-            .iter()
-            .filter(|(_, taskmanager)| taskmanager.heard_at.elapsed() > timeout)
-            .map(|(id, _)| id.clone())
-            .collect();
-        for id in silent {
-            let error = Error::external(format!("taskmanager {id} is silent for more than {timeout:?}"));
-            self.lose(&id, error);
-        }
-        let ids: Vec<_> = self.taskmanagers.keys().cloned().collect();
-        for id in ids {
-            self.send(&id, &ToTaskManager::Heartbeat);
-        }
+        let given_up = self.recovery.give_up(self.clock.elapsed());
+        self.tell_recovery(given_up);
     }
 
     /// The one place where a taskmanager is given up.
-    fn lose(&mut self, id: &TaskManagerId, error: Error) {
+    fn lose(&mut self, id: &TaskManagerId, error: Error, since: Duration) {
         if let Some(taskmanager) = self.taskmanagers.remove(id) {
-            tracing::warn!(taskmanager = %id, %error, "taskmanager lost");
+            match taskmanager.leaving {
+                true => tracing::info!(taskmanager = %id, %error, "the taskmanager has left"),
+                false => tracing::warn!(taskmanager = %id, %error, "taskmanager lost"),
+            }
             // Its neighbours may have told of it first.
             if self.attempt.tasks.keys().any(|task| self.scheduler.last_place(*task) == Some(id)) {
-                self.recovery.lost(&taskmanager.resource_id);
+                self.recovery.lost(since, &taskmanager.resource_id);
             }
-            self.losing = Some(taskmanager.resource_id);
+            self.losing = Some((taskmanager.resource_id, since));
             self.schedule(SchedulerEvent::TaskManagerLost { id: id.clone(), error });
             self.losing = None;
+            self.lost_while_adopting(id);
         }
     }
 
     pub(super) fn send(&mut self, id: &TaskManagerId, message: &ToTaskManager) {
         let Some(taskmanager) = self.taskmanagers.get(id) else { return };
         if let Err(error) = taskmanager.sender.send(message) {
-            self.lose(id, error.context(format!("taskmanager {id} can't be told anything")));
+            let now = self.clock.elapsed();
+            self.lose(id, error.context(format!("taskmanager {id} can't be told anything")), now);
         }
     }
 

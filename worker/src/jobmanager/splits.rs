@@ -79,6 +79,26 @@ impl Enumerators {
         Ok(Self { running })
     }
 
+    /// Starts the thread for tasks that run already and have these splits: it looks for new ones alone.
+    pub fn adopt(
+        graph: Arc<JobGraph>,
+        attempt: Attempt,
+        splits: BTreeMap<TaskId, Vec<String>>,
+        report: impl Fn(Found) + Send + 'static,
+    ) -> std::io::Result<Self> {
+        let (running, is_running) = mpsc::channel();
+        std::thread::Builder::new().name("split-enumerators".to_string()).spawn(move || {
+            match Sources::create(&graph, SplitsByVertex::new()) {
+                Ok(mut sources) => {
+                    sources.0.iter_mut().for_each(|source| source.take_over(&splits));
+                    sources.watch(&is_running, |found| report(found(attempt)));
+                }
+                Err(error) => report(Found::Failed(attempt, error)),
+            }
+        })?;
+        Ok(Self { running })
+    }
+
     /// The attempt's tasks run: new splits may be handed to them.
     pub fn tasks_run(&self) {
         // The thread has ended where no source can find more.
@@ -126,7 +146,12 @@ impl Sources {
         for source in &mut self.0 {
             let mut splits = std::mem::take(&mut source.restored);
             source.known = splits.iter().map(|split| split.id.clone()).collect();
-            splits.extend(source.enumerator.discover(&source.known, discovery)?);
+            if discovery == Discovery::Later && source.enumerator.discovery_interval().is_some() {
+                // A recovery does not wait for what may be new: that is looked for once the tasks run.
+                source.next_look = Some(Instant::now());
+            } else {
+                splits.extend(source.enumerator.discover(&source.known, discovery)?);
+            }
             all.splits.extend(source.deal(splits));
             if source.enumerator.discovery_interval().is_some() {
                 all.open.insert(source.vertex);
@@ -137,7 +162,7 @@ impl Sources {
 
     /// Looks for new splits, each source in its interval, until the other end of `is_running` is gone.
     fn watch(&mut self, is_running: &mpsc::Receiver<()>, report: impl Fn(&dyn Fn(Attempt) -> Found)) {
-        for source in &mut self.0 {
+        for source in self.0.iter_mut().filter(|source| source.next_look.is_none()) {
             source.schedule();
         }
         while let Some(next) = self.0.iter().filter_map(|source| source.next_look).min() {
@@ -160,6 +185,16 @@ impl Sources {
 }
 
 impl SourceSplits {
+    /// Its readers have these splits.
+    fn take_over(&mut self, splits: &BTreeMap<TaskId, Vec<String>>) {
+        for (task, ids) in splits.iter().filter(|(task, _)| task.vertex == self.vertex) {
+            if let Some(load) = self.load.get_mut(task.subtask as usize) {
+                *load = ids.len();
+            }
+            self.known.extend(ids.iter().cloned());
+        }
+    }
+
     fn schedule(&mut self) {
         let interval = self.enumerator.discovery_interval();
         self.next_look = interval.map(|interval| Instant::now() + interval.max(Duration::from_millis(1)));

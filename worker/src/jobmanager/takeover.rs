@@ -7,6 +7,7 @@ use millrace_core::{
     ids::{CheckpointId, Generation, JobId},
     rest::{CheckpointStatistics, CheckpointStatus},
 };
+use millrace_runtime::scheduler::adoption::NewestCheckpoint;
 use millrace_state::{
     log::{Claim, JobLog, LogView, TerminalRecord, TerminalResult},
     storage::{CheckpointStorage, RetryPolicy},
@@ -43,6 +44,8 @@ pub struct Taken {
     pub next_id: CheckpointId,
     /// Its newest checkpoint.
     pub newest: Option<CheckpointStatistics>,
+    /// Whose that is.
+    pub continues: Option<NewestCheckpoint>,
 }
 
 /// A job that had ended before.
@@ -85,12 +88,13 @@ pub async fn take_over(settings: &Settings, job: JobId, wait: impl Fn(String)) -
     let mut log = JobLog::open(&storage, job, RetryPolicy::default());
     let owner = format!("process {}", std::process::id());
     let claim = wait.until(async || Ok(log.claim(&owner, settings.deployment).await?)).await?;
-    let newest = wait.until(async || newest(&storage, job, log.view()).await).await?;
+    let found = wait.until(async || newest(&storage, job, log.view()).await).await?;
+    let (newest, continues) = found.map_or((None, None), |(newest, continues)| (Some(newest), continues));
     match claim {
         Claim::Leader(generation) => {
             let highest = wait.until(async || storage.list_checkpoints(job).await).await?.into_iter().max();
             let next_id = highest.map_or(CheckpointId(1), CheckpointId::next);
-            Ok(Found::Leader(Box::new(Taken { storage, log, generation, next_id, newest })))
+            Ok(Found::Leader(Box::new(Taken { storage, log, generation, next_id, newest, continues })))
         }
         Claim::Ended(record) => {
             let at_ms = log.view().newest().map_or(0, |entry| entry.written_at_ms);
@@ -100,8 +104,12 @@ pub async fn take_over(settings: &Settings, job: JobId, wait: impl Fn(String)) -
     }
 }
 
-/// The log's newest checkpoint as REST shows it.
-async fn newest(storage: &CheckpointStorage, job: JobId, log: &LogView) -> Result<Option<CheckpointStatistics>> {
+/// The log's newest checkpoint as REST shows it, and whose it is, where its metadata can be read.
+async fn newest(
+    storage: &CheckpointStorage,
+    job: JobId,
+    log: &LogView,
+) -> Result<Option<(CheckpointStatistics, Option<NewestCheckpoint>)>> {
     let entry = log.entries().rev().find_map(|entry| Some((entry.written_at_ms, entry.checkpoint()?)));
     let Some((completed_at_ms, record)) = entry else { return Ok(None) };
     let metadata = match storage.read_metadata(job, record).await {
@@ -112,7 +120,12 @@ async fn newest(storage: &CheckpointStorage, job: JobId, log: &LogView) -> Resul
     };
     let subtasks = metadata.iter().flat_map(|metadata| &metadata.operators).map(|operator| operator.parallelism).max();
     let state_size = metadata.as_ref().map_or(0, |metadata| metadata.state_size());
-    Ok(Some(CheckpointStatistics {
+    let continues = metadata.as_ref().map(|metadata| NewestCheckpoint {
+        id: record.id,
+        generation: metadata.generation,
+        attempt: metadata.attempt,
+    });
+    let newest = CheckpointStatistics {
         id: record.id.0,
         status: CheckpointStatus::Completed,
         is_savepoint: false,
@@ -127,7 +140,8 @@ async fn newest(storage: &CheckpointStorage, job: JobId, log: &LogView) -> Resul
         discarded: None,
         failure_timestamp: None,
         failure_message: None,
-    }))
+    };
+    Ok(Some((newest, continues)))
 }
 
 /// Somebody who waits for the store.

@@ -5,7 +5,7 @@ use std::{sync::Arc, time::SystemTime};
 
 use millrace_core::{Error, Result, rest::JobStatus};
 use prometheus::{
-    Gauge, Opts, Registry,
+    Gauge, GaugeVec, Opts, Registry,
     core::{Collector, Desc},
     proto::MetricFamily,
 };
@@ -93,7 +93,10 @@ pub fn job_metrics(registry: &Registry, view: watch::Receiver<Arc<JobView>>) -> 
         Ok((Gauge::with_opts(options).map_err(wrong)?, *read))
     };
     let gauges = METRICS.iter().map(gauge).collect::<Result<Vec<_>>>()?;
-    registry.register(Box::new(JobCollector { view, gauges })).map_err(wrong)
+    let phases = Opts::new(RECOVERY_PHASES.0, RECOVERY_PHASES.1);
+    let phases = phases.const_label("job_id", &job_id).const_label("job_name", &name);
+    let phases = GaugeVec::new(phases, &["phase"]).map_err(wrong)?;
+    registry.register(Box::new(JobCollector { view, gauges, phases })).map_err(wrong)
 }
 
 /// Each metric's name and value now.
@@ -103,17 +106,23 @@ pub(super) fn values(view: &JobView, now: u64) -> impl Iterator<Item = (&'static
 
 /// Name and description of each metric, for the documentation.
 pub fn described() -> impl Iterator<Item = (&'static str, &'static str)> {
-    METRICS.iter().map(|(name, help, _)| (*name, *help))
+    METRICS.iter().map(|(name, help, _)| (*name, *help)).chain([RECOVERY_PHASES])
 }
+/// Labelled by phase.
+const RECOVERY_PHASES: (&str, &str) = (
+    "millrace_jobmanager_job_lastRecoveryPhaseDuration",
+    "Milliseconds of each phase of the last recovery; the label `phase` names it.",
+);
 
 struct JobCollector {
     view: watch::Receiver<Arc<JobView>>,
     gauges: Vec<(Gauge, Read)>,
+    phases: GaugeVec,
 }
 
 impl Collector for JobCollector {
     fn desc(&self) -> Vec<&Desc> {
-        self.gauges.iter().flat_map(|(gauge, _)| gauge.desc()).collect()
+        self.gauges.iter().flat_map(|(gauge, _)| gauge.desc()).chain(self.phases.desc()).collect()
     }
 
     fn collect(&self) -> Vec<MetricFamily> {
@@ -126,6 +135,11 @@ impl Collector for JobCollector {
                 families.extend(gauge.collect());
             }
         }
+        self.phases.reset();
+        for phase in view.last_recovery.iter().flat_map(|recovery| &recovery.phases) {
+            self.phases.with_label_values(&[&phase.name]).set(phase.duration as f64);
+        }
+        families.extend(self.phases.collect());
         families
     }
 }

@@ -76,6 +76,8 @@ fn checkpoint_entry(id: u64) -> CheckpointEntry {
         async_ms: 4,
         state_bytes: 300,
         checkpointed_bytes: 100,
+        records_in: 7,
+        ..SubtaskCheckpointMetrics::default()
     };
     let answer = SubtaskEntry { ack_timestamp: 5_010, end_to_end_duration: 10, metrics };
     CheckpointEntry {
@@ -143,6 +145,7 @@ fn view() -> JobView {
         restored_checkpoint: Some(3),
         cause: "taskmanager b is lost".to_string(),
         taskmanager: Some("b".to_string()),
+        ..RecoveryDetails::default()
     });
     view
 }
@@ -252,7 +255,8 @@ fn a_job_is_shown_with_flinks_names_and_our_recovery() {
             "plan": serde_json::to_value(answers::plan(&view())).unwrap(),
             "generation": 2, "attempt": 3, "restarts": 2,
             "last-recovery": {"timestamp": 4000, "duration": 350, "phases": [{"name": "detect", "duration": 5}],
-                              "restored-checkpoint": 3, "cause": "taskmanager b is lost", "taskmanager": "b"}
+                              "restored-checkpoint": 3, "cause": "taskmanager b is lost", "taskmanager": "b",
+                              "fetched-bytes": 0, "local-bytes": 0, "replayed-records": 0}
         })
     );
     assert_eq!(
@@ -540,6 +544,7 @@ async fn metrics_follow_the_view() {
         format!("millrace_jobmanager_job_numberOfCompletedCheckpoints{{{label}}} 3"),
         format!("millrace_jobmanager_job_lastCheckpointDuration{{{label}}} 12"),
         format!("millrace_jobmanager_job_lastRecoveryDuration{{{label}}} 350"),
+        format!("millrace_jobmanager_job_lastRecoveryPhaseDuration{{{label},phase=\"detect\"}} 5"),
         format!("millrace_jobmanager_taskSlotsAvailable{{{label}}} 1"),
     ] {
         assert!(text.contains(&format!("{line}\n")), "{line} is not in\n{text}");

@@ -120,6 +120,28 @@ impl<T: Serialize> Sender<T> {
     }
 }
 
+impl<T> Sender<T> {
+    /// A sender that does not keep the connection open.
+    pub fn downgrade(&self) -> WeakSender<T> {
+        WeakSender { frames: self.frames.downgrade(), generation: self.generation, message: PhantomData }
+    }
+}
+
+/// Sends messages to a peer for as long as a [`Sender`] keeps the connection open.
+pub struct WeakSender<T> {
+    frames: mpsc::WeakSender<Bytes>,
+    generation: Generation,
+    message: PhantomData<fn(T)>,
+}
+
+impl<T> WeakSender<T> {
+    /// The sender, where the connection is still open.
+    pub fn upgrade(&self) -> Option<Sender<T>> {
+        let frames = self.frames.upgrade()?;
+        Some(Sender { frames, generation: self.generation, message: PhantomData })
+    }
+}
+
 /// Receives messages from a peer.
 pub struct Receiver<T> {
     reader: FramedRead<ReadHalf<Box<dyn Stream>>, LengthDelimitedCodec>,

@@ -2,10 +2,11 @@
 
 use millrace_core::{
     Error, Result,
-    ids::{Attempt, Generation, JobId, TaskId, TaskManagerId},
+    ids::{Attempt, CheckpointId, Generation, JobId, TaskId, TaskManagerId},
 };
 use millrace_runtime::{
     metrics::{TaskFigures, TaskMetricsSnapshot},
+    scheduler::adoption::AdoptableTask,
     task::{TaskCommand, TaskEvent, TaskManagerLocation, TaskSpec},
 };
 use serde::{Deserialize, Serialize};
@@ -55,6 +56,8 @@ pub struct Hello {
     pub resource_id: String,
     /// How many slots it offers.
     pub slots: u32,
+    /// Whether it runs tasks, which it reports in its first message.
+    pub running: bool,
     /// Its process id, for messages to a person.
     pub pid: u32,
     /// Its program.
@@ -70,11 +73,12 @@ impl Hello {
         location: TaskManagerLocation,
         resource_id: String,
         slots: u32,
+        running: bool,
         fingerprint: Fingerprint,
         token: String,
     ) -> Self {
         let (magic, pid) = (MAGIC.to_string(), std::process::id());
-        Self { magic, protocol: PROTOCOL_VERSION, job, location, resource_id, slots, pid, fingerprint, token }
+        Self { magic, protocol: PROTOCOL_VERSION, job, location, resource_id, slots, running, pid, fingerprint, token }
     }
 
     /// Refuses a peer of another protocol, job, program or cluster.
@@ -136,6 +140,12 @@ pub enum ToTaskManager {
     CommandAll(Attempt, TaskCommand),
     /// I am alive.
     Heartbeat,
+    /// The tasks of this attempt are mine now; they continue this checkpoint.
+    Adopt(Attempt, CheckpointId),
+    /// End the tasks that you run, and come again without them.
+    ComeAnew,
+    /// You hold no tasks of the job, and may end.
+    Release,
     /// The job has ended; so do you.
     Shutdown,
 }
@@ -145,8 +155,14 @@ pub enum ToTaskManager {
 pub enum FromTaskManager {
     /// Something happened to a task.
     Task(Attempt, TaskId, TaskEvent),
+    /// I was told to end.
+    Leaving,
+    /// I run these tasks.
+    Running(Vec<AdoptableTask>),
     /// I am alive, and this is what my tasks have done.
     Heartbeat(TaskManagerMetrics),
+    /// So many records my tasks have taken. Comes often.
+    Progress(Vec<(TaskId, u64)>),
 }
 
 /// What a taskmanager reports of itself and its tasks.

@@ -5,9 +5,11 @@
 
 mod connection;
 mod messages;
+mod silence;
 
-pub use connection::{Connection, Receiver, Sender};
+pub use connection::{Connection, Receiver, Sender, WeakSender};
 pub use messages::{
     Fingerprint, FromTaskManager, Hello, JobSettings, ProcessFigures, TaskManagerMetrics, TaskReport, ToTaskManager,
     Welcome, new_taskmanager_id,
 };
+pub use silence::Silence;

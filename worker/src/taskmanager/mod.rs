@@ -1,5 +1,6 @@
 //! The taskmanager: offers slots to a jobmanager, runs the tasks it is given, and passes on what they tell.
 
+mod running;
 mod session;
 mod tasks;
 
@@ -8,7 +9,7 @@ use std::{sync::Arc, time::Duration};
 use millrace_core::{Error, Result, clock::Clock};
 use millrace_runtime::{graph::JobGraph, task::TaskManagerLocation};
 use millrace_state::{BackendRegistry, memory::MemoryGuard};
-use tokio::time::Instant;
+use tokio::{sync::watch, time::Instant};
 
 use crate::{
     config::Settings,
@@ -45,6 +46,20 @@ pub struct TaskManagerSetup {
     pub memory: Arc<MemoryGuard>,
     /// Tells what the process takes.
     pub probe: ProcessProbe,
+    /// Runs what tasks wait for: the network between them and the store. What this taskmanager says to its jobmanager
+    /// must not wait behind that, and runs wherever [`run`] is called.
+    pub io: tokio::runtime::Handle,
+    /// Becomes true when this process is told to end.
+    pub leaving: watch::Receiver<bool>,
+}
+
+/// Why a taskmanager ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ended {
+    /// Its job has ended.
+    WithItsJob,
+    /// It was told to, and its tasks were handed over, or there was nobody to hand them over to.
+    Told,
 }
 
 /// How a taskmanager reaches its jobmanager: over TCP, or by a pipe inside one process.
@@ -55,22 +70,29 @@ pub trait Connect: Send {
     fn target(&self) -> String;
 }
 
-/// Runs until the jobmanager says that the job has ended. An error is final: the jobmanager refused this process, or
+/// Runs until the jobmanager says that the job has ended, or this process is told to end. An error is final: the jobmanager refused this process, or
 /// could not be reached for too long.
-pub async fn run(setup: TaskManagerSetup, data_port: std::net::TcpListener, mut connect: impl Connect) -> Result<()> {
+pub async fn run(
+    setup: TaskManagerSetup,
+    data_port: std::net::TcpListener,
+    mut connect: impl Connect,
+) -> Result<Ended> {
     let mut tasks = Tasks::new(&setup, data_port);
     let mut job = setup.settings.job_id;
     let mut turned_away = false;
     loop {
-        let mut connection = reach(&setup, &mut connect, &mut tasks).await?;
-        // A jobmanager that lost sight of these tasks has started others, or will.
-        tasks.cancel_all("the connection to the jobmanager was lost");
-        tasks.until_all_ended().await;
+        let Some(mut connection) = reach(&setup, &mut connect, &mut tasks).await? else { return Ok(Ended::Told) };
+        if tasks.are_ending() {
+            tasks.until_all_ended().await;
+        }
+        // A new jobmanager may go on with them.
+        let running = tasks.any();
         let hello = Hello::new(
             job,
             setup.location.clone(),
             setup.resource_id.clone(),
             setup.settings.taskmanager.slots,
+            running,
             setup.fingerprint.clone(),
             setup.settings.security_token.as_ref().map_or_else(String::new, |token| token.0.clone()),
         );
@@ -93,26 +115,38 @@ pub async fn run(setup: TaskManagerSetup, data_port: std::net::TcpListener, mut 
         job = Some(accepted);
         turned_away = false;
         tasks.belong_to(accepted, generation, &settings)?;
-        let session = Session::new(connection.split(generation), &setup.settings);
-        match session.run(&mut tasks).await {
+        let session = Session::new(connection.split(generation), &setup.settings, setup.leaving.clone());
+        match session.run(&mut tasks, running).await {
+            End::ComeAnew => {
+                tasks.cancel_all("the jobmanager does not go on with them");
+                tasks.until_all_ended().await;
+            }
             End::Shutdown => {
                 tasks.cancel_all("the job has ended");
                 tasks.until_all_ended().await;
-                return Ok(());
+                return Ok(Ended::WithItsJob);
             }
+            End::Released => return Ok(Ended::Told),
             End::Lost(error) => tracing::warn!(%error, "lost the jobmanager; tasks go on while it is looked for"),
         }
     }
 }
 
-/// Connects, trying again until it works. Tasks go on meanwhile, for a limited time.
-async fn reach(setup: &TaskManagerSetup, connect: &mut impl Connect, tasks: &mut Tasks<'_>) -> Result<Connection> {
+/// Connects, trying again until it works, or this process is told to end. Tasks go on meanwhile, for a limited time.
+async fn reach(
+    setup: &TaskManagerSetup,
+    connect: &mut impl Connect,
+    tasks: &mut Tasks<'_>,
+) -> Result<Option<Connection>> {
     let timeouts = &setup.settings.taskmanager;
     let started = Instant::now();
     let mut said = false;
     loop {
+        if *setup.leaving.borrow() {
+            return Ok(None);
+        }
         let error = match connect.connect().await {
-            Ok(connection) => return Ok(connection),
+            Ok(connection) => return Ok(Some(connection)),
             Err(error) => error,
         };
         if !said {

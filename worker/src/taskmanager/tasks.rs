@@ -8,12 +8,16 @@ use millrace_core::{
 };
 use millrace_runtime::{
     network::{NetworkEnvironment, NetworkSettings},
+    scheduler::adoption::AdoptableTask,
     task::{TaskCommand, TaskEvent, TaskFailure, TaskHandle, TaskSettings, TaskSetup, TaskSpec, spawn_task},
 };
-use millrace_state::{backend::StateBackend, storage::CheckpointStorage};
+use millrace_state::{
+    backend::StateBackend,
+    storage::{CheckpointStorage, LocalState},
+};
 use tokio::sync::mpsc;
 
-use super::TaskManagerSetup;
+use super::{TaskManagerSetup, running::RunningTask};
 use crate::{
     rpc::{JobSettings, TaskManagerMetrics, TaskReport, ToTaskManager},
     stores,
@@ -26,6 +30,7 @@ struct Job {
     id: JobId,
     settings: JobSettings,
     storage: Arc<CheckpointStorage>,
+    local: Option<Arc<LocalState>>,
     backend: Arc<dyn StateBackend>,
     network: Arc<NetworkEnvironment>,
 }
@@ -36,7 +41,9 @@ pub struct Tasks<'a> {
     listener: Option<std::net::TcpListener>,
     job: Option<Job>,
     generation: Generation,
-    running: BTreeMap<(Attempt, TaskId), TaskHandle>,
+    running: BTreeMap<(Attempt, TaskId), RunningTask>,
+    /// All were told to end.
+    ending: bool,
     tell: mpsc::UnboundedSender<Told>,
     told: mpsc::UnboundedReceiver<Told>,
 }
@@ -51,6 +58,7 @@ impl<'a> Tasks<'a> {
             job: None,
             generation: Generation(0),
             running: BTreeMap::new(),
+            ending: false,
             tell,
             told,
         }
@@ -69,14 +77,24 @@ impl<'a> Tasks<'a> {
             (_, Some(listener)) => {
                 let mut network = NetworkSettings::new(job, self.setup.location.id.clone());
                 network.auth = own.security_token.as_ref().map_or_else(Vec::new, |token| token.0.clone().into_bytes());
+                let _inside = self.setup.io.enter();
                 NetworkEnvironment::serve(listener, network)?
             }
             _ => return Err(Error::invalid(format!("this taskmanager belongs to another job than {job}"))),
+        };
+        // What a directory of this machine has is read as it is.
+        let local = match (&self.job, &own.local_state) {
+            (Some(known), _) if known.id == job => known.local.clone(),
+            (_, Some(root)) if !storage.is_local() && !storage.is_volatile() => {
+                Some(Arc::new(LocalState::open(root, job)?))
+            }
+            _ => None,
         };
         self.job = Some(Job {
             id: job,
             settings: settings.clone(),
             storage: Arc::new(storage),
+            local,
             backend: self.setup.backends.get(&settings.state_backend)?,
             network,
         });
@@ -93,28 +111,33 @@ impl<'a> Tasks<'a> {
             }
             ToTaskManager::Command(attempt, tasks, command) => {
                 for task in tasks {
-                    if let Some(handle) = self.running.get(&(attempt, task)) {
-                        handle.command(command.clone());
+                    if let Some(running) = self.running.get_mut(&(attempt, task)) {
+                        running.command(&command);
                     }
                 }
             }
             ToTaskManager::CommandAll(attempt, command) => {
-                for (_, handle) in self.running.iter().filter(|((of, _), _)| *of == attempt) {
-                    handle.command(command.clone());
+                for (_, running) in self.running.iter_mut().filter(|((of, _), _)| *of == attempt) {
+                    running.command(&command);
                 }
                 if matches!(command, TaskCommand::Cancel) {
                     self.watch_cancellation();
                 }
             }
-            ToTaskManager::Heartbeat | ToTaskManager::Shutdown => {}
+            ToTaskManager::Adopt(attempt, checkpoint) => {
+                for (_, running) in self.running.iter_mut().filter(|((of, _), _)| *of == attempt) {
+                    running.adopted(self.generation, checkpoint);
+                }
+            }
+            ToTaskManager::Heartbeat | ToTaskManager::ComeAnew | ToTaskManager::Release | ToTaskManager::Shutdown => {}
         }
     }
 
     fn deploy(&mut self, attempt: Attempt, spec: TaskSpec) {
-        let task = spec.task;
+        let (task, report) = (spec.task, RunningTask::begin(&spec));
         match self.start(spec) {
             Ok(handle) => {
-                self.running.insert((attempt, task), handle);
+                self.running.insert((attempt, task), report(handle));
             }
             Err(error) => {
                 let failure = TaskEvent::Failed(TaskFailure { error, position: None });
@@ -131,11 +154,12 @@ impl<'a> Tasks<'a> {
             spec,
             job: job.id,
             storage: Arc::clone(&job.storage),
+            local: job.local.clone(),
             backend: Arc::clone(&job.backend),
             backends: self.setup.backends.clone(),
             network: Arc::clone(&job.network),
             events: self.tell.clone(),
-            runtime: tokio::runtime::Handle::current(),
+            runtime: self.setup.io.clone(),
             settings: TaskSettings {
                 queue_capacity: settings.taskmanager.buffers_per_channel as usize,
                 inline_threshold: settings.data_inline_threshold as usize,
@@ -157,6 +181,11 @@ impl<'a> Tasks<'a> {
     }
 
     fn note(&mut self, attempt: Attempt, task: TaskId, event: &TaskEvent) {
+        if matches!(event, TaskEvent::EndOfInput)
+            && let Some(running) = self.running.get_mut(&(attempt, task))
+        {
+            running.ended();
+        }
         if matches!(event, TaskEvent::Finished | TaskEvent::Canceled | TaskEvent::Failed(_)) {
             self.running.remove(&(attempt, task));
         }
@@ -173,10 +202,10 @@ impl<'a> Tasks<'a> {
     }
 
     /// Ends all tasks.
-    pub fn cancel_all(&self, why: &str) {
-        if !self.running.is_empty() {
+    pub fn cancel_all(&mut self, why: &str) {
+        if !self.running.is_empty() && !std::mem::replace(&mut self.ending, true) {
             tracing::info!(tasks = self.running.len(), "cancelling all tasks: {why}");
-            self.running.values().for_each(TaskHandle::cancel);
+            self.running.values_mut().for_each(|running| running.command(&TaskCommand::Cancel));
             self.watch_cancellation();
         }
     }
@@ -186,11 +215,23 @@ impl<'a> Tasks<'a> {
         while !self.running.is_empty() {
             self.next_event().await;
         }
+        self.ending = false;
+    }
+
+    /// Whether all tasks were told to end.
+    pub fn are_ending(&self) -> bool {
+        self.ending
+    }
+
+    /// The tasks that run, for a new jobmanager.
+    pub fn report(&self) -> Vec<AdoptableTask> {
+        self.running.values().map(RunningTask::report).collect()
     }
 
     /// A thread can't be ended from outside: when a cancelled task goes on for too long, its process has to end.
     fn watch_cancellation(&self) {
-        let watched: Vec<_> = self.running.iter().map(|((_, task), handle)| (*task, handle.done())).collect();
+        let watched: Vec<_> =
+            self.running.iter().map(|((_, task), running)| (*task, running.handle().done())).collect();
         let limit = self.setup.settings.taskmanager.cancellation_timeout;
         tokio::spawn(async move {
             tokio::time::sleep(limit).await;
@@ -203,10 +244,23 @@ impl<'a> Tasks<'a> {
         });
     }
 
+    /// Whether there are any.
+    pub fn any(&self) -> bool {
+        !self.running.is_empty()
+    }
+
+    /// How many records each task has taken.
+    pub fn progress(&self) -> Vec<(TaskId, u64)> {
+        let taken = |((_, task), running): (&(Attempt, TaskId), &RunningTask)| {
+            (*task, running.handle().metrics().num_records_in())
+        };
+        self.running.iter().map(taken).collect()
+    }
+
     /// What the tasks have done.
     pub fn metrics(&self) -> TaskManagerMetrics {
-        let report = |((_, task), handle): (&(Attempt, TaskId), &TaskHandle)| {
-            let metrics = handle.metrics();
+        let report = |((_, task), running): (&(Attempt, TaskId), &RunningTask)| {
+            let metrics = running.handle().metrics();
             TaskReport { task: *task, counters: metrics.snapshot(), figures: metrics.figures() }
         };
         TaskManagerMetrics { tasks: self.running.iter().map(report).collect(), process: self.setup.probe.look() }

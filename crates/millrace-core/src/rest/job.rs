@@ -228,11 +228,12 @@ pub struct JobVertexDetails {
     pub metrics: IoMetrics,
 }
 
-/// How long a recovery took, until all tasks ran, and where the time went. Milliseconds.
+/// How long a recovery took and where the time went. Milliseconds. It is shown as soon as all tasks run, and grows by its
+/// last phases, `replay` and `first-output`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub struct RecoveryDetails {
-    /// When the failure was noticed, or the new jobmanager's process started.
+    /// When the failure happened, as far as that is known, or the new jobmanager's process started.
     pub timestamp: u64,
     /// All of it.
     pub duration: u64,
@@ -247,12 +248,21 @@ pub struct RecoveryDetails {
     /// The resource id of the taskmanager whose loss was the cause.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub taskmanager: Option<String>,
+    /// Bytes of state that tasks read from the checkpoint store.
+    #[serde(default)]
+    pub fetched_bytes: u64,
+    /// Bytes of state that tasks had in local copies.
+    #[serde(default)]
+    pub local_bytes: u64,
+    /// Records that sources read again.
+    #[serde(default)]
+    pub replayed_records: u64,
 }
 
 /// A phase of a recovery.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct RecoveryPhase {
-    /// `cancel-and-allocate` (of a new jobmanager `take-over` and `allocate`), `fetch-metadata-and-splits`, `restore`.
+    /// `detect` (of a new jobmanager `take-over`), `cancel`, `allocate`, `fetch`, `restore`, `replay`, `first-output`.
     pub name: String,
     /// How long it took.
     pub duration: u64,

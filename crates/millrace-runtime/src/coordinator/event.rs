@@ -44,6 +44,15 @@ pub enum CoordinatorEvent {
         /// The checkpoint that they were restored from.
         restored: Option<CheckpointId>,
     },
+    /// Tasks that an earlier jobmanager has started are this one's now.
+    TasksAdopted {
+        /// The attempt.
+        attempt: Attempt,
+        /// The tasks.
+        tasks: BTreeSet<TaskId>,
+        /// The highest checkpoint that was triggered: those under way are abandoned, and no id is used again.
+        triggered: Option<CheckpointId>,
+    },
     /// The tasks no longer run.
     TasksStopped,
     /// Time has passed; due at [`super::CheckpointCoordinator::next_wakeup`].

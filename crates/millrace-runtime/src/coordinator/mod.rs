@@ -173,6 +173,11 @@ impl CheckpointCoordinator {
                 self.running = Some(Running { attempt, tasks });
                 self.schedule.start(now_ms, &self.config);
             }
+            CoordinatorEvent::TasksAdopted { attempt, tasks, triggered } => {
+                self.next_id = self.next_id.max(triggered.map_or(CheckpointId(0), CheckpointId::next));
+                self.running = Some(Running { attempt, tasks });
+                self.schedule.start(now_ms, &self.config);
+            }
             CoordinatorEvent::TasksStopped => {
                 self.running = None;
                 self.abort_all(now_ms, effects);

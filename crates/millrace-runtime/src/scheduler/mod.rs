@@ -1,6 +1,8 @@
 //! The scheduler: a job's life as a pure state machine. It is told what happened and answers with what to do; it knows
 //! no clock and no network.
 
+pub mod adoption;
+mod leaving;
 pub mod restart;
 mod result;
 pub mod slots;
@@ -20,6 +22,7 @@ use millrace_core::{
 };
 
 use self::{
+    leaving::Departure,
     restart::{RestartBackoff, RestartDecision},
     slots::assign_slots,
 };
@@ -28,6 +31,15 @@ use crate::graph::JobGraph;
 /// What happened.
 #[derive(Clone, Debug)]
 pub enum Event {
+    /// The tasks of an attempt run already, and are adopted. Comes first, before any taskmanager is registered.
+    Adopted {
+        /// The attempt.
+        attempt: Attempt,
+        /// Where each task runs.
+        assignment: BTreeMap<TaskId, TaskManagerId>,
+        /// The tasks that have read all their input.
+        ended: BTreeSet<TaskId>,
+    },
     /// A taskmanager offers slots.
     TaskManagerRegistered {
         /// The process.
@@ -42,6 +54,10 @@ pub enum Event {
         /// How it was noticed.
         error: Error,
     },
+    /// A taskmanager was told to end, and asks to be let go.
+    TaskManagerLeaving(TaskManagerId),
+    /// The checkpoint of [`Effect::HandOver`] is complete.
+    HandedOver(Attempt),
     /// The restore point and the splits of an attempt are at hand.
     Prepared(Attempt),
     /// A task's state is restored and its inputs are registered.
@@ -89,6 +105,10 @@ pub enum Effect {
     TriggerFinalCheckpoint(Attempt),
     /// Tell all tasks to finish.
     FinishTasks(Attempt),
+    /// Take a checkpoint at which the sources stop, then answer [`Event::HandedOver`].
+    HandOver(Attempt),
+    /// The taskmanager may end.
+    Release(TaskManagerId),
     /// Answer [`Event::RestartTimer`] after this time.
     RestartAfter(Attempt, Duration),
     /// Show this failure to a person.
@@ -114,6 +134,11 @@ impl Plan {
         };
         let tasks = graph.vertices.iter().flat_map(tasks_of).collect();
         Self { tasks, slots_needed: graph.slots_needed(), checkpoints }
+    }
+
+    /// All tasks.
+    pub fn tasks(&self) -> &[TaskId] {
+        &self.tasks
     }
 }
 
@@ -146,6 +171,9 @@ pub struct JobScheduler {
     previous: Vec<TaskManagerId>,
     stopping: bool,
     restarts: u32,
+    leaving: BTreeMap<TaskManagerId, Departure>,
+    /// The attempt whose tasks are being handed over.
+    handing_over: Option<Attempt>,
 }
 
 impl JobScheduler {
@@ -160,6 +188,8 @@ impl JobScheduler {
             previous: Vec::new(),
             stopping: false,
             restarts: 0,
+            leaving: BTreeMap::new(),
+            handing_over: None,
         }
     }
 
@@ -212,11 +242,15 @@ impl JobScheduler {
     pub fn on(&mut self, now: Duration, event: Event) -> Vec<Effect> {
         let mut effects = Vec::new();
         match event {
+            Event::Adopted { attempt, assignment, ended } => self.adopt(attempt, assignment, &ended, &mut effects),
             Event::TaskManagerRegistered { id, slots } => {
-                self.slots.insert(id, slots);
+                let leaves = self.leaving.contains_key(&id);
+                self.slots.insert(id, if leaves { 0 } else { slots });
                 self.allocate(&mut effects);
             }
             Event::TaskManagerLost { id, error } => self.taskmanager_lost(now, &id, error, &mut effects),
+            Event::TaskManagerLeaving(id) => self.leaves(id),
+            Event::HandedOver(attempt) => self.handed_over(attempt, &mut effects),
             Event::Prepared(attempt) if attempt == self.attempt => self.deploy(&mut effects),
             Event::TaskDeployed(attempt, task) if attempt == self.attempt => self.deployed(task, &mut effects),
             Event::TaskEndOfInput(attempt, task) if attempt == self.attempt => self.end_of_input(task, &mut effects),
@@ -252,7 +286,26 @@ impl JobScheduler {
             | Event::AttemptFailed(..)
             | Event::RestartTimer(_) => {}
         }
+        self.let_go(&mut effects);
         effects
+    }
+
+    fn adopt(
+        &mut self,
+        attempt: Attempt,
+        assignment: BTreeMap<TaskId, TaskManagerId>,
+        ended: &BTreeSet<TaskId>,
+        effects: &mut Vec<Effect>,
+    ) {
+        if !matches!(self.phase, Phase::WaitingForSlots) || !self.slots.is_empty() {
+            return;
+        }
+        self.attempt = attempt;
+        let by_slot: BTreeMap<_, _> = assignment.iter().map(|(task, place)| (task.subtask, place.clone())).collect();
+        self.previous = by_slot.into_values().collect();
+        let reading = assignment.keys().filter(|task| !ended.contains(task)).copied().collect();
+        self.phase = Phase::Running { assignment, reading };
+        self.all_ended(effects);
     }
 
     fn next_attempt(&mut self, effects: &mut Vec<Effect>) {
@@ -297,7 +350,12 @@ impl JobScheduler {
     fn end_of_input(&mut self, task: TaskId, effects: &mut Vec<Effect>) {
         let Phase::Running { reading, .. } = &mut self.phase else { return };
         reading.remove(&task);
-        if !reading.is_empty() {
+        self.all_ended(effects);
+    }
+
+    /// The final checkpoint, or the end, where all input has been read.
+    fn all_ended(&mut self, effects: &mut Vec<Effect>) {
+        if !matches!(&self.phase, Phase::Running { reading, .. } if reading.is_empty()) {
             return;
         }
         if self.plan.checkpoints {
@@ -349,6 +407,7 @@ impl JobScheduler {
     }
 
     fn taskmanager_lost(&mut self, now: Duration, id: &TaskManagerId, error: Error, effects: &mut Vec<Effect>) {
+        self.leaving.remove(id);
         if self.slots.remove(id).is_none() {
             return;
         }

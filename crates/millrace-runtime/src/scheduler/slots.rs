@@ -5,7 +5,8 @@ use std::collections::BTreeMap;
 use millrace_core::ids::TaskManagerId;
 
 /// Assigns `needed` slots to taskmanagers (with the slots each offers). Slots stay where they were before, as their
-/// state may still be there; the others go to where most is free. `None` while there are too few.
+/// state may still be there, if only on the disk of a process that came in the place of another (the ids of both begin
+/// with the same resource id); the others go to where most is free. `None` while there are too few.
 pub fn assign_slots(
     needed: u32,
     offered: &BTreeMap<TaskManagerId, u32>,
@@ -17,6 +18,14 @@ pub fn assign_slots(
         if let Some(left) = free.get_mut(before).filter(|left| **left > 0) {
             *left -= 1;
             *slot = Some(before.clone());
+        }
+    }
+    for (slot, before) in assigned.iter_mut().zip(previous).filter(|(slot, _)| slot.is_none()) {
+        let of_resource = |id: &TaskManagerId| id.0.rsplit_once('-').map(|(resource, _)| resource.to_string());
+        let came_after = |(id, left): &(&TaskManagerId, &mut u32)| **left > 0 && of_resource(id) == of_resource(before);
+        if let Some((id, left)) = free.iter_mut().find(came_after).filter(|_| of_resource(before).is_some()) {
+            *left -= 1;
+            *slot = Some(id.clone());
         }
     }
     for slot in assigned.iter_mut().filter(|slot| slot.is_none()) {
@@ -49,6 +58,12 @@ mod tests {
     fn a_slot_stays_where_it_was() {
         let all = offered(&[("a", 1), ("b", 1), ("c", 1)]);
         assert_eq!(assign_slots(2, &all, &ids(&["c", "gone"])).unwrap()[0], ids(&["c"])[0]);
+    }
+
+    #[test]
+    fn a_process_in_the_place_of_another_gets_its_slot() {
+        let all = offered(&[("a-2", 1), ("b-1", 1), ("c-1", 1)]);
+        assert_eq!(assign_slots(2, &all, &ids(&["b-1", "a-1"])).unwrap(), ids(&["b-1", "a-2"]));
     }
 
     #[test]

@@ -196,3 +196,87 @@ fn a_failed_preparation_is_tried_again_by_the_strategy() {
     let effects = job.on(NOW, Event::AttemptFailed(Attempt(2), Error::external("no broker")));
     assert!(matches!(effects.last(), Some(Effect::End(JobResult::Failed(_)))));
 }
+
+fn leaving(name: &str) -> Event {
+    Event::TaskManagerLeaving(tm(name))
+}
+
+#[test]
+fn a_taskmanager_that_leaves_hands_its_tasks_over_at_a_checkpoint() {
+    let mut job = running(true);
+    assert_eq!(job.on(NOW, leaving("a")), [Effect::HandOver(Attempt(1))]);
+    assert!(job.on(NOW, leaving("a")).is_empty(), "it was asked for");
+    let both = BTreeSet::from([tm("a"), tm("b")]);
+    let effects = job.on(NOW, Event::HandedOver(Attempt(1)));
+    assert_eq!(effects, [Effect::Stopped(Attempt(1)), Effect::CancelTasks(Attempt(1), both)]);
+    let all = plan(true).tasks;
+    let (its, others): (Vec<_>, Vec<_>) = all.into_iter().partition(|task| task.subtask == 0);
+    for id in &its {
+        job.on(NOW, Event::TaskCanceled(Attempt(1), *id));
+    }
+    job.on(NOW, Event::TaskCanceled(Attempt(1), others[0]));
+    let effects = job.on(NOW, Event::TaskCanceled(Attempt(1), others[1]));
+    assert!(effects.contains(&Effect::Prepare(Attempt(2))), "{effects:?}");
+    start(&mut job, Attempt(2));
+    assert!(tasks_on(&job, "a").is_empty(), "its slots are used no more");
+    assert!(job.on(NOW, lost("a")).is_empty());
+    assert_eq!(job.status(), JobStatus::Running);
+}
+
+#[test]
+fn a_taskmanager_is_released_once_it_holds_no_tasks() {
+    let mut job = running(true);
+    assert_eq!(job.on(NOW, leaving("c")), [Effect::Release(tm("c"))], "the spare one");
+    assert!(job.on(NOW, Event::CheckpointCompleted { is_final: false }).is_empty(), "once");
+    job.on(NOW, leaving("a"));
+    let mut effects = job.on(NOW, Event::HandedOver(Attempt(1)));
+    for id in plan(true).tasks {
+        effects.extend(job.on(NOW, Event::TaskCanceled(Attempt(1), id)));
+    }
+    assert_eq!(effects.iter().filter(|effect| **effect == Effect::Release(tm("a"))).count(), 1, "{effects:?}");
+    assert_eq!(job.waiting_for_slots(), Some((1, 2)), "the spare one has left");
+}
+
+#[test]
+fn a_taskmanager_that_leaves_while_tasks_are_deployed_hands_over_when_they_run() {
+    let mut job = JobScheduler::new(plan(true), RestartStrategy::exponential_delay());
+    job.on(NOW, registered("a", 2));
+    assert!(job.on(NOW, leaving("a")).is_empty());
+    job.on(NOW, Event::Prepared(Attempt(1)));
+    let effects: Vec<_> =
+        plan(true).tasks.into_iter().flat_map(|id| job.on(NOW, Event::TaskDeployed(Attempt(1), id))).collect();
+    assert_eq!(effects, [Effect::Start(Attempt(1)), Effect::HandOver(Attempt(1))]);
+}
+
+#[test]
+fn without_checkpoints_a_taskmanager_that_leaves_is_released_at_once() {
+    assert_eq!(running(false).on(NOW, leaving("a")), [Effect::Release(tm("a"))]);
+}
+
+#[test]
+fn tasks_that_run_are_adopted_and_restart_where_they_were() {
+    let mut job = JobScheduler::new(plan(true), RestartStrategy::exponential_delay());
+    let place = |task: &TaskId| (*task, tm(if task.subtask == 0 { "b" } else { "a" }));
+    let assignment: BTreeMap<_, _> = plan(true).tasks.iter().map(place).collect();
+    let adopted = Event::Adopted { attempt: Attempt(7), assignment: assignment.clone(), ended: BTreeSet::new() };
+    assert!(job.on(NOW, adopted.clone()).is_empty());
+    assert_eq!((job.status(), job.attempt(), job.assignment()), (JobStatus::Running, Attempt(7), Some(&assignment)));
+    for name in ["a", "b", "c"] {
+        assert!(job.on(NOW, registered(name, 1)).is_empty());
+    }
+    assert!(job.on(NOW, adopted).is_empty(), "once");
+    let survivors = tasks_on(&job, "b");
+    job.on(NOW, lost("a"));
+    let effects: Vec<_> = survivors.iter().flat_map(|id| job.on(NOW, Event::TaskCanceled(Attempt(7), *id))).collect();
+    assert_eq!(effects, [Effect::Prepare(Attempt(8))]);
+    assert_eq!(tasks_on(&job, "b"), survivors, "survivors keep their slots");
+}
+
+#[test]
+fn adopted_tasks_that_have_read_everything_take_the_final_checkpoint() {
+    let mut job = JobScheduler::new(plan(true), RestartStrategy::exponential_delay());
+    let tasks = plan(true).tasks;
+    let assignment = tasks.iter().map(|task| (*task, tm("a"))).collect();
+    let adopted = Event::Adopted { attempt: Attempt(2), assignment, ended: tasks.into_iter().collect() };
+    assert_eq!(job.on(NOW, adopted), [Effect::TriggerFinalCheckpoint(Attempt(2))]);
+}

@@ -48,6 +48,9 @@ impl Work<'_> {
     pub(super) fn completed(&mut self, checkpoint: CheckpointId) -> Result<()> {
         tracing::debug!(target: STEP, step = "notify-complete", %checkpoint, task = %self.setup.spec.task);
         self.writing = self.writing.split_off(&checkpoint.next());
+        if let Some(local) = &self.setup.local {
+            local.completed(checkpoint);
+        }
         self.blame.set_position(None);
         if let Some(source) = &mut self.parts.source {
             self.blame.part(0, || source.notify_complete(checkpoint))?;
@@ -107,7 +110,8 @@ impl Work<'_> {
         match taken {
             Ok(snapshot) => {
                 let aborted = Arc::<AtomicBool>::default();
-                let metrics = SubtaskCheckpointMetrics { unaligned, ..times.metrics(started, stood_still) };
+                let records_in = self.metrics.num_records_in();
+                let metrics = SubtaskCheckpointMetrics { unaligned, records_in, ..times.metrics(started, stood_still) };
                 self.writing.insert(barrier.id, Arc::clone(&aborted));
                 write_beside(self.setup, barrier.id, snapshot, metrics, aborted);
             }

@@ -8,7 +8,7 @@ use millrace_core::{
 use millrace_state::{KeyedBackendContext, KeyedStateStore, SOURCE_SPLITS, SnapshotTarget};
 
 use super::{
-    OperatorRestore, blame::Blame, gate::Gate, handle::TaskSetup, in_flight, restore, run::Parts,
+    OperatorRestore, RestoreMetrics, blame::Blame, gate::Gate, handle::TaskSetup, in_flight, restore, run::Parts,
     source_head::SourceHead,
 };
 use crate::{
@@ -17,7 +17,8 @@ use crate::{
 };
 
 /// Fills `parts`: restores state and what was in flight, makes the reader, makes and opens the operators.
-pub(super) fn deploy(setup: &TaskSetup, gate: &Gate, parts: &mut Parts, blame: &Blame) -> Result<()> {
+pub(super) fn deploy(setup: &TaskSetup, gate: &Gate, parts: &mut Parts, blame: &Blame) -> Result<RestoreMetrics> {
+    let mut metrics = RestoreMetrics::default();
     let mut restore: BTreeMap<_, _> =
         setup.spec.restore.iter().map(|restore| (restore.uid.clone(), restore.clone())).collect();
     let vertex = setup.graph.vertex(setup.spec.task.vertex);
@@ -35,11 +36,12 @@ pub(super) fn deploy(setup: &TaskSetup, gate: &Gate, parts: &mut Parts, blame: &
                 "records in flight, although it is chained to the operator before it now",
             ));
         }
-        let context = context(setup, node, restore)?;
+        let context = context(setup, node, restore, &mut metrics)?;
         parts.chain.push(node.factory.create(), context);
     }
     parts.chain.open()?;
-    check_unclaimed(setup, parts, restore.into_keys())
+    check_unclaimed(setup, parts, restore.into_keys())?;
+    Ok(metrics)
 }
 
 fn make_source(setup: &TaskSetup, node: &SourceNode, restore: Option<OperatorRestore>) -> Result<SourceHead> {
@@ -74,7 +76,12 @@ fn make_source(setup: &TaskSetup, node: &SourceNode, restore: Option<OperatorRes
     })
 }
 
-fn context(setup: &TaskSetup, node: &OperatorNode, restore: Option<OperatorRestore>) -> Result<OperatorContext> {
+fn context(
+    setup: &TaskSetup,
+    node: &OperatorNode,
+    restore: Option<OperatorRestore>,
+    metrics: &mut RestoreMetrics,
+) -> Result<OperatorContext> {
     let spec = &setup.spec;
     let (keyed, lists) = restore.map(|restore| (restore.keyed, restore.lists)).unwrap_or_default();
     let parallelism = setup.graph.vertex(spec.task.vertex).parallelism;
@@ -88,7 +95,7 @@ fn context(setup: &TaskSetup, node: &OperatorNode, restore: Option<OperatorResto
             key_schema: Some(key.clone()),
             clock: setup.clock.clone(),
         };
-        Some(restore::open_store(setup, context, &keyed)?)
+        Some(restore::open_store(setup, context, &keyed, metrics)?)
     } else if keyed.is_empty() || spec.allow_non_restored {
         None
     } else {

@@ -11,7 +11,11 @@ use millrace_core::{
     clock::Clock,
     ids::{Attempt, JobId, TaskId},
 };
-use millrace_state::{BackendRegistry, StateBackend, memory::MemoryGuard, storage::CheckpointStorage};
+use millrace_state::{
+    BackendRegistry, StateBackend,
+    memory::MemoryGuard,
+    storage::{CheckpointStorage, LocalState},
+};
 use tokio::sync::mpsc::UnboundedSender;
 
 use super::{
@@ -60,6 +64,8 @@ pub struct TaskSetup {
     pub job: JobId,
     /// Where snapshots are read and written.
     pub storage: Arc<CheckpointStorage>,
+    /// Where local copies of snapshots are, where such are kept.
+    pub local: Option<Arc<LocalState>>,
     /// Makes keyed state.
     pub backend: Arc<dyn StateBackend>,
     /// All that there are: one may have to read what another has written.

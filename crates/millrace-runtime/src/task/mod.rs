@@ -25,6 +25,7 @@ mod work;
 
 pub use debloater::DebloatSettings;
 pub use handle::{TaskDone, TaskHandle, TaskSettings, TaskSetup, input_channels, spawn_task};
+pub use restore::RestoreMetrics;
 pub use splits::{decode_splits, encode_splits};
 
 use std::time::Duration;
@@ -63,8 +64,12 @@ pub struct TaskSpec {
     /// Whether the source must not read before [`TaskCommand::Resume`]: its start positions are not in a completed
     /// checkpoint yet.
     pub hold_source: bool,
+    /// The checkpoint that all tasks of the attempt start from.
+    pub continues: Option<CheckpointId>,
     /// Whether state in `restore` that nothing uses is dropped instead of refused.
     pub allow_non_restored: bool,
+    /// A source that has read so many records is where it was before a failure, and tells so; 0: it is there already.
+    pub again: u64,
 }
 
 /// How a task handles barriers.
@@ -113,12 +118,16 @@ pub enum TaskCommand {
     AddSplits(Vec<EncodedSplit>),
     /// No more splits will come.
     NoMoreSplits,
+    /// The source must not read before [`TaskCommand::Resume`].
+    Hold,
     /// The source may read.
     Resume,
     /// Stop reading: the source behaves as if it had reached its end (a stop with a final checkpoint).
     Drain,
     /// The input of all tasks has ended and the final checkpoint is complete (or checkpoints are off): finish.
     Finish,
+    /// Tell when the next batch is put out; for tasks at the job's ends.
+    TellOutput,
     /// End now.
     Cancel,
 }
@@ -127,7 +136,11 @@ pub enum TaskCommand {
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub enum TaskEvent {
     /// State is restored, operators are open, inputs are registered.
-    Deployed,
+    Deployed(RestoreMetrics),
+    /// The source is where it was before the failure.
+    CaughtUp,
+    /// The first batch since [`TaskCommand::TellOutput`] has been put out.
+    PutOut,
     /// The task's part of a checkpoint is durable.
     Acknowledged {
         /// The checkpoint.
@@ -183,4 +196,6 @@ pub struct SubtaskCheckpointMetrics {
     pub persisted_bytes: u64,
     /// Whether barriers have overtaken data.
     pub unaligned: bool,
+    /// The records that the task had taken, since its start, when it was snapshotted.
+    pub records_in: u64,
 }

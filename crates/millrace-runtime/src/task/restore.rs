@@ -1,23 +1,56 @@
 //! Opening keyed state with what a checkpoint holds of it.
 
-use std::sync::Arc;
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use bytes::Bytes;
-use millrace_core::Result;
+use millrace_core::{Error, Result};
 use millrace_state::{
     KeyedBackendContext, KeyedStateHandle, KeyedStateStore, SharedState, StateBackend, StateHandle, backend::LocalFiles,
 };
 
+use serde::{Deserialize, Serialize};
+
 use super::handle::TaskSetup;
+
+/// What a task measured while it got its state.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RestoreMetrics {
+    /// How long it waited for bytes, from the store or the local disk.
+    pub fetch: Duration,
+    /// How many came from the store.
+    pub fetched_bytes: u64,
+    /// How many were in local copies.
+    pub local_bytes: u64,
+}
+
+impl RestoreMetrics {
+    /// Adds those of another task, which got its state at the same time.
+    pub fn add(&mut self, other: &Self) {
+        self.fetch = self.fetch.max(other.fetch);
+        self.fetched_bytes += other.fetched_bytes;
+        self.local_bytes += other.local_bytes;
+    }
+
+    /// Bytes that were waited for since `started`.
+    fn waited(&mut self, started: Instant, fetched: u64, local: u64) {
+        self.fetch += started.elapsed();
+        self.fetched_bytes += fetched;
+        self.local_bytes += local;
+    }
+}
 
 /// Opens the keyed state of an operator and adds the snapshots whose key groups overlap its own.
 pub(super) fn open_store(
     setup: &TaskSetup,
     context: KeyedBackendContext,
     snapshots: &[KeyedStateHandle],
+    metrics: &mut RestoreMetrics,
 ) -> Result<KeyedStateStore> {
     if let Some((shared, snapshot)) = adoptable(setup, &context, snapshots) {
-        let (bytes, files) = fetch(setup, &context, &*setup.backend, shared)?;
+        let (bytes, files) = fetch(setup, &context, &*setup.backend, shared, metrics)?;
         let expiring = shared.expiring.clone();
         let store = KeyedStateStore::adopt(&*setup.backend, context, &origin(&snapshot.data), bytes, files, expiring)?;
         // Another job's files are that job's to delete: this one refers to none of them.
@@ -33,16 +66,32 @@ pub(super) fn open_store(
             StateHandle::Shared(shared) => {
                 let written_by =
                     setup.backends.get(&shared.format).map_err(|error| error.context(origin(&snapshot.data)))?;
-                let (bytes, files) = fetch(setup, &context, &*written_by, shared)?;
+                let (bytes, files) = fetch(setup, &context, &*written_by, shared, metrics)?;
                 store.restore_files(&origin(&snapshot.data), bytes, &*written_by, files)?;
             }
             data => {
-                let bytes = setup.runtime.block_on(setup.storage.read_state(data))?;
+                let bytes = read(setup, data, metrics)?;
                 store.restore(&origin(&snapshot.data), bytes)?;
             }
         }
     }
     Ok(store)
+}
+
+/// Reads a snapshot, from its local copy where there is one.
+fn read(setup: &TaskSetup, data: &StateHandle, metrics: &mut RestoreMetrics) -> Result<Bytes> {
+    let started = Instant::now();
+    if let (Some(local), StateHandle::File { directory, name, size, crc32 }) = (&setup.local, data)
+        && let Some(bytes) = local.read(directory, name, *size, *crc32)
+    {
+        metrics.waited(started, 0, *size);
+        return Ok(bytes);
+    }
+    let bytes = setup.runtime.block_on(setup.storage.read_state(data))?;
+    // What is inside the metadata was not waited for here.
+    let fetched = if matches!(data, StateHandle::Inline(_)) { 0 } else { bytes.len() as u64 };
+    metrics.waited(started, fetched, 0);
+    Ok(bytes)
 }
 
 /// The snapshot whose files the job's own backend can go on from: the only one there is, in all key groups.
@@ -66,13 +115,17 @@ fn fetch(
     context: &KeyedBackendContext,
     written_by: &dyn StateBackend,
     shared: &SharedState,
+    metrics: &mut RestoreMetrics,
 ) -> Result<(Bytes, LocalFiles)> {
+    let started = Instant::now();
     let (files, copies) = KeyedStateStore::place_for_files(written_by, context)?;
-    let fetched = setup.runtime.block_on(async {
-        setup.storage.fetch_shared(&shared.files, files.directory(), copies.as_deref()).await?;
-        setup.storage.read_state(&shared.snapshot.handle()).await
+    let (snapshot, local) = setup.runtime.block_on(async {
+        let local = setup.storage.fetch_shared(&shared.files, files.directory(), copies.as_deref()).await?;
+        Ok::<_, Error>((setup.storage.read_state(&shared.snapshot.handle()).await?, local))
     })?;
-    Ok((fetched, files))
+    let all: u64 = shared.files.iter().map(|shared| shared.file.size).sum();
+    metrics.waited(started, all.saturating_sub(local), local);
+    Ok((snapshot, files))
 }
 
 /// What messages call a snapshot.

@@ -51,10 +51,10 @@ pub(super) fn run(setup: TaskSetup, gate: Arc<Gate>, control: Arc<TaskControl>, 
     };
     let mut registration = None;
     let ended = guarded(&blame, || {
-        deploy::deploy(&setup, &gate, &mut parts, &blame)?;
+        let restored = deploy::deploy(&setup, &gate, &mut parts, &blame)?;
         let task = setup.spec.task;
         registration = Some(setup.network.register(&gate, setup.spec.generation, setup.spec.attempt, task.subtask));
-        setup.tell(TaskEvent::Deployed);
+        setup.tell(TaskEvent::Deployed(restored));
         metrics.enter(Activity::Idle);
         let Some(early) = wait_for_start(&gate)? else { return Ok(Ended::Canceled) };
         metrics.enter(Activity::Busy);

@@ -26,7 +26,10 @@ use millrace_state::{
 };
 
 use super::{
-    SubtaskCheckpointMetrics, TaskEvent, TaskSpec, deploy, handle::TaskSetup, run::Parts, state_sink::StateSink,
+    SubtaskCheckpointMetrics, TaskEvent, TaskSpec, deploy,
+    handle::TaskSetup,
+    run::Parts,
+    state_sink::{LocalCopy, StateSink},
 };
 use crate::STEP;
 
@@ -197,10 +200,12 @@ impl SnapshotWriter {
         format!("{generation}-{attempt}-{}-{}-{what}.state", task.vertex, task.subtask)
     }
 
-    fn sink<'a>(&'a self, name: &'a str) -> StateSink<'a, impl Fn() -> Result<StateWriter> + 'a> {
+    fn sink<'a>(&'a self, name: &'a str) -> StateSink<'a, impl Fn() -> Result<(StateWriter, LocalCopy<'a>)> + 'a> {
         let setup = &self.setup;
         StateSink::new(deploy::inline_limit(setup), &self.aborted, setup.runtime.clone(), move || {
-            setup.storage.state_writer(setup.job, self.checkpoint, name)
+            let file = setup.storage.state_writer(setup.job, self.checkpoint, name)?;
+            let local = setup.local.as_deref();
+            Ok((file, local.and_then(|local| Some((local, local.writer(self.checkpoint, name)?)))))
         })
     }
 

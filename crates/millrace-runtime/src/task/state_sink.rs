@@ -7,8 +7,14 @@ use std::{
 };
 
 use millrace_core::{Error, Result};
-use millrace_state::{StateHandle, storage::StateWriter};
+use millrace_state::{
+    StateHandle,
+    storage::{LocalState, LocalStateWriter, StateWriter},
+};
 use tokio::runtime::Handle;
+
+/// A local copy under way, where there is a place for one.
+pub(super) type LocalCopy<'a> = Option<(&'a LocalState, LocalStateWriter)>;
 
 /// A snapshot under way. Its writes block: it belongs on a thread of its own.
 pub(super) struct StateSink<'a, F> {
@@ -19,14 +25,16 @@ pub(super) struct StateSink<'a, F> {
     open: F,
     small: Vec<u8>,
     file: Option<StateWriter>,
+    /// Where a local copy of the file goes.
+    local: LocalCopy<'a>,
     /// The store's own error: [`io::Error`] can't carry its class.
     failed: Option<Error>,
 }
 
-impl<'a, F: Fn() -> Result<StateWriter>> StateSink<'a, F> {
+impl<'a, F: Fn() -> Result<(StateWriter, LocalCopy<'a>)>> StateSink<'a, F> {
     /// A sink that opens a file when the snapshot grows beyond `limit` bytes.
     pub(super) fn new(limit: usize, aborted: &'a AtomicBool, runtime: Handle, open: F) -> Self {
-        Self { limit, aborted, runtime, open, small: Vec::new(), file: None, failed: None }
+        Self { limit, aborted, runtime, open, small: Vec::new(), file: None, local: None, failed: None }
     }
 
     /// The store's error, where a write failed.
@@ -37,7 +45,13 @@ impl<'a, F: Fn() -> Result<StateWriter>> StateSink<'a, F> {
     /// Completes the snapshot.
     pub(super) fn finish(self) -> Result<StateHandle> {
         match self.file {
-            Some(file) => self.runtime.block_on(file.finish()),
+            Some(file) => {
+                let handle = self.runtime.block_on(file.finish())?;
+                if let Some((local, copy)) = self.local {
+                    local.keep(copy);
+                }
+                Ok(handle)
+            }
             None => Ok(StateHandle::Inline(self.small)),
         }
     }
@@ -52,17 +66,25 @@ impl<'a, F: Fn() -> Result<StateWriter>> StateSink<'a, F> {
         }
         let file = match &mut self.file {
             Some(file) => file,
-            none => none.insert((self.open)()?),
+            none => {
+                let (file, local) = (self.open)()?;
+                self.local = local;
+                none.insert(file)
+            }
         };
+        let start = std::mem::take(&mut self.small);
+        if let Some((_, copy)) = &mut self.local {
+            copy.write(&start);
+            copy.write(bytes);
+        }
         self.runtime.block_on(async {
-            let start = std::mem::take(&mut self.small);
             file.write(&start).await?;
             file.write(bytes).await
         })
     }
 }
 
-impl<F: Fn() -> Result<StateWriter>> io::Write for StateSink<'_, F> {
+impl<'a, F: Fn() -> Result<(StateWriter, LocalCopy<'a>)>> io::Write for StateSink<'a, F> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         match self.append(bytes) {
             Ok(()) => Ok(bytes.len()),

@@ -60,6 +60,10 @@ pub(super) struct Work<'a> {
     ended_channels: Vec<bool>,
     /// All input has been read and told on.
     ended: bool,
+    /// So many records, since the start, are to be read until the source is where it was before a failure.
+    again: u64,
+    /// Somebody waits for the next batch to be put out.
+    tell_output: bool,
 }
 
 /// A call into the chain, of which it is not known yet how long the task will wait for consumers because of it.
@@ -104,6 +108,8 @@ impl<'a> Work<'a> {
             writing: BTreeMap::new(),
             ended_channels: vec![false; channels],
             ended: false,
+            again: setup.spec.again,
+            tell_output: false,
         }
     }
 
@@ -214,6 +220,10 @@ impl<'a> Work<'a> {
         }
         if let Some(batch) = batch {
             self.process(InputId(0), batch)?;
+            if self.again > 0 && self.metrics.num_records_in() >= self.again {
+                self.again = 0;
+                self.setup.tell(TaskEvent::CaughtUp);
+            }
         }
         match status {
             ReadStatus::Finished => self.end_input()?,
@@ -236,6 +246,9 @@ impl<'a> Work<'a> {
         let own = started.elapsed().saturating_sub(waited);
         self.last_call = Some(Call { records, own, waited_before });
         self.debloat();
+        if std::mem::take(&mut self.tell_output) {
+            self.setup.tell(TaskEvent::PutOut);
+        }
         Ok(())
     }
 
@@ -347,8 +360,14 @@ impl<'a> Work<'a> {
                     source.held = false;
                 }
             }
+            TaskCommand::Hold => {
+                if let Some(source) = source {
+                    source.held = true;
+                }
+            }
             TaskCommand::Drain if source.is_some() => self.end_input()?,
             TaskCommand::Drain => {}
+            TaskCommand::TellOutput => self.tell_output = true,
             TaskCommand::Finish => return Ok(Some(Ended::Finished)),
             TaskCommand::Cancel => return Ok(Some(Ended::Canceled)),
         }

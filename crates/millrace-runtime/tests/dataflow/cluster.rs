@@ -130,6 +130,8 @@ impl Cluster {
             more_splits: false,
             hold_source: false,
             allow_non_restored: false,
+            again: 0,
+            continues: None,
         }
     }
 
@@ -152,6 +154,7 @@ impl Cluster {
             graph: Arc::clone(graph),
             job: JOB,
             storage: Arc::new(self.storage.clone()),
+            local: None,
             backend: Arc::clone(&self.backend),
             backends: BackendRegistry::default(),
             network: Arc::clone(&self.networks[self.place(spec.task)]),
@@ -168,7 +171,7 @@ impl Cluster {
     /// Spawns all tasks, waits until they are deployed and starts them.
     pub fn run(&mut self, graph: &Arc<JobGraph>, change: impl Fn(&mut TaskSpec)) {
         self.spawn(graph, change);
-        self.each("is deployed", |event| matches!(event, TaskEvent::Deployed));
+        self.each("is deployed", |event| matches!(event, TaskEvent::Deployed(_)));
         self.command(&TaskCommand::Start);
     }
 

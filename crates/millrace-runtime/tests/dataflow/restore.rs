@@ -135,7 +135,7 @@ fn state_that_nothing_uses_is_refused_unless_that_is_allowed() {
                 }
             });
             if allowed {
-                cluster.each("is deployed", |event| matches!(event, TaskEvent::Deployed));
+                cluster.each("is deployed", |event| matches!(event, TaskEvent::Deployed(_)));
             } else {
                 let failure = cluster.failure(task(1, 0));
                 assert!(!failure.error.retryable);

@@ -342,7 +342,7 @@ fn data_in_flight_that_no_edge_takes_is_refused_unless_that_is_allowed() {
             spec.allow_non_restored = allowed;
         });
         if allowed {
-            cluster.each("is deployed", |event| matches!(event, TaskEvent::Deployed));
+            cluster.each("is deployed", |event| matches!(event, TaskEvent::Deployed(_)));
         } else {
             let failure = cluster.failure(task(1, 0));
             let message = &failure.error.message;

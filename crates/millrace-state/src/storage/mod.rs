@@ -17,6 +17,7 @@ mod errors;
 mod hdfs;
 mod local;
 mod local_copies;
+mod local_state;
 mod options;
 mod probe;
 mod profile;
@@ -50,6 +51,7 @@ use object_store::{
 pub use browse::Browsed;
 pub use checkpoints::{MetadataWrite, open_checkpoint};
 pub use local_copies::LocalCopies;
+pub use local_state::{LocalState, LocalStateWriter};
 pub use options::{RetryPolicy, Secret, StorageOptions};
 pub use shared_files::{UploadedFiles, written_by};
 pub use state_files::{StateReader, StateWriter, unique_state_name};
@@ -128,6 +130,11 @@ impl CheckpointStorage {
     /// The checkpoint directory.
     pub fn uri(&self) -> &StorageUri {
         &self.inner.uri
+    }
+
+    /// Whether it is a directory of this machine, as far as can be told: local copies of its files are of no use.
+    pub fn is_local(&self) -> bool {
+        matches!(self.inner.uri, StorageUri::File(_))
     }
 
     /// Whether its content dies with this process.

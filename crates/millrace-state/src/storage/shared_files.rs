@@ -63,18 +63,18 @@ impl CheckpointStorage {
     }
 
     /// Fetches files into a directory, under the names that their backend knows; links those that have a local copy. What
-    /// is missing, torn or altered is refused by name.
+    /// is missing, torn or altered is refused by name. Returns how many bytes were in local copies.
     pub async fn fetch_shared(
         &self,
         files: &[SharedFile],
         directory: &FsPath,
         copies: Option<&LocalCopies>,
-    ) -> Result<()> {
+    ) -> Result<u64> {
         let fetch = |shared: &SharedFile| {
             let (file, to) = (shared.file.clone(), directory.join(&shared.local_name));
             async move {
                 if copies.is_some_and(|copies| copies.link(&file, &to)) {
-                    return Ok(());
+                    return Ok(file.size);
                 }
                 let data = file.handle();
                 let failed = |error| Error::external(format!("writing local state file {}: {error}", to.display()));
@@ -83,10 +83,12 @@ impl CheckpointStorage {
                 while let Some(piece) = reader.next().await? {
                     target.write_all(&piece).await.map_err(failed)?;
                 }
-                target.flush().await.map_err(failed)
+                target.flush().await.map_err(failed)?;
+                Ok(0)
             }
         };
-        futures::stream::iter(files.iter().map(fetch)).buffer_unordered(FILES_IN_FLIGHT).try_collect().await
+        let fetched = futures::stream::iter(files.iter().map(fetch)).buffer_unordered(FILES_IN_FLIGHT);
+        fetched.try_fold(0, async |sum, local| Ok(sum + local)).await
     }
 
     /// Whether a file is one of the job's own shared files in this store.

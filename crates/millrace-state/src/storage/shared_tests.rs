@@ -168,7 +168,7 @@ async fn what_has_a_local_copy_is_linked_and_copies_go_when_nobody_refers_to_the
     }
     let fetched = async |copies: Option<&LocalCopies>| {
         let target = tempfile::tempdir_in(place.path()).unwrap();
-        storage.fetch_shared(&first, target.path(), copies).await.map(|()| target)
+        storage.fetch_shared(&first, target.path(), copies).await.map(|_| target)
     };
     assert!(fetched(None).await.is_err());
     let target = fetched(Some(&*copies)).await.unwrap();

@@ -162,6 +162,17 @@ impl JobCluster {
         end_by(&mut self.taskmanagers[index], signal)
     }
 
+    /// Sends a taskmanager a signal and does not wait for anything.
+    pub fn signal_taskmanager(&mut self, index: usize, signal: Signal) -> Result<()> {
+        Ok(self.taskmanagers[index].signal(signal)?)
+    }
+
+    /// Waits until a taskmanager's log has this text.
+    pub fn wait_for_log(&mut self, index: usize, text: &str) -> Result<()> {
+        Ok(self.taskmanagers[index]
+            .wait_until("line in its log", PATIENCE, |process| process.stderr().contains(text))?)
+    }
+
     /// Waits until the jobmanager has ended by itself; what it wrote to its standard error.
     pub fn wait_jobmanager_end(&mut self) -> Result<(ExitStatus, String)> {
         let status = self.jobmanager.wait_timeout(PATIENCE)?;

@@ -1,4 +1,4 @@
-use millrace_core::rest::{JobStatus, RecoveryDetails};
+use millrace_core::rest::{JobStatus, RecoveryDetails, RecoveryPhase};
 
 use super::*;
 use crate::{observe::Engine, report::events};
@@ -95,6 +95,17 @@ fn a_recovery_is_told_with_what_was_lost_and_how_long_it_took() {
         facts
     };
     assert_eq!(reasons(&known, &recovered), Vec::<&str>::new());
+}
+
+#[test]
+fn a_new_jobmanager_that_went_on_with_the_tasks_restored_nothing() {
+    let mut adopted = running();
+    recovery(&mut adopted, 990_000_000, None);
+    let details = adopted.engine_mut().last_recovery.as_mut().unwrap();
+    details.restored_checkpoint = None;
+    details.phases = vec![RecoveryPhase { name: "adopt".to_owned(), duration: 5 }];
+    let told = events_of(&written(running().saying(JobStatus::Restarting)), &adopted);
+    assert_eq!(told, [("Recovered", "recovered in 2.3 s with the tasks that ran on".to_owned())]);
 }
 
 #[test]

@@ -162,6 +162,7 @@ fn checkpoints_and_recoveries_are_shown_as_the_engine_has_them() {
         restored_checkpoint: Some(11),
         cause: "killed".to_owned(),
         taskmanager: None,
+        ..RecoveryDetails::default()
     });
     let facts = written(facts);
     let checkpoints = facts.status().checkpoints.unwrap();

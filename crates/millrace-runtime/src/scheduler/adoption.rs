@@ -1,0 +1,321 @@
+//! Whether a new jobmanager goes on with the tasks that run already: pure.
+//!
+//! The tasks must be all of the job's, of one attempt, and what they hold must continue the newest checkpoint of the
+//! log: it is theirs, or they were restored from it, or an earlier jobmanager adopted them at it. Tasks of any other
+//! line of history are ended: what they do next was done otherwise by somebody else.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use millrace_core::ids::{Attempt, CheckpointId, Generation, TaskId, TaskManagerId};
+use serde::{Deserialize, Serialize};
+
+/// A task that runs, as its taskmanager reports it to a new jobmanager.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AdoptableTask {
+    /// The subtask.
+    pub task: TaskId,
+    /// The jobmanager that deployed it, or adopted it last.
+    pub generation: Generation,
+    /// The attempt that it belongs to.
+    pub attempt: Attempt,
+    /// The checkpoint that it was restored from, or at which it was adopted.
+    pub continues: Option<CheckpointId>,
+    /// The highest checkpoint that it was told to take; sources know it.
+    pub triggered: Option<CheckpointId>,
+    /// Why it does not simply go on running, if so.
+    pub unsteady: Option<String>,
+    /// It has read all its input.
+    pub ended: bool,
+    /// The splits that it was given, by their ids.
+    pub splits: Vec<String>,
+}
+
+/// The newest checkpoint of the log, and whose it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct NewestCheckpoint {
+    /// Which one.
+    pub id: CheckpointId,
+    /// The jobmanager that completed it.
+    pub generation: Generation,
+    /// The attempt whose tasks took it.
+    pub attempt: Attempt,
+}
+
+/// The tasks of a running attempt.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RunningAttempt {
+    /// Its number.
+    pub attempt: Attempt,
+    /// Where each task runs.
+    pub assignment: BTreeMap<TaskId, TaskManagerId>,
+    /// The tasks that have read all their input.
+    pub ended: BTreeSet<TaskId>,
+    /// The splits that each task was given, by their ids.
+    pub splits: BTreeMap<TaskId, Vec<String>>,
+    /// The highest checkpoint that was triggered.
+    pub triggered: Option<CheckpointId>,
+}
+
+/// What follows from the reports so far.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum AdoptionVerdict {
+    /// Tasks are missing that may still be reported.
+    Wait,
+    /// Go on with these tasks.
+    Adopt(RunningAttempt),
+    /// End what runs and start the job anew, for this reason.
+    Restart(String),
+}
+
+/// Which rules hold; tests leave one out to show that it is needed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct AdoptionChecks {
+    /// The tasks must continue the newest checkpoint.
+    pub agreement: bool,
+}
+
+impl Default for AdoptionChecks {
+    fn default() -> Self {
+        Self { agreement: true }
+    }
+}
+
+/// The reports that a new jobmanager gathers.
+#[derive(Clone, Debug)]
+pub struct Adoption {
+    tasks: Vec<TaskId>,
+    newest: NewestCheckpoint,
+    checks: AdoptionChecks,
+    reports: BTreeMap<TaskId, (TaskManagerId, AdoptableTask)>,
+    refused: Option<String>,
+}
+
+impl Adoption {
+    /// Nothing is reported yet of these tasks, all of the job's.
+    pub fn new(tasks: Vec<TaskId>, newest: NewestCheckpoint, checks: AdoptionChecks) -> Self {
+        Self { tasks, newest, checks, reports: BTreeMap::new(), refused: None }
+    }
+
+    /// The checkpoint that the tasks have to continue.
+    pub fn newest(&self) -> NewestCheckpoint {
+        self.newest
+    }
+
+    /// Whether any task was reported.
+    pub fn any(&self) -> bool {
+        !self.reports.is_empty()
+    }
+
+    /// A taskmanager reports its tasks.
+    pub fn reported(&mut self, from: &TaskManagerId, reports: Vec<AdoptableTask>) {
+        for report in reports {
+            self.refuse(self.judge(&report));
+            let task = report.task;
+            if let Some((other, _)) = self.reports.insert(task, (from.clone(), report)) {
+                self.refuse(Some(format!("task {task} runs on {other} and on {from}")));
+            }
+        }
+    }
+
+    /// A task has read all its input.
+    pub fn ended(&mut self, task: TaskId) {
+        if let Some((_, report)) = self.reports.get_mut(&task) {
+            report.ended = true;
+        }
+    }
+
+    /// A task that was reported has ended.
+    pub fn gone(&mut self, task: TaskId, how: &str) {
+        if self.reports.contains_key(&task) {
+            self.refuse(Some(format!("task {task} {how}")));
+        }
+    }
+
+    /// A taskmanager is gone, and its tasks with it.
+    pub fn lost(&mut self, id: &TaskManagerId) {
+        if self.reports.values().any(|(at, _)| at == id) {
+            self.refuse(Some(format!("taskmanager {id}, which ran tasks, is gone")));
+        }
+    }
+
+    /// What follows from the reports so far.
+    pub fn verdict(&self) -> AdoptionVerdict {
+        if let Some(why) = &self.refused {
+            return AdoptionVerdict::Restart(why.clone());
+        }
+        if !self.tasks.iter().all(|task| self.reports.contains_key(task)) {
+            return AdoptionVerdict::Wait;
+        }
+        let Some((_, first)) = self.reports.values().next() else { return AdoptionVerdict::Wait };
+        let of_tasks = self.reports.iter();
+        AdoptionVerdict::Adopt(RunningAttempt {
+            attempt: first.attempt,
+            assignment: of_tasks.clone().map(|(task, (at, _))| (*task, at.clone())).collect(),
+            ended: of_tasks.clone().filter(|(_, (_, report))| report.ended).map(|(task, _)| *task).collect(),
+            splits: of_tasks.clone().map(|(task, (_, report))| (*task, report.splits.clone())).collect(),
+            triggered: of_tasks.filter_map(|(_, (_, report))| report.triggered).max(),
+        })
+    }
+
+    /// No more reports are waited for: what is missing will not come.
+    pub fn give_up(&mut self) {
+        let missing = self.tasks.iter().filter(|task| !self.reports.contains_key(task)).count();
+        if missing > 0 {
+            self.refuse(Some(format!("{missing} of its {} tasks were not reported", self.tasks.len())));
+        }
+    }
+
+    fn refuse(&mut self, why: Option<String>) {
+        if self.refused.is_none() {
+            self.refused = why;
+        }
+    }
+
+    fn judge(&self, report: &AdoptableTask) -> Option<String> {
+        let AdoptableTask { task, generation, attempt, continues, unsteady, .. } = report;
+        if let Some(why) = unsteady {
+            return Some(format!("task {task} {why}"));
+        }
+        if !self.tasks.contains(task) {
+            return Some(format!("task {task} is none of the job's"));
+        }
+        let first = self.reports.values().next().map_or(report, |(_, first)| first);
+        if (first.generation, first.attempt) != (*generation, *attempt) {
+            return Some(format!(
+                "tasks {} and {task} are of attempts {} and {attempt} of generations {} and {generation}",
+                first.task, first.attempt, first.generation
+            ));
+        }
+        let newest = self.newest;
+        let own = (newest.generation, newest.attempt) == (*generation, *attempt);
+        if self.checks.agreement && !own && *continues != Some(newest.id) {
+            let from = continues.map_or("nothing".to_string(), |id| format!("checkpoint {id}"));
+            return Some(format!("task {task} continues {from}, and the newest checkpoint is {}", newest.id));
+        }
+        None
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use millrace_core::ids::VertexId;
+
+    use super::*;
+
+    const TASKS: [TaskId; 2] = [TaskId { vertex: VertexId(0), subtask: 0 }, TaskId { vertex: VertexId(1), subtask: 0 }];
+    /// Attempt 3 of generation 1 has taken it.
+    const NEWEST: NewestCheckpoint =
+        NewestCheckpoint { id: CheckpointId(8), generation: Generation(1), attempt: Attempt(3) };
+
+    fn tm(name: &str) -> TaskManagerId {
+        TaskManagerId(name.to_string())
+    }
+
+    fn report(task: usize) -> AdoptableTask {
+        AdoptableTask {
+            task: TASKS[task],
+            generation: Generation(1),
+            attempt: Attempt(3),
+            continues: Some(CheckpointId(5)),
+            triggered: Some(CheckpointId(9)),
+            unsteady: None,
+            ended: task == 0,
+            splits: vec![format!("split {task}")],
+        }
+    }
+
+    fn adoption() -> Adoption {
+        Adoption::new(TASKS.to_vec(), NEWEST, AdoptionChecks::default())
+    }
+
+    /// Both tasks, each on a taskmanager of its own, after a change.
+    fn verdict(change: impl Fn(usize, &mut AdoptableTask)) -> AdoptionVerdict {
+        let mut adoption = adoption();
+        for (task, name) in [(0, "a"), (1, "b")] {
+            let mut report = report(task);
+            change(task, &mut report);
+            adoption.reported(&tm(name), vec![report]);
+        }
+        adoption.verdict()
+    }
+
+    fn is_adopted(verdict: &AdoptionVerdict) -> bool {
+        matches!(verdict, AdoptionVerdict::Adopt(_))
+    }
+
+    #[test]
+    fn all_tasks_of_the_attempt_whose_checkpoint_is_the_newest_are_adopted() {
+        let AdoptionVerdict::Adopt(running) = verdict(|_, _| {}) else { panic!("they agree with the log") };
+        assert_eq!(running.attempt, Attempt(3));
+        assert_eq!(running.assignment, [(TASKS[0], tm("a")), (TASKS[1], tm("b"))].into());
+        assert_eq!(running.ended, [TASKS[0]].into());
+        assert_eq!(running.splits[&TASKS[1]], ["split 1"]);
+        assert_eq!(running.triggered, Some(CheckpointId(9)));
+    }
+
+    #[test]
+    fn tasks_that_were_restored_from_the_newest_checkpoint_are_adopted() {
+        let restored = |_: usize, report: &mut AdoptableTask| {
+            (report.attempt, report.continues) = (Attempt(4), Some(NEWEST.id));
+        };
+        assert!(is_adopted(&verdict(restored)));
+    }
+
+    #[test]
+    fn tasks_are_waited_for_and_given_up() {
+        let mut adoption = adoption();
+        assert!(!adoption.any());
+        adoption.reported(&tm("a"), vec![report(0)]);
+        assert_eq!(adoption.verdict(), AdoptionVerdict::Wait);
+        adoption.give_up();
+        assert_eq!(adoption.verdict(), AdoptionVerdict::Restart("1 of its 2 tasks were not reported".to_string()));
+    }
+
+    #[test]
+    fn what_does_not_agree_is_refused() {
+        type Change = fn(usize, &mut AdoptableTask);
+        let cases: [(&str, Change); 5] = [
+            ("continues checkpoint 5", |_, report| report.attempt = Attempt(4)),
+            ("continues checkpoint 5", |_, report| report.generation = Generation(2)),
+            ("continues nothing", |_, report| (report.attempt, report.continues) = (Attempt(4), None)),
+            ("are of attempts", |task, report| {
+                (report.attempt, report.continues) = (Attempt(3 + task as u32), Some(NEWEST.id));
+            }),
+            ("is not started", |_, report| report.unsteady = Some("is not started".into())),
+        ];
+        for (part, change) in cases {
+            match verdict(change) {
+                AdoptionVerdict::Restart(why) => assert!(why.contains(part), "{part}: {why}"),
+                other => panic!("{part}: {other:?}"),
+            }
+        }
+    }
+
+    #[test]
+    fn what_ends_before_all_are_there_is_not_adopted() {
+        type Happens = fn(&mut Adoption);
+        let cases: [(&str, Happens); 3] = [
+            ("failed", |adoption| adoption.gone(TASKS[0], "failed")),
+            ("is gone", |adoption| adoption.lost(&tm("a"))),
+            ("runs on a and on c", |adoption| adoption.reported(&tm("c"), vec![report(0)])),
+        ];
+        for (part, happens) in cases {
+            let mut adoption = adoption();
+            adoption.reported(&tm("a"), vec![report(0)]);
+            happens(&mut adoption);
+            adoption.reported(&tm("b"), vec![report(1)]);
+            assert!(matches!(adoption.verdict(), AdoptionVerdict::Restart(why) if why.contains(part)), "{part}");
+        }
+        let mut adoption = adoption();
+        adoption.lost(&tm("spare"));
+        assert_eq!(adoption.verdict(), AdoptionVerdict::Wait, "it ran no task");
+    }
+
+    #[test]
+    fn without_the_check_another_line_of_history_would_be_adopted() {
+        let mut adoption = Adoption::new(TASKS.to_vec(), NEWEST, AdoptionChecks { agreement: false });
+        let strange = |task| AdoptableTask { generation: Generation(2), ..report(task) };
+        adoption.reported(&tm("a"), vec![strange(0), strange(1)]);
+        assert!(is_adopted(&adoption.verdict()));
+    }
+}
