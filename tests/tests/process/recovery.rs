@@ -232,12 +232,15 @@ fn what_stays_where_it_was_is_not_fetched() -> Result<()> {
     let state = cluster.wait_until("recovery", |state| recovered(state).is_some() && state.job.restarts == 1)?;
     let recovery = recovered(&state).expect("it was waited for");
     assert!(recovery.local_bytes > 0 && recovery.fetched_bytes > 0, "{recovery:?}");
+    let first = recovery.timestamp;
 
     // One that comes after the other has died takes over what that one has left.
     cluster.wait_for_new_checkpoint()?;
     cluster.kill_taskmanager(spare)?;
     cluster.start_taskmanager()?;
-    let state = cluster.wait_until("recovery", |state| recovered(state).is_some() && state.job.restarts == 2)?;
+    let state = cluster.wait_until("second recovery", |state| {
+        recovered(state).is_some_and(|recovery| recovery.timestamp > first) && state.job.restarts == 2
+    })?;
     let recovery = recovered(&state).expect("it was waited for");
     assert!(recovery.local_bytes > 0 && recovery.fetched_bytes == 0, "{recovery:?}");
     wait_for_all(&mut cluster, &feed.finish())?;
