@@ -15,7 +15,8 @@ pub const OVERRIDES: &str = "MILLRACE_OVERRIDES";
 
 const PREFIX: &str = "MILLRACE_";
 /// Variables of the build and the tests, which are no settings.
-const RESERVED: [&str; 3] = ["MILLRACE_CACHE", "MILLRACE_KAFKA_HOME", "MILLRACE_MINIO_BIN"];
+pub(super) const RESERVED: [&str; 4] =
+    ["MILLRACE_CACHE", "MILLRACE_HADOOP_HOME", "MILLRACE_KAFKA_HOME", "MILLRACE_MINIO_BIN"];
 const RESERVED_PREFIX: &str = "MILLRACE_TEST_";
 
 /// The variable that sets a key: upper case, `.` and `-` as `_`, behind `MILLRACE_`.

@@ -92,15 +92,17 @@ fn has_no_open_transaction(kafka: &KafkaBroker, topic: &str) -> bool {
 #[test]
 fn records_are_seen_when_they_are_committed_and_not_before() {
     let kafka = KafkaBroker::shared();
-    let sink = sink(kafka, "transactions");
+    let sink = sink(kafka, "transactions-of-checkpoints");
     let (mut writer, mut committer) = (Start::default().writer(&sink), committer(&sink));
     for checkpoint in 0..5 {
         writer.write(texts(checkpoint * 10..checkpoint * 10 + 10)).unwrap();
         let committables = writer.prepare_commit().unwrap();
         assert_eq!(committables.len(), 1);
-        assert_eq!(committed(kafka, "transactions"), texts(0..checkpoint * 10));
+        assert_eq!(committed(kafka, "transactions-of-checkpoints"), texts(0..checkpoint * 10));
         committer.commit(&committables).unwrap();
-        eventually("it is committed", || committed(kafka, "transactions") == texts(0..checkpoint * 10 + 10));
+        eventually("it is committed", || {
+            committed(kafka, "transactions-of-checkpoints") == texts(0..checkpoint * 10 + 10)
+        });
         committer.commit(&committables).unwrap();
         assert!(writer.prepare_commit().unwrap().is_empty(), "a checkpoint without records has no transaction");
     }
