@@ -58,7 +58,10 @@ pub fn failed(suite: &Suite) -> Result<()> {
         let namespace = suite.namespace("failed").await?;
         let place = suite.place(&namespace).await?;
         let (feed, mut outputs) = (Feed::start(&place, 10), Outputs::follow(&place)?);
-        let manifest = Manifest::counting(&place).set("/spec/restartStrategy", json!({"type": "none"}));
+        // A taskmanager that is told to end hands its tasks over, and nothing has failed: this one is given no time to.
+        let manifest = Manifest::counting(&place)
+            .set("/spec/restartStrategy", json!({"type": "none"}))
+            .set("/spec/configuration", json!({"taskmanager.drain-timeout": "0 ms"}));
         let job = Job::apply(&namespace, &manifest)?;
         job.wait_until_settled().await?;
         let before = job.wait_for_new_checkpoint().await?;
