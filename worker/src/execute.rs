@@ -205,7 +205,7 @@ impl Program {
         process_metrics::register(&self.metrics, "taskmanager", probe.clone())?;
         let setup = TaskManagerSetup {
             probe,
-            memory: memory::watch(own.taskmanager.process_memory)?,
+            memory: memory::watch(machine, own.taskmanager.process_memory)?,
             graph: Arc::clone(&self.graph),
             location: TaskManagerLocation { id: new_taskmanager_id(&own.taskmanager.resource_id), data_address },
             resource_id: own.taskmanager.resource_id.clone(),

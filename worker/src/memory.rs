@@ -42,8 +42,7 @@ impl MachineMemory {
 
 /// A guard that knows what the process takes, for as long as somebody has it. Without a limit of its own, a process may
 /// take what the machine has left.
-pub fn watch(limit: Option<u64>) -> Result<Arc<MemoryGuard>> {
-    let machine = MachineMemory::find();
+pub fn watch(machine: MachineMemory, limit: Option<u64>) -> Result<Arc<MemoryGuard>> {
     let limit = limit.or(machine.container);
     let guard = Arc::new(MemoryGuard::default());
     let watched: Weak<MemoryGuard> = Arc::downgrade(&guard);

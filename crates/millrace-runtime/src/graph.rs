@@ -75,6 +75,13 @@ pub enum Partitioning {
     Broadcast,
 }
 
+impl Partitioning {
+    /// Whether any consumer may get any record, and each record goes to one.
+    pub fn is_all_to_all(self) -> bool {
+        matches!(self, Self::Hash | Self::Rebalance)
+    }
+}
+
 /// An edge between two vertices.
 #[derive(Clone)]
 pub struct JobEdge {

@@ -9,7 +9,7 @@
 //! The attempts of a process that was killed are swept by the next one that gets the lock.
 
 use std::{
-    fs::{self, DirBuilder, File, TryLockError},
+    fs::{self, DirBuilder, File},
     io::{self, Read, Write},
     os::unix::fs::DirBuilderExt,
     path::{Path, PathBuf},
@@ -20,11 +20,13 @@ use std::{
 };
 
 use millrace_core::{Error, Result};
-use millrace_state::{backend::LocalFiles, storage::LocalCopies};
+use millrace_state::{
+    backend::LocalFiles,
+    storage::{LOCK, LocalCopies, try_lock},
+};
 
 use crate::error::{LOCAL_DIRECTORY, local_error};
 
-const LOCK: &str = "lock";
 const ATTEMPTS: &str = "attempts";
 const COPIES: &str = "copies";
 /// What the directories of processes begin with that were given none.
@@ -118,15 +120,6 @@ pub(crate) fn remove(path: &Path) -> io::Result<()> {
     match fs::remove_dir_all(path) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
         _ => Ok(()),
-    }
-}
-
-fn try_lock(directory: &Path) -> io::Result<Option<File>> {
-    let file = File::options().read(true).write(true).create(true).truncate(false).open(directory.join(LOCK))?;
-    match file.try_lock() {
-        Ok(()) => Ok(Some(file)),
-        Err(TryLockError::WouldBlock) => Ok(None),
-        Err(TryLockError::Error(error)) => Err(error),
     }
 }
 

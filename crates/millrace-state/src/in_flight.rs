@@ -16,14 +16,19 @@ use millrace_core::{
 };
 use serde::{Deserialize, Serialize};
 
-use crate::log::entry::damaged;
+use crate::{
+    frame::{Frame, HEADER},
+    log::entry::damaged,
+};
 
 /// The version of the format that this program reads and writes.
 pub const IN_FLIGHT_FORMAT_VERSION: u32 = 1;
 
-const MAGIC: &[u8; 8] = b"MLRFLOW\n";
-const HEADER: usize = 8 + 4 + 8;
-const TRAILER: usize = 4;
+const FRAME: Frame = Frame {
+    magic: b"MLRFLOW\n",
+    what: "data in flight",
+    versions: IN_FLIGHT_FORMAT_VERSION..=IN_FLIGHT_FORMAT_VERSION,
+};
 
 /// An edge, by what a later version of the program knows it by.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -67,9 +72,7 @@ pub fn encode(edges: &[EdgeInFlight]) -> Result<Vec<Bytes>> {
     let batches = || edges.iter().flat_map(|edge| &edge.batches);
     let length = header.len() as u64 + batches().map(|batch| batch.len() as u64).sum::<u64>();
     let mut front = Vec::with_capacity(HEADER + header.len());
-    front.extend_from_slice(MAGIC);
-    front.extend_from_slice(&IN_FLIGHT_FORMAT_VERSION.to_le_bytes());
-    front.extend_from_slice(&length.to_le_bytes());
+    front.extend_from_slice(&FRAME.header(IN_FLIGHT_FORMAT_VERSION, length));
     front.extend_from_slice(&header);
     let mut pieces = vec![Bytes::from(front)];
     pieces.extend(batches().cloned());
@@ -85,25 +88,9 @@ pub fn decode(name: &str, bytes: &Bytes) -> Result<Vec<EdgeInFlight>> {
 }
 
 fn read(bytes: &Bytes) -> Result<Vec<EdgeInFlight>, String> {
-    if bytes.len() < HEADER + TRAILER {
-        return Err(format!("torn: it has {} bytes", bytes.len()));
-    }
-    if &bytes[..8] != MAGIC {
-        return Err("not data in flight".to_string());
-    }
-    let version = u32::from_le_bytes(bytes[8..12].try_into().unwrap_or_default());
-    if version != IN_FLIGHT_FORMAT_VERSION {
-        return Err(format!("of format version {version}, and this program reads {IN_FLIGHT_FORMAT_VERSION}"));
-    }
-    let length = u64::from_le_bytes(bytes[12..HEADER].try_into().unwrap_or_default());
-    let end = bytes.len() - TRAILER;
-    if length != (end - HEADER) as u64 {
-        return Err(format!("torn: {length} bytes were written, {} are there", end - HEADER));
-    }
-    if bytes[end..] != crc32fast::hash(&bytes[..end]).to_le_bytes() {
-        return Err("damaged: its checksum is wrong".to_string());
-    }
-    let understood = codec::decode_front::<Vec<EdgeHeader>>(&bytes[HEADER..end]);
+    let (_, payload) = FRAME.unframe(bytes)?;
+    let end = HEADER + payload.len();
+    let understood = codec::decode_front::<Vec<EdgeHeader>>(payload);
     let (headers, rest) = understood.map_err(|error| format!("not understood: {error}"))?;
     let mut at = end - rest.len();
     let mut cut = |length: u64| {
@@ -127,6 +114,7 @@ fn read(bytes: &Bytes) -> Result<Vec<EdgeInFlight>, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::frame::TRAILER;
 
     fn sample() -> Vec<EdgeInFlight> {
         let edge = |from: &str, keyed, schema| EdgeIdentity {

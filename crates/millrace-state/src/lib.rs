@@ -2,6 +2,7 @@
 
 pub mod assignment;
 pub mod backend;
+mod frame;
 pub mod handle;
 mod heap;
 pub mod in_flight;

@@ -24,6 +24,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     KeyedStateHandle, OperatorSubtaskState, OwnState, SINK_COMMITTABLES, SharedFile, StateHandle,
+    frame::{Frame, HEADER, TRAILER},
     log::entry::damaged,
     storage::{SHARED, is_file_name},
 };
@@ -38,9 +39,8 @@ const WITH_SHARED_FILES: u32 = 2;
 /// The version that came with data in flight.
 const WITH_DATA_IN_FLIGHT: u32 = 3;
 
-const MAGIC: &[u8; 8] = b"MLRCKPT\n";
-const HEADER: usize = 8 + 4 + 8;
-const TRAILER: usize = 4;
+const FRAME: Frame =
+    Frame { magic: b"MLRCKPT\n", what: "the metadata of a checkpoint", versions: FIRST..=METADATA_FORMAT_VERSION };
 
 /// A completed checkpoint.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -98,9 +98,7 @@ impl CheckpointMetadata {
             payload = codec::encode_into(&relative.in_flight(), payload)?;
         }
         let mut bytes = Vec::with_capacity(HEADER + payload.len() + TRAILER);
-        bytes.extend_from_slice(MAGIC);
-        bytes.extend_from_slice(&self.format_version().to_le_bytes());
-        bytes.extend_from_slice(&(payload.len() as u64).to_le_bytes());
+        bytes.extend_from_slice(&FRAME.header(self.format_version(), payload.len() as u64));
         bytes.extend_from_slice(&payload);
         bytes.extend_from_slice(&crc32fast::hash(&bytes).to_le_bytes());
         Ok(bytes)
@@ -110,7 +108,7 @@ impl CheckpointMetadata {
     /// written is refused by name.
     pub fn decode(name: &str, bytes: &[u8], directory: &str) -> Result<Self> {
         let refuse = |why: String| damaged(format!("checkpoint {name} is {why}"));
-        let (version, payload) = unframe(bytes).map_err(refuse)?;
+        let (version, payload) = FRAME.unframe(bytes).map_err(refuse)?;
         let mut metadata =
             Self::decode_payload(version, payload).map_err(|error| refuse(format!("not understood: {error}")))?;
         if metadata.format_version() > version {
@@ -270,33 +268,6 @@ fn check_handle(uid: &OperatorUid, data: &StateHandle) -> Result<(), String> {
             Ok(())
         }
     }
-}
-
-/// Takes version and payload out of their frame and checks it.
-fn unframe(bytes: &[u8]) -> Result<(u32, &[u8]), String> {
-    if bytes.len() < HEADER + TRAILER {
-        return Err(format!("torn: it has {} bytes", bytes.len()));
-    }
-    let (header, rest) = bytes.split_at(HEADER);
-    let (payload, crc) = rest.split_at(rest.len() - TRAILER);
-    let (magic, numbers) = header.split_at(MAGIC.len());
-    let (version, length) = numbers.split_at(4);
-    if magic != MAGIC {
-        return Err("not the metadata of a checkpoint".to_string());
-    }
-    let version = u32::from_le_bytes(version.try_into().unwrap_or_default());
-    if !(FIRST..=METADATA_FORMAT_VERSION).contains(&version) {
-        return Err(format!("of format version {version}, and this program reads up to {METADATA_FORMAT_VERSION}"));
-    }
-    let length = u64::from_le_bytes(length.try_into().unwrap_or_default());
-    if length != payload.len() as u64 {
-        return Err(format!("torn: {length} bytes were written, {} are there", payload.len()));
-    }
-    let expected = crc32fast::hash(&bytes[..bytes.len() - TRAILER]);
-    if crc != expected.to_le_bytes() {
-        return Err("damaged: its checksum is wrong".to_string());
-    }
-    Ok((version, payload))
 }
 
 /// The state of subtasks as all versions have it.

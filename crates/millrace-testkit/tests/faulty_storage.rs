@@ -1,21 +1,19 @@
 //! The checkpoint store and the log over a store that fails, loses answers, refuses and is slow.
 
+#[path = "store_suite/records.rs"]
+mod records;
+
 use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
-use millrace_core::{
-    checkpoint::CheckpointingMode,
-    ids::{Attempt, CheckpointId, Generation, JobId},
-};
+use millrace_core::ids::{CheckpointId, Generation};
 use millrace_state::{
-    log::{CheckpointRecord, Claim, JobLog, LogError},
-    metadata::CheckpointMetadata,
+    log::{Claim, JobLog, LogError},
     storage::{CheckpointStorage, MetadataWrite, RetryPolicy, StorageOptions},
 };
 use millrace_testkit::faulty_store::{Fault, FaultyStore, Gate, Operation};
 use object_store::memory::InMemory;
-
-const JOB: JobId = JobId(0xbeef);
+use records::{JOB, metadata, record};
 
 fn faulty() -> (Arc<FaultyStore>, CheckpointStorage) {
     let store = FaultyStore::new(Arc::new(InMemory::new()));
@@ -32,27 +30,6 @@ async fn leader(storage: &CheckpointStorage, retries: u32) -> JobLog {
     let mut log = JobLog::open(storage, JOB, at_once(retries));
     assert!(matches!(log.claim("test", 0).await.unwrap(), Claim::Leader(_)));
     log
-}
-
-fn metadata(checkpoint: u64, generation: u64) -> CheckpointMetadata {
-    CheckpointMetadata {
-        job: JOB,
-        checkpoint: CheckpointId(checkpoint),
-        generation: Generation(generation),
-        attempt: Attempt(0),
-        created_at_ms: 1,
-        mode: CheckpointingMode::ExactlyOnce,
-        max_parallelism: 128,
-        is_final: false,
-        operators: Vec::new(),
-    }
-}
-
-async fn record(storage: &CheckpointStorage, checkpoint: u64) -> CheckpointRecord {
-    match storage.write_metadata(&metadata(checkpoint, 1), false).await.unwrap() {
-        MetadataWrite::Written(record) => record,
-        MetadataWrite::Conflict => panic!("conflict"),
-    }
 }
 
 fn ids(log: &JobLog) -> Vec<u64> {

@@ -106,6 +106,21 @@ fn wait_for_count(cluster: &mut JobCluster, count: u64) -> Result<()> {
     })
 }
 
+/// The newest checkpoint is whole: another taskmanager goes on from it, and each word has been counted once.
+fn another_goes_on(mut cluster: JobCluster, words: &mut Words) -> Result<()> {
+    cluster.kill_taskmanager(0)?;
+    cluster.start_taskmanager()?;
+    words.write_many(10, 1);
+    wait_for_count(&mut cluster, words.written)?;
+    cancel(&mut cluster)?;
+    let mut all: Vec<_> = [0, 1].iter().flat_map(|index| counts(&cluster.stdout(*index))).collect();
+    all.sort_unstable();
+    all.dedup();
+    assert_eq!(all, (1..=words.written).collect::<Vec<_>>());
+    assert_calm(&cluster);
+    Ok(())
+}
+
 /// Starts a job that is refused at its start; what its user reads.
 fn refused(spec: ClusterSpec) -> String {
     match JobCluster::start(spec.taskmanagers(0)) {

@@ -5,15 +5,12 @@ use std::{fs, path::Path, time::Duration};
 use millrace_core::rest::JobStatus;
 use millrace_testkit::{
     cluster::{ClusterSpec, JobCluster, PATIENCE, Result, program},
-    services::{
-        minio::Minio,
-        ports::free_port,
-        s3_proxy::{S3Fault, S3Proxy},
-    },
+    faults::{StoreFault, StoreProxy},
+    services::{minio::Minio, ports::free_port},
 };
 use millrace_tests::process::unique;
 
-use crate::{Words, assert_calm, assert_says, cancel, counts, failed, job_over, refused, wait_for_count};
+use crate::{Words, another_goes_on, assert_calm, assert_says, failed, job_over, refused, wait_for_count};
 
 fn with_store(words: &Words, uri: &str) -> ClusterSpec {
     job_over(words).args(["--checkpoints", "100", "--checkpoint-dir", uri])
@@ -51,18 +48,7 @@ fn a_directory_that_vanishes_under_a_running_job_costs_checkpoints_and_nothing_e
 
     let state = cluster.wait_for_new_checkpoint()?;
     assert_eq!((state.job.restarts, state.job.state), (0, JobStatus::Running), "{state}");
-    // What was completed now is whole: another taskmanager goes on from it.
-    cluster.kill_taskmanager(0)?;
-    cluster.start_taskmanager()?;
-    words.write_many(10, 1);
-    wait_for_count(&mut cluster, words.written)?;
-    cancel(&mut cluster)?;
-    let mut all: Vec<_> = [0, 1].iter().flat_map(|index| counts(&cluster.stdout(*index))).collect();
-    all.sort_unstable();
-    all.dedup();
-    assert_eq!(all, (1..=words.written).collect::<Vec<_>>());
-    assert_calm(&cluster);
-    Ok(())
+    another_goes_on(cluster, &mut words)
 }
 
 fn goes_on_without_checkpoints(cluster: &mut JobCluster, words: &mut Words) -> Result<()> {
@@ -126,44 +112,33 @@ fn a_store_that_is_slow_read_only_or_answers_503_costs_checkpoints_and_nothing_e
     let minio = Minio::shared();
     let bucket = unique("bucket");
     minio.create_bucket(&bucket)?;
-    let proxy = S3Proxy::start(&minio.endpoint()).expect("a proxy can be started");
+    let proxy = StoreProxy::start(minio.address())?;
     let uri = format!("s3://{bucket}/checkpoints");
     let spec = with_minio(&words, &uri, &proxy.endpoint(), minio.secret_key());
     let mut cluster = JobCluster::start(spec.set("execution.checkpointing.data-inline-threshold", "0 b"))?;
-    for fault in [S3Fault::Unavailable, S3Fault::ReadOnly, S3Fault::Slow(Duration::from_millis(300))] {
+    for fault in [StoreFault::Refuses, StoreFault::ReadOnly, StoreFault::Slow(Duration::from_millis(300))] {
         words.write_many(10, 1);
         wait_for_count(&mut cluster, words.written)?;
         let before = cluster.wait_for_new_checkpoint()?.checkpoints.counts.completed;
-        let fired = proxy.fired();
         proxy.set(fault);
-        let awaited = format!("refused requests: {fault:?}");
+        let awaited = format!("requests that go wrong: {fault:?}");
         cluster.wait_for(&awaited, PATIENCE, |_| {
-            let now = proxy.fired();
-            ((now >= fired + 3).then_some(()), format!("{} requests", now - fired))
+            let struck = proxy.struck();
+            ((struck >= 3).then_some(()), format!("{struck} requests"))
         })?;
         words.write_many(10, 1);
         wait_for_count(&mut cluster, words.written)?;
-        if let S3Fault::Slow(time) = fault {
+        if let StoreFault::Slow(time) = fault {
             let state = cluster.wait_until("checkpoint that was slow", |state| {
                 state.completed().is_some_and(|newest| u128::from(newest.end_to_end_duration) >= time.as_millis())
             })?;
             assert!(state.checkpoints.counts.completed > before, "{state}");
         }
-        proxy.set(S3Fault::None);
+        proxy.set(StoreFault::None);
         let state = cluster.wait_for_new_checkpoint()?;
         assert_eq!((state.job.restarts, state.job.state), (0, JobStatus::Running), "{fault:?}: {state}");
     }
-    cluster.kill_taskmanager(0)?;
-    cluster.start_taskmanager()?;
-    words.write_many(10, 1);
-    wait_for_count(&mut cluster, words.written)?;
-    cancel(&mut cluster)?;
-    let mut all: Vec<_> = [0, 1].iter().flat_map(|index| counts(&cluster.stdout(*index))).collect();
-    all.sort_unstable();
-    all.dedup();
-    assert_eq!(all, (1..=words.written).collect::<Vec<_>>());
-    assert_calm(&cluster);
-    Ok(())
+    another_goes_on(cluster, &mut words)
 }
 
 /// The files below a directory.

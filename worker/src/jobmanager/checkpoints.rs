@@ -1,13 +1,10 @@
 //! The shell of the checkpoint coordinator: sends barriers, writes what it asks for, and tells it what came of that.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    sync::Arc,
-};
+use std::{collections::BTreeSet, sync::Arc};
 
 use millrace_core::{
     checkpoint::CheckpointBarrier,
-    ids::{CheckpointId, JobId, TaskId},
+    ids::{CheckpointId, JobId},
 };
 use millrace_runtime::{
     STEP,
@@ -24,7 +21,6 @@ use millrace_state::{
 };
 
 use super::{Event, JobManager};
-use crate::rpc::ToTaskManager;
 
 impl JobManager {
     /// Tells the coordinator and carries out what it asks for.
@@ -83,16 +79,7 @@ impl JobManager {
     fn trigger(&mut self, barrier: CheckpointBarrier) {
         tracing::debug!(target: STEP, step = "trigger", checkpoint = %barrier.id);
         self.stop_sources_at(barrier.id);
-        let attempt = self.scheduler.attempt();
-        let Some(assignment) = self.scheduler.assignment() else { return };
-        let is_source = |task: &TaskId| self.graph.edges_into(task.vertex).next().is_none();
-        let mut by_taskmanager = BTreeMap::<_, Vec<_>>::new();
-        for (task, place) in assignment.iter().filter(|(task, _)| is_source(task)) {
-            by_taskmanager.entry(place.clone()).or_default().push(*task);
-        }
-        for (id, tasks) in by_taskmanager {
-            self.send(&id, &ToTaskManager::Command(attempt, tasks, TaskCommand::TriggerCheckpoint(barrier)));
-        }
+        self.tell_sources(&TaskCommand::TriggerCheckpoint(barrier));
     }
 
     /// Runs a step beside the loop; what comes of it is the coordinator's next event.

@@ -1,8 +1,6 @@
 //! Planned departures: the tasks of a taskmanager that was told to end go on elsewhere, from a checkpoint at which the
 //! sources stopped, so that nothing is read twice.
 
-use std::collections::BTreeMap;
-
 use millrace_core::ids::{Attempt, CheckpointId, TaskManagerId};
 use millrace_runtime::{
     STEP,
@@ -71,19 +69,6 @@ impl JobManager {
         if let Some(hand_over) = self.hand_over.as_mut().filter(failed) {
             hand_over.at = None;
             self.tell_sources(&TaskCommand::Resume);
-        }
-    }
-
-    fn tell_sources(&mut self, command: &TaskCommand) {
-        let attempt = self.scheduler.attempt();
-        let mut by_taskmanager = BTreeMap::<_, Vec<_>>::new();
-        for (task, place) in self.scheduler.assignment().into_iter().flatten() {
-            if self.is_source(*task) {
-                by_taskmanager.entry(place.clone()).or_default().push(*task);
-            }
-        }
-        for (id, tasks) in by_taskmanager {
-            self.send(&id, &ToTaskManager::Command(attempt, tasks, command.clone()));
         }
     }
 }

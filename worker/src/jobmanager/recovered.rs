@@ -1,12 +1,11 @@
 //! The end of a recovery: the sources are where the failure found them, and something new is put out.
 
-use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use millrace_core::ids::TaskId;
 use millrace_runtime::task::TaskCommand;
 
 use super::{JobManager, recovery::Finished};
-use crate::rpc::ToTaskManager;
 
 impl JobManager {
     /// A source is where the failure found it.
@@ -19,17 +18,9 @@ impl JobManager {
 
     /// Has the tasks at the job's ends tell when they put something out, where that is what a recovery waits for.
     pub(super) fn await_output(&mut self) {
-        if !self.recovery.awaits_output() {
-            return;
-        }
-        let attempt = self.scheduler.attempt();
-        let is_end = |task: &TaskId| self.graph.edges_from(task.vertex).next().is_none();
-        let mut by_taskmanager = BTreeMap::<_, Vec<_>>::new();
-        for (task, place) in self.scheduler.assignment().into_iter().flatten().filter(|(task, _)| is_end(task)) {
-            by_taskmanager.entry(place.clone()).or_default().push(*task);
-        }
-        for (id, tasks) in by_taskmanager {
-            self.send(&id, &ToTaskManager::Command(attempt, tasks, TaskCommand::TellOutput));
+        if self.recovery.awaits_output() {
+            let graph = Arc::clone(&self.graph);
+            self.tell_tasks(|task| graph.edges_from(task.vertex).next().is_none(), &TaskCommand::TellOutput);
         }
     }
 

@@ -1,6 +1,6 @@
 //! Taskmanagers and tasks: what they report goes to the scheduler, and what it asks for goes to them.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use millrace_core::{
     Error,
@@ -305,6 +305,24 @@ impl JobManager {
         if let Err(error) = taskmanager.sender.send(message) {
             let now = self.clock.elapsed();
             self.lose(id, error.context(format!("taskmanager {id} can't be told anything")), now);
+        }
+    }
+
+    /// Tells every source.
+    pub(super) fn tell_sources(&mut self, command: &TaskCommand) {
+        let graph = Arc::clone(&self.graph);
+        self.tell_tasks(|task| graph.vertex(task.vertex).source.is_some(), command);
+    }
+
+    /// Tells those tasks of the attempt, with one message for each taskmanager.
+    pub(super) fn tell_tasks(&mut self, which: impl Fn(TaskId) -> bool, command: &TaskCommand) {
+        let attempt = self.scheduler.attempt();
+        let mut by_taskmanager = BTreeMap::<_, Vec<_>>::new();
+        for (task, place) in self.scheduler.assignment().into_iter().flatten().filter(|(task, _)| which(**task)) {
+            by_taskmanager.entry(place.clone()).or_default().push(*task);
+        }
+        for (id, tasks) in by_taskmanager {
+            self.send(&id, &ToTaskManager::Command(attempt, tasks, command.clone()));
         }
     }
 

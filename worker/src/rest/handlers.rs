@@ -208,8 +208,9 @@ pub async fn taskmanager_metrics(
     Path(id): Path<String>,
     Query(parameters): Parameters,
 ) -> Answer<impl IntoResponse> {
-    let details = answers::taskmanagers::details(&state.now_seen(), &id).ok_or_else(|| not_registered(&id))?;
-    Ok(selected(answers::metrics::of_taskmanager(&details.info), &parameters))
+    let seen = state.now_seen();
+    let info = answers::taskmanagers::info(&seen, &id).ok_or_else(|| not_registered(&id))?;
+    Ok(selected(answers::metrics::of_taskmanager(info), &parameters))
 }
 
 fn not_registered(id: &str) -> Refusal {

@@ -25,7 +25,7 @@ use super::{
     run,
 };
 use crate::{
-    graph::{JobEdge, JobGraph, Partitioning},
+    graph::{JobGraph, Partitioning},
     metrics::{ShownTask, TaskMetrics},
     network::NetworkEnvironment,
 };
@@ -114,8 +114,8 @@ fn overtaking_edges(graph: &JobGraph, task: TaskId) -> Vec<u32> {
         // What is in flight belongs to an operator's state.
         return Vec::new();
     }
-    let all_to_all = |edge: &JobEdge| matches!(edge.partitioning, Partitioning::Hash | Partitioning::Rebalance);
-    graph.edges_into(task.vertex).filter(|(_, edge)| all_to_all(edge)).map(|(index, _)| index as u32).collect()
+    let all_to_all = graph.edges_into(task.vertex).filter(|(_, edge)| edge.partitioning.is_all_to_all());
+    all_to_all.map(|(index, _)| index as u32).collect()
 }
 
 /// A running task.

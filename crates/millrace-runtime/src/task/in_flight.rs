@@ -102,9 +102,8 @@ pub(super) fn restore(setup: &TaskSetup, gate: &Gate, handles: &[InFlightHandle]
 fn claimed(setup: &TaskSetup, was: &EdgeIdentity, taken: &BTreeSet<usize>) -> Result<Option<usize>> {
     let graph = &setup.graph;
     let found = graph.edges_into(setup.spec.task.vertex).find_map(|(index, edge)| {
-        let all_to_all = matches!(edge.partitioning, Partitioning::Hash | Partitioning::Rebalance);
         let now = identity(graph, edge, edge.exchange.schema().ok());
-        let same = all_to_all && now.keyed == was.keyed;
+        let same = edge.partitioning.is_all_to_all() && now.keyed == was.keyed;
         let same = same && (&now.from, now.output, now.input) == (&was.from, was.output, was.input);
         (same && !taken.contains(&index)).then_some((index, now))
     });

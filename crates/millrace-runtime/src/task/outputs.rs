@@ -130,8 +130,10 @@ impl Outputs {
             batch.set_origin_if_absent(&origin);
         }
         let Some(last) = self.edges.iter().rposition(|edge| edge.output == output) else { return Ok(()) };
-        for index in (0..last).filter(|index| self.edges[*index].output == output).collect::<Vec<_>>() {
-            self.send(index, batch.clone())?;
+        for index in 0..last {
+            if self.edges[index].output == output {
+                self.send(index, batch.clone())?;
+            }
         }
         self.send(last, batch)
     }

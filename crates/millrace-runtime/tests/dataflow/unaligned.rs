@@ -7,7 +7,7 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use millrace_core::{codec, ids::TaskId, key::KeyHash};
+use millrace_core::{checkpoint::CheckpointBarrier, codec, ids::TaskId, key::KeyHash};
 use millrace_runtime::{
     graph::{JobGraph, Partitioning},
     source::EncodedSplit,
@@ -60,8 +60,13 @@ fn cluster(taskmanagers: u32) -> Cluster {
 
 /// Starts the job from its first numbers and waits until every source waits for room behind sinks that stand still.
 fn jammed(cluster: &mut Cluster, job: &Job) {
+    jammed_aligned_for(cluster, job, Duration::ZERO);
+}
+
+/// The same, where barriers are aligned for so long.
+fn jammed_aligned_for(cluster: &mut Cluster, job: &Job, timeout: Duration) {
     cluster.run(&job.graph, |spec| {
-        spec.barriers = unaligned(Duration::ZERO);
+        spec.barriers = unaligned(timeout);
         if spec.task.vertex.0 == 0 {
             spec.splits = vec![split(spec.task.subtask, 0..NUMBERS)];
         }
@@ -264,19 +269,19 @@ fn data_in_flight_lies_in_files_of_its_own_where_it_is_large() {
     cluster.cancel();
 }
 
-#[test]
-fn until_its_time_is_over_a_checkpoint_is_aligned() {
+/// A jammed job and a barrier triggered now, which is to be aligned for so long.
+fn aligned_at_first(timeout: Duration) -> (Cluster, Job, CheckpointBarrier) {
     let mut cluster = cluster(1);
     let job = job(Partitioning::Hash, [2, 2, 2]);
-    cluster.run(&job.graph, |spec| {
-        spec.barriers = unaligned(Duration::from_secs(3600));
-        if spec.task.vertex.0 == 0 {
-            spec.splits = vec![split(spec.task.subtask, 0..NUMBERS)];
-        }
-    });
-    is_jammed(&cluster);
+    jammed_aligned_for(&mut cluster, &job, timeout);
     let mut barrier = cluster.barrier();
     barrier.triggered_at_ms = SystemTime::UNIX_EPOCH.elapsed().unwrap().as_millis() as u64;
+    (cluster, job, barrier)
+}
+
+#[test]
+fn until_its_time_is_over_a_checkpoint_is_aligned() {
+    let (mut cluster, job, barrier) = aligned_at_first(Duration::from_secs(3600));
     for source in [task(0, 0), task(0, 1)] {
         cluster.handles[&source].command(TaskCommand::TriggerCheckpoint(barrier));
         // It hears of it although its consumers have no room.
@@ -293,17 +298,7 @@ fn until_its_time_is_over_a_checkpoint_is_aligned() {
 
 #[test]
 fn a_checkpoint_that_was_to_be_aligned_turns_unaligned_in_time() {
-    let mut cluster = cluster(1);
-    let job = job(Partitioning::Hash, [2, 2, 2]);
-    cluster.run(&job.graph, |spec| {
-        spec.barriers = unaligned(Duration::from_millis(200));
-        if spec.task.vertex.0 == 0 {
-            spec.splits = vec![split(spec.task.subtask, 0..NUMBERS)];
-        }
-    });
-    is_jammed(&cluster);
-    let mut barrier = cluster.barrier();
-    barrier.triggered_at_ms = SystemTime::UNIX_EPOCH.elapsed().unwrap().as_millis() as u64;
+    let (mut cluster, job, barrier) = aligned_at_first(Duration::from_millis(200));
     for source in [task(0, 0), task(0, 1)] {
         cluster.handles[&source].command(TaskCommand::TriggerCheckpoint(barrier));
     }

@@ -88,7 +88,7 @@ fn decode(bytes: &[u8]) -> Result<CheckpointMetadata> {
 
 /// Frames any payload as a valid file.
 fn framed(payload: &[u8]) -> Vec<u8> {
-    let mut bytes = [MAGIC.as_slice(), &1u32.to_le_bytes(), &(payload.len() as u64).to_le_bytes(), payload].concat();
+    let mut bytes = [&FRAME.header(1, payload.len() as u64), payload].concat();
     bytes.extend(crc32fast::hash(&bytes).to_le_bytes());
     bytes
 }

@@ -10,7 +10,7 @@
 
 use std::{
     collections::BTreeMap,
-    fs::{self, File, TryLockError},
+    fs::{self, File},
     io::{self, BufWriter, Read, Write},
     path::{Path, PathBuf},
     sync::{Mutex, MutexGuard, PoisonError},
@@ -23,10 +23,9 @@ use millrace_core::{
     ids::{CheckpointId, JobId},
 };
 
-use super::checkpoint_directory;
+use super::{checkpoint_directory, try_lock};
 
 const PREFIX: &str = "millrace-local-";
-const LOCK: &str = "lock";
 /// What an unfinished copy ends with.
 const PART: &str = ".part";
 /// What a dead process of another job has left is nobody's after so long.
@@ -170,15 +169,6 @@ fn copy_name(checkpoint: &str, name: &str) -> String {
 fn is_forgotten(directory: &Path) -> bool {
     let modified = fs::metadata(directory).and_then(|metadata| metadata.modified());
     modified.is_ok_and(|modified| modified.elapsed().is_ok_and(|age| age > FORGOTTEN))
-}
-
-fn try_lock(directory: &Path) -> io::Result<Option<File>> {
-    let file = File::options().read(true).write(true).create(true).truncate(false).open(directory.join(LOCK))?;
-    match file.try_lock() {
-        Ok(()) => Ok(Some(file)),
-        Err(TryLockError::WouldBlock) => Ok(None),
-        Err(TryLockError::Error(error)) => Err(error),
-    }
 }
 
 #[cfg(test)]

@@ -12,6 +12,7 @@
 
 mod browse;
 mod checkpoints;
+mod dir_lock;
 mod errors;
 #[cfg(feature = "hdfs")]
 mod hdfs;
@@ -50,6 +51,7 @@ use object_store::{
 
 pub use browse::Browsed;
 pub use checkpoints::{MetadataWrite, open_checkpoint};
+pub use dir_lock::{LOCK, try_lock};
 pub use local_copies::LocalCopies;
 pub use local_state::{LocalState, LocalStateWriter};
 pub use options::{RetryPolicy, Secret, StorageOptions};

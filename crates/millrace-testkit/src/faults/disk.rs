@@ -18,7 +18,8 @@ const BALLAST: &str = "ballast";
 pub struct SmallDisk {
     /// Unmounted before the directory goes.
     mount: Mount,
-    _dir: WorkDir,
+    /// A directory of its own, where it was given no other.
+    _dir: Option<WorkDir>,
 }
 
 #[derive(Debug)]
@@ -30,8 +31,13 @@ impl SmallDisk {
         let dir = WorkDir::new("disk")?;
         let path = dir.path().join("mounted");
         fs::create_dir(&path).map_err(io_error(format!("making {}", path.display())))?;
+        Ok(Self { _dir: Some(dir), ..Self::mount_at(path, megabytes)? })
+    }
+
+    /// Mounts an empty one over this directory.
+    pub fn mount_at(path: PathBuf, megabytes: usize) -> Result<Self> {
         run(Command::new("mount").args(["-t", "tmpfs", "-o", &format!("size={megabytes}m"), "tmpfs"]).arg(&path))?;
-        Ok(Self { mount: Mount(path), _dir: dir })
+        Ok(Self { mount: Mount(path), _dir: None })
     }
 
     /// Whether this process may mount one.
@@ -44,7 +50,7 @@ impl SmallDisk {
         &self.mount.0
     }
 
-    /// Takes all space that is left. Returns how many bytes that were.
+    /// Takes all space that is left, as of now. Returns how many bytes that were.
     pub fn fill(&self) -> Result<u64> {
         let path = self.path().join(BALLAST);
         let failed = || io_error(format!("filling {}", path.display()));

@@ -25,10 +25,6 @@ use tokio::{net::TcpListener, sync::watch, task::AbortHandle, time::sleep};
 use super::runtime;
 use crate::services::{Result, io_error};
 
-/// What S3 says when it has enough.
-const SLOW_DOWN: &str = r#"<?xml version="1.0" encoding="UTF-8"?>
-<Error><Code>SlowDown</Code><Message>Please reduce your request rate.</Message></Error>"#;
-
 /// How requests go wrong.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum StoreFault {
@@ -37,6 +33,8 @@ pub enum StoreFault {
     None,
     /// Each is answered with 503 and not passed on.
     Refuses,
+    /// Each that changes something is answered with 403 and not passed on, as by a bucket that may only be read.
+    ReadOnly,
     /// Each takes this much longer.
     Slow(Duration),
     /// Every second one that changes something does so, but its connection is closed instead of an answer.
@@ -125,6 +123,7 @@ async fn answer(request: Request<Incoming>, shared: Arc<Shared>) -> io::Result<R
     let hit = match fault {
         StoreFault::None => false,
         StoreFault::Refuses | StoreFault::Slow(_) => true,
+        StoreFault::ReadOnly => changes,
         StoreFault::LosesAnswers | StoreFault::ActsLate(_) => {
             changes && shared.changes.fetch_add(1, Ordering::Relaxed).is_multiple_of(2)
         }
@@ -137,9 +136,11 @@ async fn answer(request: Request<Incoming>, shared: Arc<Shared>) -> io::Result<R
     match fault {
         StoreFault::None | StoreFault::Refuses => {
             count();
-            let refusal = Response::builder().status(StatusCode::SERVICE_UNAVAILABLE);
-            let refusal = refusal.header(CONTENT_TYPE, "application/xml").body(Full::from(SLOW_DOWN));
-            Ok(refusal.expect("it is well-formed"))
+            Ok(refusal(StatusCode::SERVICE_UNAVAILABLE, "SlowDown"))
+        }
+        StoreFault::ReadOnly => {
+            count();
+            Ok(refusal(StatusCode::FORBIDDEN, "AccessDenied"))
         }
         StoreFault::Slow(delay) => {
             sleep(delay).await;
@@ -163,6 +164,13 @@ async fn answer(request: Request<Incoming>, shared: Arc<Shared>) -> io::Result<R
             Err(closed())
         }
     }
+}
+
+/// What S3 says when it will not.
+fn refusal(status: StatusCode, code: &str) -> Response<Full<Bytes>> {
+    let body = format!("<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n<Error><Code>{code}</Code></Error>");
+    let response = Response::builder().status(status).header(CONTENT_TYPE, "application/xml");
+    response.body(Full::from(body)).expect("it is well-formed")
 }
 
 impl Shared {

@@ -1,15 +1,14 @@
 //! HDFS: a NameNode and a DataNode.
 
 use std::{
-    env, fs,
+    fs,
     net::SocketAddr,
     path::{Path, PathBuf},
-    process::Command,
     sync::OnceLock,
     time::Duration,
 };
 
-use super::{Result, installed, io_error, ports::ReservedPort, process::ManagedProcess, workdir::WorkDir};
+use super::{Result, installed, io_error, ports::ReservedPort, process::ManagedProcess, small_java, workdir::WorkDir};
 
 const START_LIMIT: Duration = Duration::from_secs(120);
 
@@ -95,15 +94,8 @@ impl Settings {
 
     fn launch(&mut self, name: &str, class: &str, dir: &WorkDir) -> Result<ManagedProcess> {
         self.starts += 1;
-        let java = match env::var_os("JAVA_HOME") {
-            Some(home) => Path::new(&home).join("bin/java"),
-            None => "java".into(),
-        };
-        let mut command = Command::new(java);
+        let mut command = small_java();
         command
-            // Small, and quick to start rather than fast later.
-            .args(["-Xms64m", "-Xmx256m", "-XX:+UseSerialGC"])
-            .args(["-XX:TieredStopAtLevel=1", "-XX:-UsePerfData"])
             .arg("--add-opens=java.base/java.lang=ALL-UNNAMED")
             .arg("-cp")
             .arg(format!("{}:{}", dir.path().join("conf").display(), self.home.join("libs/*").display()))

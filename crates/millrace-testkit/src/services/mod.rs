@@ -27,14 +27,13 @@ pub mod kafka;
 pub mod minio;
 pub mod ports;
 pub mod process;
-pub mod s3_proxy;
 pub(crate) mod workdir;
 
 use std::env;
 use std::fmt;
 use std::io;
 use std::path::PathBuf;
-use std::process::ExitStatus;
+use std::process::{Command, ExitStatus};
 use std::time::Duration;
 
 /// Why a service could not be started or used.
@@ -130,4 +129,15 @@ fn installed(what: &'static str, variable: &str, in_cache: &str, script: &'stati
         None => cache_dir().join(in_cache),
     };
     if path.exists() { Ok(path) } else { Err(Error::NotInstalled { what, path, script }) }
+}
+
+/// Java, for a server that is to be small, and quick to start rather than fast later.
+fn small_java() -> Command {
+    let java = match env::var_os("JAVA_HOME") {
+        Some(home) => PathBuf::from(home).join("bin/java"),
+        None => "java".into(),
+    };
+    let mut command = Command::new(java);
+    command.args(["-Xms64m", "-Xmx256m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-XX:-UsePerfData"]);
+    command
 }

@@ -1,41 +1,17 @@
 //! What every store must do for checkpoints and for the log, given one that nobody else uses.
 
+mod records;
+
 use std::sync::Arc;
 
 use bytes::Bytes;
-use millrace_core::{
-    checkpoint::CheckpointingMode,
-    ids::{Attempt, CheckpointId, Generation, JobId},
-};
+use millrace_core::ids::{CheckpointId, Generation};
 use millrace_state::{
-    log::{CheckpointRecord, Claim, JobLog, LogError},
-    metadata::CheckpointMetadata,
+    log::{Claim, JobLog, LogError},
     storage::{CheckpointStorage, MetadataWrite, RetryPolicy, StorageOptions, open_checkpoint, unique_state_name},
 };
+use records::{JOB, metadata, record};
 use tokio::sync::Barrier;
-
-const JOB: JobId = JobId(0xbeef);
-
-fn metadata(checkpoint: u64, generation: u64) -> CheckpointMetadata {
-    CheckpointMetadata {
-        job: JOB,
-        checkpoint: CheckpointId(checkpoint),
-        generation: Generation(generation),
-        attempt: Attempt(0),
-        created_at_ms: 1,
-        mode: CheckpointingMode::ExactlyOnce,
-        max_parallelism: 128,
-        is_final: false,
-        operators: Vec::new(),
-    }
-}
-
-async fn record(storage: &CheckpointStorage, checkpoint: u64) -> CheckpointRecord {
-    match storage.write_metadata(&metadata(checkpoint, 1), false).await.unwrap() {
-        MetadataWrite::Written(record) => record,
-        MetadataWrite::Conflict => panic!("conflict"),
-    }
-}
 
 /// Two jobmanagers claim the same job at the same moment, again and again: exactly one of them may go on, and each
 /// number of the log has one writer.

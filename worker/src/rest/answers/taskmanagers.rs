@@ -7,7 +7,7 @@ use crate::rest::view::JobView;
 
 /// A taskmanager with the state of its tasks.
 pub fn details(view: &JobView, id: &str) -> Option<TaskManagerDetails> {
-    let info = view.taskmanagers.iter().find(|taskmanager| taskmanager.id.0 == id)?.clone();
+    let info = info(view, id)?.clone();
     let mut operators = Vec::new();
     for subtask in view.vertices.iter().flat_map(|vertex| &vertex.subtasks) {
         if subtask.place.as_ref().is_some_and(|(place, _)| *place == info.id) {
@@ -15,6 +15,11 @@ pub fn details(view: &JobView, id: &str) -> Option<TaskManagerDetails> {
         }
     }
     Some(TaskManagerDetails { info, operators })
+}
+
+/// The taskmanager with this id.
+pub fn info<'a>(view: &'a JobView, id: &str) -> Option<&'a TaskManagerInfo> {
+    view.taskmanagers.iter().find(|taskmanager| taskmanager.id.0 == id)
 }
 
 fn operator(of: &OperatorFigures, subtask: u32) -> OperatorState {

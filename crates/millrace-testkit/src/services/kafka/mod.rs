@@ -3,19 +3,17 @@
 mod client;
 mod follower;
 
-use std::env;
 use std::fs;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::ops::Deref;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 use std::sync::OnceLock;
 use std::time::Duration;
 
 use super::ports::ReservedPort;
 use super::process::ManagedProcess;
 use super::workdir::WorkDir;
-use super::{Result, installed, io_error};
+use super::{Result, installed, io_error, small_java};
 
 pub use client::{Isolation, KafkaClient, Message};
 pub use follower::Follower;
@@ -131,15 +129,8 @@ impl Settings {
 
     fn launch(&mut self, dir: &WorkDir) -> Result<ManagedProcess> {
         self.starts += 1;
-        let java = match env::var_os("JAVA_HOME") {
-            Some(home) => Path::new(&home).join("bin/java"),
-            None => "java".into(),
-        };
-        let mut command = Command::new(java);
+        let mut command = small_java();
         command
-            // Small, and quick to start rather than fast later.
-            .args(["-Xms64m", "-Xmx256m", "-XX:+UseSerialGC"])
-            .args(["-XX:TieredStopAtLevel=1", "-XX:-UsePerfData"])
             .arg("-Dlog4j2.configurationFile=log4j2.yaml")
             .arg("-cp")
             .arg(self.home.join("libs/*"))
