@@ -74,16 +74,20 @@ fn jammed_aligned_for(cluster: &mut Cluster, job: &Job, timeout: Duration) {
     is_jammed(cluster);
 }
 
-/// Waits until the sources wait for room and nothing moves any more.
+/// Waits until the sources and a mapper wait for room and nothing moves any more.
 fn is_jammed(cluster: &Cluster) {
     let moved = || cluster.handles.values().map(|handle| handle.metrics().num_records_in()).collect::<Vec<_>>();
-    let waits = |subtask| cluster.handles[&task(0, subtask)].metrics().snapshot().backpressured_ms;
+    let waited = |of: TaskId| cluster.handles[&of].metrics().snapshot().backpressured_ms;
     until("nothing moves", || {
         let before = moved();
-        for subtask in 0..2 {
-            let since = waits(subtask);
-            until("the source waits", || waits(subtask) > since + 50);
+        for source in [task(0, 0), task(0, 1)] {
+            let since = waited(source);
+            until("the source waits", || waited(source) > since + 50);
         }
+        // Or they wait for mappers that have not had their turn at the machine.
+        let mappers = [task(1, 0), task(1, 1)];
+        let since = mappers.map(waited);
+        until("a mapper waits", || mappers.iter().zip(since).any(|(mapper, since)| waited(*mapper) > since + 50));
         moved() == before
     });
 }
