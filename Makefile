@@ -54,6 +54,7 @@ test: ## formatting, lints and all tests
 	# tests of processes start the programs as users do
 	cargo build --workspace --bins --features millrace-tests/rocksdb,millrace-tests/hdfs
 	cargo test --workspace --features millrace-tests/rocksdb,millrace-tests/hdfs --no-fail-fast
+	scripts/count-instructions.sh
 
 matrix: ## restore checkpoints of each backend and parallelism on each other; FILTER='rocksdb@3 -> memory@7'
 	scripts/setup.sh build
@@ -88,8 +89,9 @@ bench: ## the same jobs on Millrace and on Flink; ONLY='keyed-count backend=heap
 	scripts/setup.sh bench
 	$(CACHE)
 	$(ROCKSDB)
+	MILLRACE_KAFKA_HOME=$$(scripts/fetch-kafka.sh); export MILLRACE_KAFKA_HOME
 	flink=$$(scripts/fetch-flink.sh)
-	cargo build --release -p millrace-examples -p millrace-benches --features millrace-examples/rocksdb
+	cargo build --release -p millrace-examples -p millrace-benches --features millrace-examples/rocksdb,millrace-benches/rocksdb
 	"$$CARGO_TARGET_DIR/release/bench" --flink "$$flink" $(if $(ONLY),--only '$(ONLY)') \
 		--write docs/benchmarks.md $(ARGS)
 

@@ -9,7 +9,8 @@
 #   bench  that of build, and what Flink takes: a JDK, Maven, pip
 #   test   that of build, and what the tests take: rustfmt and clippy, Java and
 #          Maven for Kafka, Go for MinIO and Kubernetes, and on Linux
-#          libfaketime and what a Kubernetes node takes from its system
+#          libfaketime, valgrind and what a Kubernetes node takes from its
+#          system
 #
 # Says nothing and needs no network when nothing is missing. Rust itself is
 # taken for granted.
@@ -128,6 +129,8 @@ setup_test() {
     find_go >/dev/null || want go golang-go
     # clocks that jump, for the attacks on jobs
     [ "$(uname)" != Linux ] || compgen -G '/usr/lib/*/faketime/libfaketime.so.1' >/dev/null || packages+=(libfaketime)
+    # to count instructions
+    [ "$(uname)" != Linux ] || want valgrind valgrind
     want_node
     install
     java_suits || die "Java 17 or later is needed, found: $(java -version 2>&1 | head -n 1)"

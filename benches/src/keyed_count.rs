@@ -1,15 +1,16 @@
 //! The keyed count (`examples/src/keyed_count.rs`, `flink/src/millrace/bench/KeyedCount.java`): strings `key-<n>` are made,
 //! keyed by themselves, counted in a `ValueState`, and thrown away.
 
-use std::{env, process::Command};
+use std::{cell::RefCell, collections::BTreeSet, path::Path, rc::Rc};
 
 use anyhow::{Context, Result, ensure};
 
 use crate::{
     Arguments,
-    case::Row,
-    contender::{Counter, Running, flink, free_port},
-    measure::{Measurement, watch},
+    case::{Case, Row},
+    comparison::Comparison,
+    contender::{FlinkJob, MillraceJob, Running},
+    measure::{Measurement, Watched, watch},
     pipeline,
 };
 
@@ -20,23 +21,28 @@ const CHECKED: u64 = 2_000_000;
 /// So many are counted by hand.
 const BY_HAND: u64 = 100_000_000;
 
+/// What was checked in this run: backend and parallelism.
+type Checked = Rc<RefCell<BTreeSet<(&'static str, u32)>>>;
+
 /// A cell of the table.
-#[derive(Clone, Copy, Debug)]
 pub struct KeyedCount {
     backend: &'static str,
     keys: u64,
     parallelism: u32,
     checkpoint: &'static str,
+    checked: Checked,
 }
 
 /// All cells.
-pub fn cases() -> Vec<KeyedCount> {
-    let mut cases = Vec::new();
+pub fn cases() -> Vec<Box<dyn Case>> {
+    let mut cases: Vec<Box<dyn Case>> = Vec::new();
+    let checked = Checked::default();
     for backend in ["heap", "rocksdb"] {
         for keys in [100_000, 1_000_000, 10_000_000] {
             for parallelism in [1, 2] {
                 for checkpoint in ["off", "1s"] {
-                    cases.push(KeyedCount { backend, keys, parallelism, checkpoint });
+                    let checked = Rc::clone(&checked);
+                    cases.push(Box::new(KeyedCount { backend, keys, parallelism, checkpoint, checked }));
                 }
             }
         }
@@ -44,11 +50,49 @@ pub fn cases() -> Vec<KeyedCount> {
     cases
 }
 
-impl KeyedCount {
-    /// Its name with its parameters.
-    pub fn line(&self) -> String {
-        let Self { backend, keys, parallelism, checkpoint } = self;
+impl Case for KeyedCount {
+    fn name(&self) -> String {
+        let Self { backend, keys, parallelism, checkpoint, .. } = self;
         format!("keyed-count backend={backend} keys={keys} parallelism={parallelism} checkpoint={checkpoint}")
+    }
+
+    fn run(&self, arguments: &Arguments) -> Result<Row> {
+        if self.checked.borrow_mut().insert((self.backend, self.parallelism)) {
+            self.check(arguments)?;
+        }
+        let mut measured = Comparison::default();
+        for _ in 0..if self.has_goal() { arguments.runs } else { 1 } {
+            measured.millrace.push(self.millrace(arguments)?);
+            if let Some(home) = &arguments.flink {
+                measured.flink.push(self.measure(self.endless_on_flink(home)?, arguments)?);
+            }
+            if self.has_goal() && self.backend == "heap" && self.checkpoint == "off" {
+                measured.by_hand.push(pipeline::rate(BY_HAND, self.keys));
+            }
+        }
+        Ok(measured.row(self.name()))
+    }
+}
+
+impl KeyedCount {
+    /// A cell on the heap.
+    pub fn on_heap(keys: u64, parallelism: u32, checkpoint: &'static str) -> Self {
+        Self { backend: "heap", keys, parallelism, checkpoint, checked: Checked::default() }
+    }
+
+    /// Starts it on Millrace; it does not end by itself.
+    pub fn endless(&self) -> Result<Running> {
+        self.start_millrace(ENDLESS, "discard")
+    }
+
+    /// Starts it on Flink; it does not end by itself.
+    pub fn endless_on_flink(&self, home: &Path) -> Result<Running> {
+        self.start_flink(home, ENDLESS, "discard")
+    }
+
+    /// Measures it on Millrace.
+    pub fn millrace(&self, arguments: &Arguments) -> Result<Measurement> {
+        self.measure(self.endless()?, arguments)
     }
 
     /// Whether a goal is set for it.
@@ -59,29 +103,12 @@ impl KeyedCount {
         }
     }
 
-    /// Runs it and prints its line.
-    pub fn run(&self, arguments: &Arguments) -> Result<Row> {
-        self.check(arguments)?;
-        let mut row = Row { name: self.line(), millrace: Vec::new(), flink: Vec::new(), by_hand: Vec::new() };
-        for _ in 0..if self.has_goal() { arguments.runs } else { 1 } {
-            row.millrace.push(self.measure(self.start_millrace(ENDLESS, "discard")?, arguments)?);
-            if let Some(home) = &arguments.flink {
-                row.flink.push(self.measure(self.start_flink(home, ENDLESS, "discard")?, arguments)?);
-            }
-            if self.has_goal() && self.backend == "heap" && self.checkpoint == "off" {
-                row.by_hand.push(pipeline::rate(BY_HAND, self.keys));
-            }
-        }
-        println!("{}", row.line());
-        Ok(row)
-    }
-
     fn measure(&self, mut job: Running, arguments: &Arguments) -> Result<Measurement> {
         let measured = watch(&mut job, arguments.warm_up, arguments.time)?;
         ensure!(
             self.checkpoint == "off" || measured.checkpoints > 0,
             "{}: no checkpoint was completed meanwhile\n{}",
-            self.line(),
+            self.name(),
             job.log()
         );
         Ok(measured)
@@ -96,45 +123,25 @@ impl KeyedCount {
         };
         let ours = sum(self.start_millrace(CHECKED, "checksum")?.finish()?)?;
         let theirs = sum(self.start_flink(home, CHECKED, "checksum")?.finish()?)?;
-        ensure!(ours == theirs, "{}: the results differ: checksum {ours} here, {theirs} with Flink", self.line());
+        ensure!(ours == theirs, "{}: the results differ: checksum {ours} here, {theirs} with Flink", self.name());
         Ok(())
     }
 
     fn start_millrace(&self, records: u64, sink: &str) -> Result<Running> {
-        let program = env::current_exe()?.with_file_name("keyed_count");
-        let directory = tempfile::tempdir()?;
-        let (metrics, rest) = (free_port()?, free_port()?);
-        let checkpoints = directory.path().join("checkpoints");
-        let mut command = Command::new(program);
-        command.env("MILLRACE_METRICS_PORT", metrics.to_string()).env("MILLRACE_REST_PORT", rest.to_string());
-        command.env("MILLRACE_STATE_BACKEND_ROCKSDB_LOCALDIR", directory.path().join("rocksdb"));
-        // As much as Flink's managed memory, see Settings.java.
-        command.env("MILLRACE_STATE_BACKEND_ROCKSDB_MEMORY_SIZE", "2gb");
-        command.env("MILLRACE_EXECUTION_CHECKPOINTING_INCREMENTAL", "true");
-        command.args(["--records", &records.to_string(), "--keys", &self.keys.to_string(), "--sink", sink]);
-        command.args(["--parallelism", &self.parallelism.to_string(), "--checkpoint-interval", self.checkpoint]);
-        command.args(["--state-backend", if self.backend == "heap" { "filesystem" } else { self.backend }]);
-        command.args(["--checkpoint-dir", &format!("file://{}", checkpoints.display())]);
-        let label = "task_name=\"Count";
-        let records = Counter { port: metrics, name: "millrace_taskmanager_job_task_numRecordsIn", label };
-        let completed = "millrace_jobmanager_job_numberOfCompletedCheckpoints";
-        let checkpoints = (self.checkpoint != "off").then_some(Counter { port: rest, name: completed, label: "" });
-        Running::start(command, directory, records, checkpoints)
+        let job = MillraceJob::new("keyed_count")?
+            .args(["--records", &records.to_string(), "--keys", &self.keys.to_string(), "--sink", sink])
+            .args(["--parallelism", &self.parallelism.to_string()])
+            .state(self.backend, self.checkpoint);
+        let counted = job.taken_by("Count");
+        job.start(counted)
     }
 
-    fn start_flink(&self, home: &std::path::Path, records: u64, sink: &str) -> Result<Running> {
-        let directory = tempfile::tempdir()?;
-        let port = free_port()?;
-        let checkpoints = directory.path().join("checkpoints");
-        let mut command = flink(home, "KeyedCount");
-        command.args(["--records", &records.to_string(), "--keys", &self.keys.to_string(), "--sink", sink]);
-        command.args(["--backend", self.backend, "--parallelism", &self.parallelism.to_string()]);
-        command.args(["--checkpoint", self.checkpoint, "--metrics-port", &port.to_string()]);
-        command.args(["--checkpoint-dir", &format!("file://{}", checkpoints.display())]);
-        let label = "operator_name=\"Count";
-        let records = Counter { port, name: "flink_taskmanager_job_task_operator_numRecordsIn{", label };
-        let completed = "flink_jobmanager_job_numberOfCompletedCheckpoints";
-        let checkpoints = (self.checkpoint != "off").then_some(Counter { port, name: completed, label: "" });
-        Running::start(command, directory, records, checkpoints)
+    fn start_flink(&self, home: &Path, records: u64, sink: &str) -> Result<Running> {
+        let job = FlinkJob::new(home, "KeyedCount")?
+            .args(["--records", &records.to_string(), "--keys", &self.keys.to_string(), "--sink", sink])
+            .args(["--parallelism", &self.parallelism.to_string()])
+            .state(self.backend, self.checkpoint);
+        let counted = job.taken_by("Count");
+        job.start(counted)
     }
 }

@@ -2,8 +2,10 @@
 
 use std::{path::Path, process::Command};
 
-/// Lines about processor, memory, load and versions.
-pub fn describe(flink: Option<&Path>) -> Vec<String> {
+use crate::Arguments;
+
+/// Lines about processor, memory, load, versions and how long was measured.
+pub fn describe(arguments: &Arguments) -> Vec<String> {
     let info = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
     let model = info.lines().find_map(|line| line.strip_prefix("model name")?.split_once(": ")).map(|(_, model)| model);
     let cores = std::thread::available_parallelism().map_or(0, usize::from);
@@ -17,8 +19,15 @@ pub fn describe(flink: Option<&Path>) -> Vec<String> {
         model.unwrap_or("unknown processor"),
         kernel.trim()
     )];
+    let flink = arguments.flink.as_deref();
     let flink = flink.map_or("left out: give --flink".to_owned(), |home| format!("{}, {}", version(home), java()));
     lines.push(format!("versions: millrace {}, Flink {flink}", env!("CARGO_PKG_VERSION")));
+    lines.push(format!(
+        "each measured for {} after {}, cases with a goal {} times: median (least to most)",
+        humantime::format_duration(arguments.time),
+        humantime::format_duration(arguments.warm_up),
+        arguments.runs
+    ));
     lines
 }
 

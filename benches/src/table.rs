@@ -1,67 +1,72 @@
-//! The table of a run, as Markdown, and its place in a file.
+//! The tables of a run, as Markdown, and their places in a file.
 
 use std::path::Path;
 
 use anyhow::{Context, Result};
 
-use crate::{
-    Arguments,
-    case::{Row, median, rates},
-    machine,
-    measure::Measurement,
-};
+use crate::{Arguments, case::Row, goals, machine};
 
-const BEGIN: &str = "<!-- make bench: begin -->";
-const END: &str = "<!-- make bench: end -->";
+/// Where the table of a workload is.
+fn marks(workload: &str) -> (String, String) {
+    (format!("<!-- make bench: {workload}: begin -->\n"), format!("<!-- make bench: {workload}: end -->"))
+}
 
-/// Machine and table.
+/// The machine, the table of a workload, and what it says about the goals.
 pub fn markdown(arguments: &Arguments, rows: &[Row]) -> String {
-    let mut text = machine::describe(arguments.flink.as_deref()).join("  \n");
-    text += "\n\n| case | Millrace, records/s | Flink, records/s | ratio | CPU s per million (Millrace, Flink) | \
-             peak MiB (Millrace, Flink) | checkpoints (Millrace, Flink) | by hand, records/s |\n";
-    text += "|---|---|---|---|---|---|---|---|\n";
+    let mut keys: Vec<&str> = Vec::new();
+    for cell in rows.iter().flat_map(|row| &row.cells) {
+        if !keys.contains(&cell.key) {
+            keys.push(cell.key);
+        }
+    }
+    let line = |cells: Vec<&str>| format!("| {} |\n", cells.join(" | "));
+    let mut text = machine::describe(arguments).join("  \n") + "\n\n";
+    text += &line([&["case"], &keys[..]].concat());
+    text += &line(vec!["---"; keys.len() + 1]);
     for row in rows {
-        let pair = |digits: usize, of: fn(&Measurement) -> f64| {
-            let median = |of_one: &[Measurement]| match of_one {
-                [] => "-".to_owned(),
-                some => format!("{:.digits$}", median(&some.iter().map(of).collect::<Vec<_>>())),
-            };
-            format!("{}, {}", median(&row.millrace), median(&row.flink))
-        };
-        text += &format!(
-            "| {} | {} | {} | {} | {} | {} | {} | {} |\n",
-            row.name,
-            spread(&rates(&row.millrace)),
-            spread(&rates(&row.flink)),
-            if row.flink.is_empty() { "-".to_owned() } else { format!("{:.1}", row.ratio()) },
-            pair(3, |one| one.cpu_per_million),
-            pair(0, |one| one.peak_mib),
-            pair(0, |one| one.checkpoints as f64),
-            spread(&row.by_hand),
-        );
+        let cell = |key: &&str| row.cells.iter().find(|cell| cell.key == *key).map_or("-", |cell| &cell.table);
+        text += &line([row.name.as_str()].into_iter().chain(keys.iter().map(cell)).collect());
     }
-    text
+    let goals = rows.first().map(|row| goals::judge(row.workload(), rows)).unwrap_or_default();
+    if goals.is_empty() { text } else { format!("{text}\nGoals:\n\n{goals}") }
 }
 
-fn spread(of: &[f64]) -> String {
-    let (least, most) = of.iter().fold((f64::MAX, f64::MIN), |(least, most), one| (one.min(least), one.max(most)));
-    match of.len() {
-        0 => "-".to_owned(),
-        1 => thousands(of[0]),
-        _ => format!("{} ({} to {})", thousands(median(of)), thousands(least), thousands(most)),
-    }
-}
-
-fn thousands(rate: f64) -> String {
-    format!("{:.0} K", rate / 1e3)
-}
-
-/// Puts the table between the marks in a file.
-pub fn replace(file: &Path, table: &str) -> Result<()> {
+/// Puts a workload's table between its marks in a file.
+pub fn replace(file: &Path, workload: &str, table: &str) -> Result<()> {
     let text = std::fs::read_to_string(file).with_context(|| format!("reading {}", file.display()))?;
-    let marks = text.find(BEGIN).zip(text.find(END)).filter(|(begin, end)| begin < end);
-    let (begin, end) = marks.with_context(|| format!("{} has no {BEGIN} and {END}", file.display()))?;
-    let (before, after) = (&text[..begin], &text[end..]);
-    std::fs::write(file, format!("{before}{BEGIN}\n{table}{after}"))
-        .with_context(|| format!("writing {}", file.display()))
+    let text = replaced(&text, workload, table).with_context(|| {
+        format!("{} has no place for {workload}: write {} there", file.display(), marks(workload).0)
+    })?;
+    std::fs::write(file, text).with_context(|| format!("writing {}", file.display()))
+}
+
+fn replaced(text: &str, workload: &str, table: &str) -> Option<String> {
+    let (begin, end) = marks(workload);
+    let (before, rest) = text.split_once(&begin)?;
+    let (_, after) = rest.split_once(&end)?;
+    Some(format!("{before}{begin}{table}{end}{after}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_table_goes_to_its_place_and_leaves_the_others() {
+        let text = "a\n<!-- make bench: x: begin -->\nold\n<!-- make bench: x: end -->\nb\n\
+                    <!-- make bench: y: begin -->\nkept\n<!-- make bench: y: end -->\n";
+        let new = replaced(text, "x", "new\n").unwrap();
+        assert_eq!(new, text.replace("old", "new"));
+        assert_eq!(replaced(text, "z", "new\n"), None);
+    }
+
+    #[test]
+    fn every_workload_has_its_place_in_the_documentation() {
+        let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/benchmarks.md");
+        let text = std::fs::read_to_string(file).unwrap();
+        for case in crate::cases() {
+            let name = case.name();
+            assert!(replaced(&text, crate::case::workload(&name), "").is_some(), "{name}");
+        }
+    }
 }
