@@ -22,6 +22,8 @@ use crate::{
 
 /// When the first event happens, in milliseconds since the epoch: events are the same in every run.
 const BASE_TIME: u64 = 1_600_000_000_000;
+/// So many events are made, and come again and again: to make one takes longer than to read it.
+const EVENTS: usize = 500_000;
 /// More events a second than a query reads.
 const PER_SECOND: u64 = 500_000;
 const CHECKPOINT: &str = "1s";
@@ -56,9 +58,8 @@ impl Case for Query {
         let input = match self.input.get() {
             Some(input) => input,
             None => {
-                let mut generator = generator();
-                let events = std::iter::from_fn(|| generator.next().as_ref().map(message));
-                let input = Input::new(arguments, PER_SECOND, events)?;
+                let events: Vec<_> = generator().take(EVENTS).map(|event| message(&event)).collect();
+                let input = Input::new(arguments, PER_SECOND, events.iter().cycle().cloned())?;
                 self.input.get_or_init(|| input)
             }
         };
@@ -157,7 +158,7 @@ mod tests {
         assert_eq!(of(|event| matches!(event, Event::Auction(_))), 300);
         assert_eq!(of(|event| matches!(event, Event::Bid(_))), 4600);
         // 10,000 events a second.
-        assert_eq!(events[4999].timestamp() - events[0].timestamp(), 499);
+        assert_eq!(events[4999].timestamp() - events[0].timestamp(), 500);
         let bid: Value = serde_json::from_str(&message(&events[4])).unwrap();
         assert_eq!((&bid["event_type"], &bid["person"]), (&json!(2), &Value::Null));
         assert_eq!(bid["bid"]["dateTime"], "2020-09-13T12:26:40.000Z");

@@ -1,7 +1,10 @@
 //! How long records take from when they are due to the end of the job: a keyed count at an even rate.
 
 use std::{
-    sync::{Mutex, OnceLock, PoisonError},
+    sync::{
+        LazyLock, Mutex, PoisonError,
+        atomic::{AtomicI64, Ordering},
+    },
     time::{Duration, Instant},
 };
 
@@ -33,11 +36,12 @@ pub struct Args {
 
 /// One in so many records is looked at. Prime, so that it has no rhythm in common with batches.
 const SAMPLE: u64 = 61;
-/// The source wakes for the records of so long: those of its first batch were due within that time before.
-const BATCH: Duration = Duration::from_millis(1);
 
-/// When record 0 was due.
-static BEGAN: OnceLock<Instant> = OnceLock::new();
+/// What times are counted from, in nanoseconds.
+static EPOCH: LazyLock<Instant> = LazyLock::new(Instant::now);
+/// When record 0 was due. The source begins to count when it gets its splits, and no record is made before it is due: so
+/// it is the earliest time that any record tells.
+static BEGAN: AtomicI64 = AtomicI64::new(i64::MAX);
 /// In microseconds.
 static SAMPLES: Mutex<Vec<u64>> = Mutex::new(Vec::new());
 
@@ -55,8 +59,20 @@ impl Counted for Record {
     }
 }
 
-fn record(index: u64, keys: u64) -> Record {
-    BEGAN.get_or_init(|| Instant::now() - BATCH);
+/// Nanoseconds.
+fn now() -> i64 {
+    EPOCH.elapsed().as_nanos() as i64
+}
+
+/// Nanoseconds from when record 0 is due.
+fn due(index: u64, rate: f64) -> i64 {
+    (index as f64 / rate * 1e9) as i64
+}
+
+fn record(index: u64, keys: u64, rate: f64) -> Record {
+    if index.is_multiple_of(SAMPLE) {
+        BEGAN.fetch_min(now() - due(index, rate), Ordering::Relaxed);
+    }
     // SplitMix64 (Steele, Lea and Flood, 2014).
     let z = index.wrapping_add(0x9E37_79B9_7F4A_7C15);
     let z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
@@ -70,10 +86,8 @@ fn sample(index: u64, rate: f64, first: u64) {
     if index < first || !index.is_multiple_of(SAMPLE) {
         return;
     }
-    let Some(began) = BEGAN.get() else { return };
-    let due = *began + Duration::from_secs_f64(index as f64 / rate);
-    let late = Instant::now().saturating_duration_since(due).as_micros() as u64;
-    SAMPLES.lock().unwrap_or_else(PoisonError::into_inner).push(late);
+    let late = now() - BEGAN.load(Ordering::Relaxed) - due(index, rate);
+    SAMPLES.lock().unwrap_or_else(PoisonError::into_inner).push(late.max(0) as u64 / 1000);
 }
 
 /// Runs the job, and prints percentiles in microseconds.
@@ -82,7 +96,7 @@ pub fn run(args: &Args) -> Result<()> {
     let Args { keys, rate, warm_up, time } = *args;
     let first = (warm_up.as_secs_f64() * rate) as u64;
     let records = first + (time.as_secs_f64() * rate) as u64;
-    env.from_source(GeneratorSource::new(move |index| record(index, keys)).count(records).rate(rate), "records")
+    env.from_source(GeneratorSource::new(move |index| record(index, keys, rate)).count(records).rate(rate), "records")
         .uid("records")
         .key_by_ref(|record| &record.key)
         .flat_map(Count::default())
