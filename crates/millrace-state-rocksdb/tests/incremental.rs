@@ -61,7 +61,7 @@ impl Store {
         snapshot: &Snapshot,
     ) -> Result<LocalFiles> {
         let (files, copies) = KeyedStateStore::place_for_files(backend, context)?;
-        let fetch = self.storage.fetch_shared(&snapshot.files, files.directory(), copies.as_deref());
+        let fetch = self.storage.fetch_shared(&snapshot.files, files.directory(), copies.as_ref());
         self.runtime.block_on(fetch)?;
         Ok(files)
     }

@@ -8,7 +8,13 @@ use millrace_core::{
 use millrace_state::{KeyedBackendContext, KeyedStateStore, SOURCE_SPLITS, SnapshotTarget};
 
 use super::{
-    OperatorRestore, RestoreMetrics, blame::Blame, gate::Gate, handle::TaskSetup, in_flight, restore, run::Parts,
+    OperatorRestore, RestoreMetrics,
+    blame::Blame,
+    gate::Gate,
+    handle::TaskSetup,
+    in_flight,
+    restore::{self, RestoreMeter},
+    run::Parts,
     source_head::SourceHead,
 };
 use crate::{
@@ -18,7 +24,7 @@ use crate::{
 
 /// Fills `parts`: restores state and what was in flight, makes the reader, makes and opens the operators.
 pub(super) fn deploy(setup: &TaskSetup, gate: &Gate, parts: &mut Parts, blame: &Blame) -> Result<RestoreMetrics> {
-    let mut metrics = RestoreMetrics::default();
+    let mut meter = RestoreMeter::default();
     let mut restore: BTreeMap<_, _> =
         setup.spec.restore.iter().map(|restore| (restore.uid.clone(), restore.clone())).collect();
     let vertex = setup.graph.vertex(setup.spec.task.vertex);
@@ -36,12 +42,12 @@ pub(super) fn deploy(setup: &TaskSetup, gate: &Gate, parts: &mut Parts, blame: &
                 "records in flight, although it is chained to the operator before it now",
             ));
         }
-        let context = context(setup, node, restore, &mut metrics)?;
+        let context = context(setup, node, restore, &mut meter)?;
         parts.chain.push(node.factory.create(), context);
     }
     parts.chain.open()?;
     check_unclaimed(setup, parts, restore.into_keys())?;
-    Ok(metrics)
+    Ok(meter.finish())
 }
 
 fn make_source(setup: &TaskSetup, node: &SourceNode, restore: Option<OperatorRestore>) -> Result<SourceHead> {
@@ -80,7 +86,7 @@ fn context(
     setup: &TaskSetup,
     node: &OperatorNode,
     restore: Option<OperatorRestore>,
-    metrics: &mut RestoreMetrics,
+    meter: &mut RestoreMeter,
 ) -> Result<OperatorContext> {
     let spec = &setup.spec;
     let (keyed, lists) = restore.map(|restore| (restore.keyed, restore.lists)).unwrap_or_default();
@@ -95,7 +101,7 @@ fn context(
             key_schema: Some(key.clone()),
             clock: setup.clock.clone(),
         };
-        Some(restore::open_store(setup, context, &keyed, metrics)?)
+        Some(restore::open_store(setup, context, &keyed, meter)?)
     } else if keyed.is_empty() || spec.allow_non_restored {
         None
     } else {

@@ -8,7 +8,9 @@ use std::{
 use bytes::Bytes;
 use millrace_core::{Error, Result};
 use millrace_state::{
-    KeyedBackendContext, KeyedStateHandle, KeyedStateStore, SharedState, StateBackend, StateHandle, backend::LocalFiles,
+    KeyedBackendContext, KeyedStateHandle, KeyedStateStore, SharedState, StateBackend, StateHandle,
+    backend::LocalFiles,
+    storage::{FetchMeter, FetchedState},
 };
 
 use serde::{Deserialize, Serialize};
@@ -34,6 +36,12 @@ impl RestoreMetrics {
         self.local_bytes += other.local_bytes;
     }
 
+    /// Adds what was waited for while state was decoded.
+    fn add_fetched(&mut self, meter: &FetchMeter) {
+        self.fetch += meter.waited();
+        self.fetched_bytes += meter.bytes();
+    }
+
     /// Bytes that were waited for since `started`.
     fn waited(&mut self, started: Instant, fetched: u64, local: u64) {
         self.fetch += started.elapsed();
@@ -42,15 +50,31 @@ impl RestoreMetrics {
     }
 }
 
+/// Measures a task's restore.
+#[derive(Default)]
+pub(super) struct RestoreMeter {
+    metrics: RestoreMetrics,
+    /// What is fetched while state is decoded.
+    decoding: Arc<FetchMeter>,
+}
+
+impl RestoreMeter {
+    /// All that was measured.
+    pub(super) fn finish(mut self) -> RestoreMetrics {
+        self.metrics.add_fetched(&self.decoding);
+        self.metrics
+    }
+}
+
 /// Opens the keyed state of an operator and adds the snapshots whose key groups overlap its own.
 pub(super) fn open_store(
     setup: &TaskSetup,
     context: KeyedBackendContext,
     snapshots: &[KeyedStateHandle],
-    metrics: &mut RestoreMetrics,
+    meter: &mut RestoreMeter,
 ) -> Result<KeyedStateStore> {
     if let Some((shared, snapshot)) = adoptable(setup, &context, snapshots) {
-        let (bytes, files) = fetch(setup, &context, &*setup.backend, shared, metrics)?;
+        let (bytes, files) = fetch(setup, &context, &*setup.backend, shared, &mut meter.metrics)?;
         let expiring = shared.expiring.clone();
         let store = KeyedStateStore::adopt(&*setup.backend, context, &origin(&snapshot.data), bytes, files, expiring)?;
         // Another job's files are that job's to delete: this one refers to none of them.
@@ -66,16 +90,25 @@ pub(super) fn open_store(
             StateHandle::Shared(shared) => {
                 let written_by =
                     setup.backends.get(&shared.format).map_err(|error| error.context(origin(&snapshot.data)))?;
-                let (bytes, files) = fetch(setup, &context, &*written_by, shared, metrics)?;
+                let (bytes, files) = fetch(setup, &context, &*written_by, shared, &mut meter.metrics)?;
                 store.restore_files(&origin(&snapshot.data), bytes, &*written_by, files)?;
             }
-            data => {
-                let bytes = read(setup, data, metrics)?;
-                store.restore(&origin(&snapshot.data), bytes)?;
-            }
+            data => match fetch_while_decoding(setup, data, meter)? {
+                Some(fetched) => store.restore(&origin(data), fetched)?,
+                None => store.restore(&origin(data), read(setup, data, &mut meter.metrics)?)?,
+            },
         }
     }
     Ok(store)
+}
+
+/// Begins to fetch a snapshot from the store, unless it is here already.
+fn fetch_while_decoding(setup: &TaskSetup, data: &StateHandle, meter: &RestoreMeter) -> Result<Option<FetchedState>> {
+    let is_here = match (&setup.local, data) {
+        (Some(local), StateHandle::File { directory, name, .. }) => local.has(directory, name),
+        _ => false,
+    };
+    if is_here { Ok(None) } else { setup.storage.fetch_state(data, &setup.runtime, &meter.decoding) }
 }
 
 /// Reads a snapshot, from its local copy where there is one.
@@ -120,7 +153,7 @@ fn fetch(
     let started = Instant::now();
     let (files, copies) = KeyedStateStore::place_for_files(written_by, context)?;
     let (snapshot, local) = setup.runtime.block_on(async {
-        let local = setup.storage.fetch_shared(&shared.files, files.directory(), copies.as_deref()).await?;
+        let local = setup.storage.fetch_shared(&shared.files, files.directory(), copies.as_ref()).await?;
         Ok::<_, Error>((setup.storage.read_state(&shared.snapshot.handle()).await?, local))
     })?;
     let all: u64 = shared.files.iter().map(|shared| shared.file.size).sum();

@@ -124,6 +124,14 @@ impl<V: Clone> Group<V> {
         at
     }
 
+    /// Makes room for so many entries more.
+    pub(super) fn reserve(&mut self, more: usize) {
+        let needed = ((self.len + more) * 4).div_ceil(3);
+        if more > 0 && needed > self.capacity() {
+            self.resize(needed.next_power_of_two().max(SMALLEST));
+        }
+    }
+
     fn free_place(&self, hash: u32) -> usize {
         let mut at = hash as usize & self.mask;
         while !self.slot(at).is_empty() {

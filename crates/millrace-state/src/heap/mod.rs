@@ -128,6 +128,14 @@ impl<V: Clone> Table<V> {
         Ok(self.group_mut(hash)?.get_or_insert_with(slot_hash(hash), key, make))
     }
 
+    /// Makes room in a key group for so many entries more.
+    pub(crate) fn reserve(&mut self, key_group: u16, entries: u64) {
+        let index = usize::from(key_group).wrapping_sub(usize::from(self.range.start));
+        if let Some(group) = self.groups.get_mut(index) {
+            group.reserve(entries as usize);
+        }
+    }
+
     pub(crate) fn remove(&mut self, hash: KeyHash, key: &[u8]) -> Result<Option<V>> {
         Ok(self.group_mut(hash)?.remove(slot_hash(hash), key))
     }

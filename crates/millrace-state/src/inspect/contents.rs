@@ -54,7 +54,7 @@ impl CheckpointContents {
 
     /// Reads a file from end to end and checks its size and checksum.
     pub async fn verify(&self, file: &StateHandle) -> Result<()> {
-        let mut reader = self.storage.state_reader(file).await?;
+        let mut reader = self.storage.state_reader(file)?;
         while reader.next().await?.is_some() {}
         Ok(())
     }

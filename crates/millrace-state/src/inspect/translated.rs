@@ -41,7 +41,7 @@ impl FilesOfBackend {
             clock: Clock::system(),
         };
         let (files, copies) = KeyedStateStore::place_for_files(&*self.backend, &context)?;
-        self.runtime.block_on(self.storage.fetch_shared(&self.files, files.directory(), copies.as_deref()))?;
+        self.runtime.block_on(self.storage.fetch_shared(&self.files, files.directory(), copies.as_ref()))?;
         let path = files.root().join("translated");
         let mut entries = KeyedStateStore::read_files(&*self.backend, &context, files)?;
         SnapshotReader::open(write(header, &mut *entries, &path)?)

@@ -130,6 +130,11 @@ pub(super) trait RegisteredState: Any {
     /// The ways from the writer's types to today's; where there is none, why not.
     fn migrations(&self, written: &[Schema]) -> Result<Vec<Migration>, String>;
 
+    /// Says that a key group has so many entries, which come next.
+    fn expect(&self, _key_group: u16, _entries: u64) -> Result<()> {
+        Ok(())
+    }
+
     /// Takes in an entry of a snapshot that has not expired.
     fn absorb(&self, hash: KeyHash, key_group: u16, entry: &Entry<'_>, migrations: &[Migration]) -> Result<()>;
 
@@ -178,6 +183,19 @@ impl<L: Layout> RegisteredState for StateCell<L> {
 
     fn migrations(&self, written: &[Schema]) -> Result<Vec<Migration>, String> {
         L::migrations(written)
+    }
+
+    fn expect(&self, key_group: u16, entries: u64) -> Result<()> {
+        // Of a map's entries a table holds those of a key in one slot.
+        let entries = if L::KIND == StateKind::Map { 0 } else { entries };
+        match &self.data {
+            Data::Heap(table) => table.try_borrow_mut().map_err(|_| self.in_use())?.reserve(key_group, entries),
+            Data::Expiring(state) => {
+                state.table.try_borrow_mut().map_err(|_| self.in_use())?.reserve(key_group, entries);
+            }
+            Data::Bytes(_) => {}
+        }
+        Ok(())
     }
 
     fn absorb(&self, hash: KeyHash, key_group: u16, entry: &Entry<'_>, migrations: &[Migration]) -> Result<()> {

@@ -154,7 +154,10 @@ fn load_one(
         let absorbed = state.absorb(hash, key_group, entry, &migrations);
         absorbed.map_err(|error| error.context(format_args!("state {:?}", meta.name)))
     };
+    reader.expect(written.id, context.range);
     for section in reader.sections(written.id, context.range) {
+        // An entry has three bytes at least: what a file says of numbers is not trusted.
+        state.expect(section.key_group, section.entries.min(section.length / 3))?;
         let mut entries = reader.read(section)?;
         while let Some(entry) = entries.next()? {
             absorb(section.key_group, &entry)?;

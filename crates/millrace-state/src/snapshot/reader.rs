@@ -37,6 +37,15 @@ impl SnapshotReader {
         self.sections.iter().filter(move |section| section.state == state && range.contains(section.key_group))
     }
 
+    /// Says that all sections of one state in some key groups are read next, in order.
+    pub fn expect(&self, state: u16, range: KeyGroupRange) {
+        let mut sections = self.sections(state, range);
+        if let Some(first) = sections.next() {
+            let last = sections.last().unwrap_or(first);
+            self.bytes.expect(first.offset..last.offset + last.length);
+        }
+    }
+
     /// Reads and verifies one section.
     pub fn read(&self, section: &Section) -> Result<SectionReader> {
         let bytes = read_exactly(&*self.bytes, section.offset..section.offset + section.length)?;

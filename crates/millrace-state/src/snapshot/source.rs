@@ -12,6 +12,9 @@ pub trait SnapshotBytes {
 
     /// The bytes in this range, exactly. It is never asked for more than lies within [`Self::size`].
     fn read(&self, range: Range<u64>) -> Result<Bytes>;
+
+    /// Says that this range is read next, in order: who has to fetch it may begin.
+    fn expect(&self, _range: Range<u64>) {}
 }
 
 impl SnapshotBytes for Bytes {

@@ -104,6 +104,11 @@ impl LocalState {
         }
     }
 
+    /// Whether there is a copy of a state file.
+    pub fn has(&self, directory: &str, name: &str) -> bool {
+        directory.rsplit('/').next().is_some_and(|checkpoint| self.copies().contains_key(&copy_name(checkpoint, name)))
+    }
+
     /// Reads the copy of a state file; `None` if there is none, or a damaged one.
     pub fn read(&self, directory: &str, name: &str, size: u64, crc32: u32) -> Option<Bytes> {
         let checkpoint = directory.rsplit('/').next()?;

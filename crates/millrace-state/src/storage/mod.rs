@@ -14,6 +14,7 @@ mod browse;
 mod checkpoints;
 mod dir_lock;
 mod errors;
+mod fetched_state;
 #[cfg(feature = "hdfs")]
 mod hdfs;
 mod local;
@@ -27,6 +28,7 @@ mod shared_files;
 #[cfg(test)]
 mod shared_tests;
 mod state_files;
+mod stored_file;
 #[cfg(test)]
 mod tests;
 mod uri;
@@ -52,6 +54,7 @@ use object_store::{
 pub use browse::Browsed;
 pub use checkpoints::{MetadataWrite, open_checkpoint};
 pub use dir_lock::{LOCK, try_lock};
+pub use fetched_state::{FetchMeter, FetchedState};
 pub use local_copies::LocalCopies;
 pub use local_state::{LocalState, LocalStateWriter};
 pub use options::{RetryPolicy, Secret, StorageOptions};

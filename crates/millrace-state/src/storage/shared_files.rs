@@ -68,20 +68,26 @@ impl CheckpointStorage {
         &self,
         files: &[SharedFile],
         directory: &FsPath,
-        copies: Option<&LocalCopies>,
+        copies: Option<&Arc<LocalCopies>>,
     ) -> Result<u64> {
         let fetch = |shared: &SharedFile| {
             let (file, to) = (shared.file.clone(), directory.join(&shared.local_name));
             async move {
-                if copies.is_some_and(|copies| copies.link(&file, &to)) {
-                    return Ok(file.size);
+                if let Some(copies) = copies.cloned() {
+                    let (of, place) = (file.clone(), to.clone());
+                    // A copy of another process is read once, to see whether it is whole.
+                    if let Ok(true) = tokio::task::spawn_blocking(move || copies.link(&of, &place)).await {
+                        return Ok(file.size);
+                    }
                 }
                 let data = file.handle();
                 let failed = |error| Error::external(format!("writing local state file {}: {error}", to.display()));
-                let mut reader = self.state_reader(&data).await?;
+                let mut reader = self.state_reader(&data)?;
+                let mut next = reader.next().await?;
                 let mut target = tokio::fs::File::create_new(&to).await.map_err(failed)?;
-                while let Some(piece) = reader.next().await? {
+                while let Some(piece) = next {
                     target.write_all(&piece).await.map_err(failed)?;
+                    next = reader.next().await?;
                 }
                 target.flush().await.map_err(failed)?;
                 Ok(0)

@@ -166,19 +166,22 @@ async fn what_has_a_local_copy_is_linked_and_copies_go_when_nobody_refers_to_the
     for shared in &first[..2] {
         std::fs::remove_file(in_store.join(&shared.file.name)).unwrap();
     }
-    let fetched = async |copies: Option<&LocalCopies>| {
+    let fetched = async |copies: Option<&Arc<LocalCopies>>| {
         let target = tempfile::tempdir_in(place.path()).unwrap();
         storage.fetch_shared(&first, target.path(), copies).await.map(|_| target)
     };
     assert!(fetched(None).await.is_err());
-    let target = fetched(Some(&*copies)).await.unwrap();
+    let target = fetched(Some(&copies)).await.unwrap();
     assert_eq!(std::fs::read_to_string(target.path().join("b.sst")).unwrap(), "b");
     assert_eq!(std::fs::read_to_string(target.path().join("LIST")).unwrap(), "1");
 
     let copy = |shared: &SharedFile| place.path().join("copies").join(&shared.file.name);
     assert!(!copy(&first[2]).exists(), "what may change has no copy");
+    let next = Arc::new(LocalCopies::open(place.path().join("copies")).unwrap());
+    fetched(Some(&next)).await.unwrap();
     std::fs::write(copy(&first[1]), "x").unwrap();
-    assert!(fetched(Some(&*copies)).await.is_err(), "a damaged copy is not used");
+    let next = Arc::new(LocalCopies::open(place.path().join("copies")).unwrap());
+    assert!(fetched(Some(&next)).await.is_err(), "a copy that another process has left damaged is not used");
     assert!(!copy(&first[1]).exists());
 
     complete(&storage, &mut log, 2, &[a], &uploaded).await;

@@ -12,7 +12,7 @@ use millrace_core::{
 };
 use object_store::{Error as StoreError, MultipartUpload, ObjectStoreExt, path::Path};
 
-use super::{CheckpointStorage, Place, checkpoint_directory, is_file_name, store_error};
+use super::{CheckpointStorage, Place, checkpoint_directory, is_file_name, store_error, stored_file::StoredFile};
 use crate::{StateFile, StateHandle, log::entry::damaged};
 
 /// The size of an upload's parts. S3 takes ten thousand of them.
@@ -71,7 +71,7 @@ impl CheckpointStorage {
 
     /// Reads a whole snapshot and checks it: one that is missing, truncated or altered is refused by its file's name.
     pub async fn read_state(&self, handle: &StateHandle) -> Result<Bytes> {
-        let mut reader = self.state_reader(handle).await?;
+        let mut reader = self.state_reader(handle)?;
         let Some(first) = reader.next().await? else {
             return Ok(Bytes::new());
         };
@@ -88,30 +88,15 @@ impl CheckpointStorage {
     }
 
     /// Reads a snapshot piece by piece and checks it; see [`StateReader::next`].
-    pub async fn state_reader(&self, handle: &StateHandle) -> Result<StateReader> {
+    pub fn state_reader(&self, handle: &StateHandle) -> Result<StateReader> {
         let (directory, name, size, crc32) = match handle {
-            StateHandle::Inline(bytes) => return Ok(StateReader::inline(self, bytes)),
+            StateHandle::Inline(bytes) => return Ok(StateReader::inline(bytes)),
             StateHandle::File { directory, name, size, crc32 } => (directory, name, *size, *crc32),
             StateHandle::Shared(_) => return Err(shared_at_once()),
         };
-        let shown = format!("{directory}/{name}");
-        let (place, path) = self.state_place(directory, name)?;
-        match self.bounded(place.store.get(&path)).await {
-            Ok(found) if found.meta.size != size => Err(damaged(format!(
-                "state file {shown} is damaged: it has {} bytes instead of {size}",
-                found.meta.size
-            ))),
-            Ok(found) => Ok(StateReader {
-                storage: self.clone(),
-                name: shown,
-                size,
-                crc32,
-                pieces: found.into_stream(),
-                read: 0,
-                crc: crc32fast::Hasher::new(),
-            }),
-            Err(error) => Err(cannot_read(&shown, &error)),
-        }
+        let file = self.stored_file(directory, name, size)?;
+        let (name, pieces) = (file.shown.clone(), file.stream());
+        Ok(StateReader { name, size, crc32, pieces, read: 0, crc: crc32fast::Hasher::new() })
     }
 
     /// Reads a part of a snapshot, unchecked but for its length.
@@ -134,6 +119,13 @@ impl CheckpointStorage {
             }
             StateHandle::Shared(_) => Err(shared_at_once()),
         }
+    }
+
+    /// A state file of this size.
+    pub(super) fn stored_file(&self, directory: &str, name: &str, size: u64) -> Result<StoredFile> {
+        let (place, path) = self.state_place(directory, name)?;
+        let shown = format!("{directory}/{name}");
+        Ok(StoredFile { storage: self.clone(), store: place.store, path, shown, size })
     }
 
     fn state_place(&self, directory: &str, name: &str) -> Result<(Place, Path)> {
@@ -279,20 +271,18 @@ pub(super) fn cannot_read(shown: &str, error: &StoreError) -> Error {
 
 /// A snapshot that is being read.
 pub struct StateReader {
-    storage: CheckpointStorage,
     name: String,
     size: u64,
     crc32: u32,
-    pieces: BoxStream<'static, Result<Bytes, StoreError>>,
+    pieces: BoxStream<'static, Result<Bytes>>,
     read: u64,
     crc: crc32fast::Hasher,
 }
 
 impl StateReader {
-    fn inline(storage: &CheckpointStorage, bytes: &[u8]) -> Self {
+    fn inline(bytes: &[u8]) -> Self {
         let copy = Bytes::copy_from_slice(bytes);
         Self {
-            storage: storage.clone(),
             name: "inside the metadata".to_string(),
             size: copy.len() as u64,
             crc32: crc32fast::hash(&copy),
@@ -305,23 +295,20 @@ impl StateReader {
     /// The next piece. The end, `None`, is reached only if size and checksum were right: what was read must not be
     /// used before.
     pub async fn next(&mut self) -> Result<Option<Bytes>> {
-        let next = self.pieces.next();
-        let next = self.storage.bounded(async { Ok(next.await) }).await;
-        match next {
-            Ok(Some(Ok(bytes))) => {
+        match self.pieces.next().await.transpose()? {
+            Some(bytes) => {
                 self.read += bytes.len() as u64;
                 self.crc.update(&bytes);
                 Ok(Some(bytes))
             }
-            Ok(Some(Err(error))) | Err(error) => Err(cannot_read(&self.name, &error)),
-            Ok(None) if self.read != self.size => Err(damaged(format!(
+            None if self.read != self.size => Err(damaged(format!(
                 "state file {} is damaged: it has {} bytes instead of {}",
                 self.name, self.read, self.size
             ))),
-            Ok(None) if self.crc.clone().finalize() != self.crc32 => {
+            None if self.crc.clone().finalize() != self.crc32 => {
                 Err(damaged(format!("state file {} is damaged: its checksum is wrong", self.name)))
             }
-            Ok(None) => Ok(None),
+            None => Ok(None),
         }
     }
 }
