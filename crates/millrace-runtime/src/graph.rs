@@ -119,4 +119,11 @@ impl JobGraph {
     pub fn slots_needed(&self) -> u32 {
         self.vertices.iter().map(|vertex| vertex.parallelism).max().unwrap_or(0)
     }
+
+    /// The same job in so many slots: no vertex has more subtasks than that.
+    pub fn in_slots(&self, slots: u32) -> Self {
+        let mut scaled = self.clone();
+        scaled.vertices.iter_mut().for_each(|vertex| vertex.parallelism = vertex.parallelism.min(slots));
+        scaled
+    }
 }

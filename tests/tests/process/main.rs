@@ -2,12 +2,14 @@
 //!
 //! The programs are those that cargo has built for the workspace: `cargo build -p millrace-examples -p millrace-worker`.
 
+mod adaptive;
 mod attack;
 mod demonstration;
 mod exactly_once;
 mod kills;
 mod orchestrated;
 mod recovery;
+mod regions;
 mod rest_document;
 mod state_command;
 mod store_first;

@@ -18,19 +18,19 @@ use millrace_tests::process::{
 const BY_SIGTERM: i32 = 143;
 
 /// Two subtasks that count records from Kafka by their text, on taskmanagers with one slot each; one is spare.
-struct Counting {
+pub struct Counting {
     topic: String,
     directory: tempfile::TempDir,
 }
 
 impl Counting {
-    fn new(name: &str) -> Result<Self> {
+    pub fn new(name: &str) -> Result<Self> {
         let topic = unique(name);
         KafkaBroker::shared().create_topic(&topic, PARTITIONS)?;
         Ok(Self { topic, directory: tempfile::tempdir().expect("a directory can be made") })
     }
 
-    fn job(&self) -> Result<ClusterSpec> {
+    pub fn job(&self) -> Result<ClusterSpec> {
         let directory = format!("file://{}", self.directory.path().display());
         Ok(self.job_without_directory()?.args(["--checkpoint-dir".to_owned(), directory]))
     }
@@ -56,13 +56,13 @@ impl Counting {
         Ok(restart_always(spec).taskmanagers(3))
     }
 
-    fn feed(&self, seed: u64) -> Feed {
+    pub fn feed(&self, seed: u64) -> Feed {
         Feed::start(Target::Kafka(KafkaBroker::shared(), &self.topic), seed)
     }
 }
 
 /// Waits until every record is counted, and compares the counts with what was written.
-fn wait_for_all(cluster: &mut JobCluster, written: &BTreeMap<String, u64>) -> Result<Outputs> {
+pub fn wait_for_all(cluster: &mut JobCluster, written: &BTreeMap<String, u64>) -> Result<Outputs> {
     let mut outputs = Outputs::default();
     let all = written.values().sum();
     cluster.wait_for("count of every record", PATIENCE, |cluster| {
@@ -75,7 +75,7 @@ fn wait_for_all(cluster: &mut JobCluster, written: &BTreeMap<String, u64>) -> Re
 }
 
 /// The last recovery, once something new was put out.
-fn recovered(state: &JobState) -> Option<&RecoveryDetails> {
+pub fn recovered(state: &JobState) -> Option<&RecoveryDetails> {
     let is_over = |recovery: &&RecoveryDetails| recovery.phases.iter().any(|phase| phase.name == "first-output");
     state.job.last_recovery.as_ref().filter(is_over)
 }

@@ -96,6 +96,7 @@ const fn from(least: u32) -> ValueKind {
 const ANY_SIZE: ValueKind = Size { most: u64::MAX };
 const MODES: ValueKind = Choice(&[&["EXACTLY_ONCE"], &["AT_LEAST_ONCE"]]);
 const RETENTIONS: ValueKind = Choice(&[&["DELETE_ON_CANCELLATION"], &["RETAIN_ON_CANCELLATION"]]);
+const SCHEDULERS: ValueKind = Choice(&[&["default"], &["adaptive"]]);
 const STRATEGIES: ValueKind = Choice(&[
     &["none", "off", "disable"],
     &["fixed-delay", "fixeddelay"],
@@ -250,6 +251,20 @@ options! {
             "How long a jobmanager that takes over waits until all tasks of the job that run under the one before have \
              been reported, so that it can go on with them. After that, or with 0 at once, it starts the job anew.",
             default("3 s");
+        SCHEDULER = "jobmanager.scheduler", SCHEDULERS,
+            "What a job does that has fewer slots than it wants, because a taskmanager is gone or has not come: `default` \
+             waits for them; `adaptive` runs with those that there are, at a lower parallelism, and with more when they \
+             come.", default("default");
+        ADAPTIVE_SUBMISSION_STABILIZATION = "jobmanager.adaptive-scheduler.submission.resource-stabilization-timeout",
+            millis(0), "`adaptive`: how long a job that starts, or starts again, and has at least one slot waits for the \
+             others.", aliases(&["jobmanager.adaptive-scheduler.resource-stabilization-timeout"]), default("10 s");
+        ADAPTIVE_EXECUTING_STABILIZATION = "jobmanager.adaptive-scheduler.executing.resource-stabilization-timeout",
+            millis(0), "`adaptive`: how long a job that could run with more slots, but not with all that it wants, waits \
+             for the others before it takes those that there are. For the last ones it waits for nothing.",
+            default("1 min");
+        ADAPTIVE_COOLDOWN = "jobmanager.adaptive-scheduler.executing.cooldown-after-rescaling", millis(0),
+            "`adaptive`: least time that a job runs at a parallelism before it takes more slots.",
+            aliases(&["jobmanager.adaptive-scheduler.scaling-interval.min"]), default("30 s");
         JOB_ID = "job.id", JobId, "The job's id. Unset: a new one at each start.";
         DEPLOYMENT = "job.deployment", from(0),
             "The number of the job's deployment. A job that has failed for good is not run again, except by a \

@@ -8,7 +8,7 @@ use millrace_core::{
     ids::JobId,
     restart::RestartStrategy,
 };
-use millrace_runtime::task::DebloatSettings;
+use millrace_runtime::{scheduler::AdaptiveSettings, task::DebloatSettings};
 
 use super::{ConfigOption, Configuration, Role, options as o, value};
 
@@ -127,6 +127,8 @@ pub struct JobManagerSettings {
     pub bind_host: String,
     /// How long a new one waits for the tasks that run.
     pub adoption_timeout: Duration,
+    /// How it makes do with fewer slots; `None`: it waits for all.
+    pub adaptive: Option<AdaptiveSettings>,
 }
 
 /// Where the REST server is.
@@ -385,7 +387,17 @@ impl Reader<'_> {
             rpc_port: self.port(&o::RPC_PORT, 6123)?,
             bind_host: self.name(&o::JOBMANAGER_BIND_HOST)?,
             adoption_timeout: self.duration(&o::ADOPTION_TIMEOUT)?,
+            adaptive: self.adaptive()?,
         })
+    }
+
+    fn adaptive(&self) -> Result<Option<AdaptiveSettings>> {
+        let settings = AdaptiveSettings {
+            submission_stabilization: self.duration(&o::ADAPTIVE_SUBMISSION_STABILIZATION)?,
+            executing_stabilization: self.duration(&o::ADAPTIVE_EXECUTING_STABILIZATION)?,
+            cooldown_after_rescaling: self.duration(&o::ADAPTIVE_COOLDOWN)?,
+        };
+        Ok((self.choice(&o::SCHEDULER)? == Some("adaptive")).then_some(settings))
     }
 
     fn rest(&self) -> Result<RestSettings> {

@@ -141,10 +141,10 @@ impl JobManager {
         }
         self.coordinate(CoordinatorEvent::TasksAdopted { attempt, tasks, triggered });
         // The announcement may have been lost with the jobmanager, and what was under way is abandoned.
-        self.tell_all(attempt, &TaskCommand::NotifyComplete(newest));
+        self.tell_attempt(attempt, &TaskCommand::NotifyComplete(newest));
         let abandoned = newest.0 + 1..=triggered.map_or(newest.0, |id| id.0);
         for id in abandoned.take(MOST_ABANDONED) {
-            self.tell_all(attempt, &TaskCommand::NotifyAborted(CheckpointId(id)));
+            self.tell_attempt(attempt, &TaskCommand::NotifyAborted(CheckpointId(id)));
         }
         self.schedule(SchedulerEvent::Adopted { attempt, assignment, ended });
         let offers: Vec<_> =
@@ -159,7 +159,8 @@ impl JobManager {
         let report = move |found| {
             let _ = events.send(Event::Splits(found));
         };
-        match Enumerators::adopt(Arc::clone(&self.graph), attempt, splits, report) {
+        self.splits = splits.clone();
+        match Enumerators::go_on(Arc::clone(&self.graph), attempt, splits, None, report) {
             Ok(enumerators) => self.attempt.enumerators = Some(enumerators),
             Err(error) => {
                 let error = Error::external(format!("no thread for the sources' enumerators: {error}"));

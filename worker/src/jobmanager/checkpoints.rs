@@ -49,9 +49,9 @@ impl JobManager {
             Effect::Announce { checkpoint, reason } => {
                 tracing::debug!(target: STEP, step = "complete", %checkpoint, ?reason);
                 self.progress.completed(checkpoint);
-                self.tell_all(attempt, &TaskCommand::NotifyComplete(checkpoint));
+                self.tell_all(&TaskCommand::NotifyComplete(checkpoint));
                 if std::mem::take(&mut self.attempt.held) {
-                    self.tell_all(attempt, &TaskCommand::Resume);
+                    self.tell_all(&TaskCommand::Resume);
                 }
                 if std::mem::take(&mut self.garbage) {
                     self.sweep();
@@ -65,7 +65,7 @@ impl JobManager {
                 let reason = reason.filter(|failed| failed.id == checkpoint).and_then(|f| f.failure_message.as_deref());
                 tracing::warn!(%checkpoint, reason, "checkpoint failed");
                 self.garbage = true;
-                self.tell_all(attempt, &TaskCommand::NotifyAborted(checkpoint));
+                self.tell_all(&TaskCommand::NotifyAborted(checkpoint));
                 self.resume_after(checkpoint);
             }
             // They lie in their checkpoint's directory, which the next sweep removes.

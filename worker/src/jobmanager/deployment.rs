@@ -61,6 +61,7 @@ fn spec(plan: &AttemptPlan<'_>, task: TaskId) -> Option<TaskSpec> {
         task,
         generation: plan.generation,
         attempt: plan.attempt,
+        slots: plan.graph.slots_needed(),
         barriers: plan.barriers,
         consumers,
         restore: plan.restore.get(&task).cloned().unwrap_or_default(),

@@ -1,5 +1,5 @@
-//! Planned departures: the tasks of a taskmanager that was told to end go on elsewhere, from a checkpoint at which the
-//! sources stopped, so that nothing is read twice.
+//! Planned restarts: the tasks of a taskmanager that was told to end, or of a job that gets more slots, go on from a
+//! checkpoint at which the sources stopped, so that nothing is read twice.
 
 use millrace_core::ids::{Attempt, CheckpointId, TaskManagerId};
 use millrace_runtime::{
@@ -56,9 +56,12 @@ impl JobManager {
         }
         let leaving = self.taskmanagers.values().find(|taskmanager| taskmanager.leaving);
         let lost = leaving.map(|taskmanager| taskmanager.resource_id.clone());
-        let cause = leaving.map_or("a taskmanager".to_string(), |tm| format!("taskmanager {}", tm.location.id));
+        let cause = match leaving {
+            Some(taskmanager) => format!("taskmanager {} was told to end", taskmanager.location.id),
+            None => "more slots have come: the job goes on at a higher parallelism".to_string(),
+        };
         let now = self.clock.elapsed();
-        let before = self.recovery.failed(now, now, &format!("{cause} was told to end"), lost);
+        let before = self.recovery.failed(now, now, &cause, lost);
         self.tell_recovery(before);
         self.schedule(SchedulerEvent::HandedOver(self.scheduler.attempt()));
     }

@@ -98,6 +98,8 @@ enum Event {
     Splits(splits::Found),
     Coordinator(CoordinatorEvent),
     RestartTimer(Attempt),
+    /// It is time to see whether there are slots enough.
+    LookTimer,
     Ended(Result<JobOutcome>),
 }
 
@@ -161,6 +163,9 @@ impl TaskState {
 }
 
 struct JobManager {
+    /// The program's graph.
+    program: Arc<JobGraph>,
+    /// The same in the slots that the job runs in.
     graph: Arc<JobGraph>,
     settings: Settings,
     checkpoints: CheckpointConfig,
@@ -181,6 +186,8 @@ struct JobManager {
     written: BTreeMap<CheckpointId, Arc<CheckpointMetadata>>,
     /// Checkpoints that can't be read.
     damaged: BTreeSet<CheckpointId>,
+    /// The splits that each source task was given.
+    splits: BTreeMap<TaskId, Vec<String>>,
     /// Abandoned checkpoints may have left files.
     garbage: bool,
     hand_over: Option<HandOver>,
@@ -257,10 +264,15 @@ pub async fn run(setup: JobManagerSetup, commands: &mut mpsc::Receiver<JobComman
         recovery.took_over(clock.elapsed(), &format!("the jobmanager was restarted (generation {generation})"));
     }
     let plan = Plan::new(&setup.graph, checkpoints.is_enabled());
+    let scheduler = JobScheduler::new(plan, setup.settings.restart_strategy.clone());
     let mut manager = JobManager {
-        scheduler: JobScheduler::new(plan, setup.settings.restart_strategy.clone()),
+        scheduler: match setup.settings.jobmanager.adaptive {
+            Some(adaptive) => scheduler.adaptive(adaptive),
+            None => scheduler,
+        },
         coordinator: CheckpointCoordinator::recovered(checkpoints.clone(), generation, history, next_id),
         view,
+        program: Arc::clone(&setup.graph),
         graph: setup.graph,
         settings: setup.settings,
         checkpoints,
@@ -274,6 +286,7 @@ pub async fn run(setup: JobManagerSetup, commands: &mut mpsc::Receiver<JobComman
         undecided: None,
         written: BTreeMap::new(),
         damaged: BTreeSet::new(),
+        splits: BTreeMap::new(),
         // of earlier incarnations
         garbage: true,
         hand_over: None,
@@ -335,6 +348,7 @@ impl JobManager {
             Event::RestartTimer(attempt) => {
                 self.schedule(millrace_runtime::scheduler::Event::RestartTimer(attempt));
             }
+            Event::LookTimer => self.schedule(millrace_runtime::scheduler::Event::LookTimer),
             Event::Ended(_) => {}
         }
     }

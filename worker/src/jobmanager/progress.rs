@@ -1,6 +1,6 @@
 //! How far the sources were when a failure found them, and so how much there is to read again.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use millrace_core::ids::{CheckpointId, TaskId};
 
@@ -56,6 +56,24 @@ impl SourceProgress {
     }
 }
 
+impl SourceProgress {
+    /// The same where only these tasks begin again, and the others run on.
+    pub fn begin_again(&mut self, checkpoint: Option<CheckpointId>, tasks: &BTreeSet<TaskId>) -> RecordCounts {
+        let base = self.at.get(&checkpoint).cloned();
+        let mut behind = RecordCounts::new();
+        for task in tasks {
+            let head = self.read.remove(task).max(self.again.remove(task)).unwrap_or(0);
+            for counts in self.at.values_mut() {
+                counts.remove(task);
+            }
+            let at = base.as_ref().map(|base| base.get(task).copied().unwrap_or(0));
+            behind.extend(at.filter(|at| *at < head).map(|at| (*task, head - at)));
+        }
+        self.again.extend(behind.clone());
+        behind
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use millrace_core::ids::VertexId;
@@ -106,6 +124,17 @@ mod tests {
         progress.acknowledged(CheckpointId(3), B, 0);
         progress.completed(CheckpointId(3));
         assert_eq!(progress.begin(Some(CheckpointId(3))), counts(&[(A, 3)]));
+    }
+
+    #[test]
+    fn a_task_that_begins_again_alone_is_behind_alone() {
+        let mut progress = two_checkpoints();
+        assert_eq!(progress.begin_again(Some(TWO), &BTreeSet::from([A])), counts(&[(A, 5)]));
+        // It fails again before its head, and then all do.
+        progress.reported(A, 2);
+        progress.reported(B, 40);
+        assert_eq!(progress.begin_again(Some(TWO), &BTreeSet::from([A])), counts(&[(A, 5)]));
+        assert_eq!(progress.begin(Some(TWO)), counts(&[(A, 5), (B, 9)]));
     }
 
     #[test]

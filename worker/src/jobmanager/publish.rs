@@ -73,6 +73,7 @@ impl JobManager {
                 vertex.subtasks.push(SubtaskView {
                     index: id.subtask,
                     state: task.execution,
+                    attempt: self.scheduler.attempt_of(*id).unwrap_or(self.view.attempt),
                     place: place.map(|there| (there.location.id.clone(), there.location.data_address.clone())),
                     counters: task.counters,
                     rates: task.rates,

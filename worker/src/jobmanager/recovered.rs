@@ -1,7 +1,5 @@
 //! The end of a recovery: the sources are where the failure found them, and something new is put out.
 
-use std::sync::Arc;
-
 use millrace_core::ids::TaskId;
 use millrace_runtime::task::TaskCommand;
 
@@ -18,10 +16,15 @@ impl JobManager {
 
     /// Has the tasks at the job's ends tell when they put something out, where that is what a recovery waits for.
     pub(super) fn await_output(&mut self) {
-        if self.recovery.awaits_output() {
-            let graph = Arc::clone(&self.graph);
-            self.tell_tasks(|task| graph.edges_from(task.vertex).next().is_none(), &TaskCommand::TellOutput);
+        if !self.recovery.awaits_output() {
+            return;
         }
+        // Those that ran on have put something out all the time.
+        let attempt = self.scheduler.attempt();
+        let ends = self.assigned(|task| {
+            self.scheduler.is_current(attempt, task) && self.graph.edges_from(task.vertex).next().is_none()
+        });
+        self.tell(ends, &TaskCommand::TellOutput);
     }
 
     /// Shows how far the recovery under way is.

@@ -10,9 +10,11 @@ use millrace_runtime::{
     coordinator::{RestorePoint, TaskStates},
     graph::JobGraph,
     scheduler::Event as SchedulerEvent,
+    source::EncodedSplit,
     task::{OperatorRestore, TaskCommand, decode_splits},
 };
 use millrace_state::{
+    SOURCE_SPLITS,
     assignment::{RestoreTarget, assign},
     log::JobLog,
     metadata::{CheckpointMetadata, OperatorStateMeta},
@@ -22,9 +24,10 @@ use tokio::sync::Mutex;
 
 use super::{
     Event, JobManager,
-    splits::{Enumerators, Found, SplitsByVertex},
+    progress::SourceProgress,
+    splits::{Enumerators, Found, SplitsByTask, SplitsByVertex},
 };
-use crate::{rpc::ToTaskManager, stores};
+use crate::stores;
 
 /// A checkpoint, made ready for the tasks of this graph.
 pub struct Restored {
@@ -34,6 +37,8 @@ pub struct Restored {
     pub tasks: BTreeMap<TaskId, Vec<OperatorRestore>>,
     /// The splits of each source.
     pub splits: SplitsByVertex,
+    /// The same by the tasks that had them.
+    pub splits_by_task: SplitsByTask,
 }
 
 impl Restored {
@@ -54,6 +59,7 @@ impl JobManager {
             RestorePoint::Checkpoint(id) if !self.damaged.contains(&id) => self.written.get(&id).map(Arc::clone),
             _ => None,
         };
+        self.run_in_slots(self.scheduler.slots_used());
         let origin = Origin {
             job: self.job,
             storage: self.storage.clone(),
@@ -77,6 +83,20 @@ impl JobManager {
         });
     }
 
+    /// The next attempt has so many slots. What the last checkpoint holds was written with its own number.
+    fn run_in_slots(&mut self, slots: u32) {
+        if self.graph.slots_needed() == slots {
+            return;
+        }
+        tracing::info!(slots, wanted = self.program.slots_needed(), "the job's parallelism changes with its slots");
+        self.graph = Arc::new(self.program.in_slots(slots));
+        for (view, vertex) in self.view.vertices.iter_mut().zip(&self.graph.vertices) {
+            view.parallelism = vertex.parallelism;
+        }
+        // Its counts are of other subtasks.
+        self.progress = SourceProgress::default();
+    }
+
     /// The checkpoint is read: find the splits.
     pub(super) fn restored(&mut self, attempt: Attempt, restored: Result<Option<Restored>>) {
         if attempt != self.scheduler.attempt() {
@@ -87,11 +107,26 @@ impl JobManager {
             Err(error) => return self.schedule(SchedulerEvent::AttemptFailed(attempt, error)),
         };
         let events = self.events.clone();
-        let splits = restored.as_ref().map(|restored| restored.splits.clone());
         let report = move |found| {
             let _ = events.send(Event::Splits(found));
         };
-        match Enumerators::start(Arc::clone(&self.graph), attempt, splits, report) {
+        self.splits.retain(|task, _| self.scheduler.runs_on(*task));
+        let graph = Arc::clone(&self.graph);
+        let enumerators = match &restored {
+            // Those that run on keep theirs, and the others get back what they had.
+            Some(restored) if !self.attempt.tasks.is_empty() => {
+                let mut initial = restored.splits_by_task.clone();
+                initial.retain(|task, _| !self.scheduler.runs_on(*task));
+                let mut known = self.splits.clone();
+                known.extend(initial.iter().map(|(task, splits)| (*task, ids(splits))));
+                Enumerators::go_on(graph, attempt, known, Some(initial), report)
+            }
+            restored => {
+                let splits = restored.as_ref().map(|restored| restored.splits.clone());
+                Enumerators::start(graph, attempt, splits, report)
+            }
+        };
+        match enumerators {
             Ok(enumerators) => self.attempt.enumerators = Some(enumerators),
             Err(error) => {
                 let error = Error::external(format!("no thread for the sources' enumerators: {error}"));
@@ -107,6 +142,7 @@ impl JobManager {
         let current = self.scheduler.attempt();
         match found {
             Found::Initial(attempt, Ok(sources)) if attempt == current => {
+                self.splits.extend(sources.splits.iter().map(|(task, splits)| (*task, ids(splits))));
                 self.attempt.sources = sources;
                 self.schedule(SchedulerEvent::Prepared(attempt));
             }
@@ -115,8 +151,8 @@ impl JobManager {
                     let place = self.scheduler.assignment().and_then(|assignment| assignment.get(&task)).cloned();
                     let Some(place) = place else { continue };
                     tracing::info!(%task, splits = ?splits.iter().map(|s| &s.id).collect::<Vec<_>>(), "new splits");
-                    let command = TaskCommand::AddSplits(splits);
-                    self.send(&place, &ToTaskManager::Command(attempt, vec![task], command));
+                    self.splits.entry(task).or_default().extend(ids(&splits));
+                    self.tell([(task, place)], &TaskCommand::AddSplits(splits));
                 }
             }
             Found::Initial(attempt, Err(error)) | Found::Failed(attempt, error) if attempt == current => {
@@ -178,6 +214,10 @@ impl JobManager {
     }
 }
 
+fn ids(splits: &[EncodedSplit]) -> Vec<String> {
+    splits.iter().map(|split| split.id.clone()).collect()
+}
+
 /// Where to look for a checkpoint.
 struct Origin {
     job: JobId,
@@ -215,13 +255,19 @@ fn restore(graph: &JobGraph, checkpoint: &CheckpointMetadata, allow_non_restored
         tracing::warn!(%uid, name, "state of the checkpoint is left out: no operator claims it");
     }
     let mut tasks = BTreeMap::<TaskId, Vec<OperatorRestore>>::new();
-    let mut splits = SplitsByVertex::new();
+    let (mut splits, mut splits_by_task) = (SplitsByVertex::new(), SplitsByTask::new());
     for vertex in &graph.vertices {
         if let Some(source) = &vertex.source {
             let schema = source.source.split_schema()?;
             let lists = assignment.operators.get(&source.uid).map_or(&[][..], |operator| &operator.source_splits);
             let decoded = lists.iter().map(|list| decode_splits(list, &schema)).collect::<Result<Vec<_>>>()?;
             splits.insert(vertex.id, decoded.into_iter().flatten().collect());
+            let written = checkpoint.operators.iter().filter(|operator| operator.uid == source.uid);
+            for (subtask, state) in written.flat_map(|operator| (0..).zip(&operator.subtasks)) {
+                let lists = state.lists.iter().filter(|list| list.name == SOURCE_SPLITS);
+                let decoded = lists.map(|list| decode_splits(list, &schema)).collect::<Result<Vec<_>>>()?;
+                splits_by_task.insert(TaskId { vertex: vertex.id, subtask }, decoded.into_iter().flatten().collect());
+            }
         }
         let source = vertex.source.iter().map(|source| &source.uid);
         for uid in source.chain(vertex.operators.iter().map(|operator| &operator.uid)) {
@@ -237,5 +283,5 @@ fn restore(graph: &JobGraph, checkpoint: &CheckpointMetadata, allow_non_restored
             }
         }
     }
-    Ok(Restored { checkpoint: checkpoint.checkpoint, tasks, splits })
+    Ok(Restored { checkpoint: checkpoint.checkpoint, tasks, splits, splits_by_task })
 }

@@ -1,6 +1,9 @@
 //! Taskmanagers and tasks: what they report goes to the scheduler, and what it asks for goes to them.
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
 
 use millrace_core::{
     Error,
@@ -45,7 +48,9 @@ impl JobManager {
             Effect::Prepare(attempt) => {
                 tracing::debug!(target: STEP, step = "prepare", %attempt);
                 self.recovery.allocated(self.clock.elapsed());
-                self.attempt = AttemptState::default();
+                let mut tasks = std::mem::take(&mut self.attempt.tasks);
+                tasks.retain(|task, _| self.scheduler.runs_on(*task));
+                self.attempt = AttemptState { tasks, ..AttemptState::default() };
                 self.hand_over = None;
                 self.final_triggered = false;
                 self.prepare(attempt);
@@ -53,44 +58,57 @@ impl JobManager {
             Effect::Deploy(attempt, assignment) => self.deploy(attempt, &assignment),
             Effect::Start(attempt) => self.start(attempt),
             Effect::Stopped(_) => {
+                let run_on = self.attempt.tasks.keys().filter(|task| self.scheduler.runs_on(**task)).count();
+                if run_on > 0 {
+                    tracing::info!(run_on, "only the tasks that are connected to those that failed start again");
+                }
                 self.attempt.enumerators = None;
                 self.undecided = None;
                 self.coordinate(CoordinatorEvent::TasksStopped);
             }
-            Effect::CancelTasks(attempt, places) => {
-                tracing::debug!(target: STEP, step = "cancel", %attempt);
-                self.set_all(ExecutionState::Canceling);
-                for id in places {
-                    self.send(&id, &ToTaskManager::CommandAll(attempt, TaskCommand::Cancel));
+            Effect::CancelTasks(tasks) => {
+                tracing::debug!(target: STEP, step = "cancel", attempt = %self.scheduler.attempt(), tasks = tasks.len());
+                for task in tasks.keys() {
+                    self.attempt.tasks.entry(*task).and_modify(|known| known.execution = ExecutionState::Canceling);
                 }
+                self.tell(tasks, &TaskCommand::Cancel);
             }
-            Effect::DrainSources(attempt) => self.tell_all(attempt, &TaskCommand::Drain),
+            Effect::DrainSources(_) => self.tell_all(&TaskCommand::Drain),
             Effect::TriggerFinalCheckpoint(_) => {
                 self.final_triggered = true;
                 self.coordinate(CoordinatorEvent::Trigger(TriggerReason::Final));
             }
             Effect::HandOver(attempt) => self.begin_hand_over(attempt),
             Effect::Release(id) => self.release(&id),
-            Effect::FinishTasks(attempt) => self.tell_all(attempt, &TaskCommand::Finish),
+            Effect::FinishTasks(_) => self.tell_all(&TaskCommand::Finish),
             Effect::RestartAfter(attempt, delay) => {
                 tracing::info!(?delay, "the job restarts");
                 self.recovery.canceled(self.clock.elapsed());
-                let events = self.events.clone();
-                tokio::spawn(async move {
-                    tokio::time::sleep(delay).await;
-                    let _ = events.send(Event::RestartTimer(attempt));
-                });
+                self.send_after(delay, Event::RestartTimer(attempt));
             }
+            Effect::LookAfter(delay) => self.send_after(delay, Event::LookTimer),
             Effect::Report(error, task) => self.report(&error, task),
             Effect::End(result) => self.end(result),
         }
+    }
+
+    fn send_after(&self, delay: Duration, event: Event) {
+        let events = self.events.clone();
+        tokio::spawn(async move {
+            tokio::time::sleep(delay).await;
+            let _ = events.send(event);
+        });
     }
 
     fn deploy(&mut self, attempt: Attempt, assignment: &BTreeMap<TaskId, TaskManagerId>) {
         tracing::debug!(target: STEP, step = "deploy", %attempt);
         self.recovery.prepared(self.clock.elapsed());
         let continues = self.attempt.restored.as_ref().map(|restored| restored.checkpoint);
-        self.attempt.again = self.progress.begin(continues);
+        let starts: BTreeSet<_> = assignment.keys().filter(|task| !self.scheduler.runs_on(**task)).copied().collect();
+        self.attempt.again = match starts.len() == assignment.len() {
+            true => self.progress.begin(continues),
+            false => self.progress.begin_again(continues, &starts),
+        };
         let locations = self.taskmanagers.iter().map(|(id, tm)| (id.clone(), tm.location.clone())).collect();
         let no_state = BTreeMap::new();
         let plan = AttemptPlan {
@@ -113,8 +131,9 @@ impl JobManager {
         // A taskmanager that is gone has been reported as lost, or is about to be.
         let Some(specs) = specs(&plan) else { return };
         let deploying = TaskState::new(ExecutionState::Deploying);
-        self.attempt.tasks = assignment.keys().map(|task| (*task, deploying.clone())).collect();
-        for (id, specs) in specs {
+        self.attempt.tasks.extend(starts.iter().map(|task| (*task, deploying.clone())));
+        for (id, mut specs) in specs {
+            specs.retain(|spec| starts.contains(&spec.task));
             self.send(&id, &ToTaskManager::Deploy(attempt, specs));
         }
     }
@@ -122,7 +141,7 @@ impl JobManager {
     fn start(&mut self, attempt: Attempt) {
         tracing::debug!(target: STEP, step = "start", %attempt);
         (self.has_run, self.attempt.started) = (true, true);
-        self.tell_all(attempt, &TaskCommand::Start);
+        self.tell_attempt(attempt, &TaskCommand::Start);
         self.set_all(ExecutionState::Running);
         let now_ms = self.clock.now_ms();
         self.view.vertices.iter_mut().for_each(|vertex| vertex.start_time = Some(now_ms));
@@ -130,6 +149,12 @@ impl JobManager {
             enumerators.tasks_run();
         }
         let restored = self.attempt.restored.as_ref().map(|restored| restored.checkpoint);
+        if let Some(restored) = restored {
+            // It may have completed when tasks that run on could not be told, since others had ended.
+            for earlier in self.scheduler.attempts().into_iter().filter(|earlier| *earlier != attempt) {
+                self.tell_attempt(earlier, &TaskCommand::NotifyComplete(restored));
+            }
+        }
         self.recovery.running(self.clock.elapsed(), restored, &self.attempt.again);
         self.show_recovery();
         self.await_output();
@@ -205,22 +230,27 @@ impl JobManager {
             TaskEvent::Failed(_) => Some(ExecutionState::Failed),
             _ => None,
         };
-        if let (true, Some(state)) = (attempt == self.scheduler.attempt(), state) {
+        let is_current = self.scheduler.is_current(attempt, task);
+        if let (true, Some(state)) = (is_current, state) {
             self.attempt.tasks.entry(task).and_modify(|known| known.execution = state);
         }
         let answer = |checkpoint, outcome| {
             let generation = self.generation;
+            // To the coordinator all tasks that run are of one attempt.
+            let attempt = if is_current { self.scheduler.attempt() } else { attempt };
             CoordinatorEvent::Answered(TaskAnswer { generation, attempt, task, checkpoint, outcome })
         };
         match event {
             TaskEvent::Acknowledged { checkpoint, state, metrics } => {
-                if attempt == self.scheduler.attempt() && self.is_source(task) {
+                if is_current && self.is_source(task) {
                     self.progress.acknowledged(checkpoint, task, metrics.records_in);
                 }
-                self.coordinate(answer(checkpoint, Ok(TaskPart { state, metrics })));
+                let answer = answer(checkpoint, Ok(TaskPart { state, metrics }));
+                self.coordinate(answer);
             }
             TaskEvent::Declined { checkpoint, reason } => {
-                self.coordinate(answer(checkpoint, Err(reason.clone())));
+                let answer = answer(checkpoint, Err(reason.clone()));
+                self.coordinate(answer);
                 // The job waits for this one, and no other will go better.
                 if !reason.retryable && (self.final_triggered || self.attempt.held) {
                     let what = format!("checkpoint {checkpoint}, which the job can't go on without, is impossible");
@@ -228,13 +258,13 @@ impl JobManager {
                 }
             }
             TaskEvent::Deployed(metrics) => {
-                if attempt == self.scheduler.attempt() {
+                if is_current {
                     self.recovery.deployed(&metrics);
                 }
                 self.schedule(SchedulerEvent::TaskDeployed(attempt, task));
             }
-            TaskEvent::CaughtUp if attempt == self.scheduler.attempt() => self.caught_up(task),
-            TaskEvent::PutOut if attempt == self.scheduler.attempt() => {
+            TaskEvent::CaughtUp if is_current => self.caught_up(task),
+            TaskEvent::PutOut if is_current => {
                 let finished = self.recovery.first_output(self.clock.elapsed());
                 self.tell_recovery(finished);
             }
@@ -310,24 +340,38 @@ impl JobManager {
 
     /// Tells every source.
     pub(super) fn tell_sources(&mut self, command: &TaskCommand) {
-        let graph = Arc::clone(&self.graph);
-        self.tell_tasks(|task| graph.vertex(task.vertex).source.is_some(), command);
+        let sources = self.assigned(|task| self.is_source(task));
+        self.tell(sources, command);
     }
 
-    /// Tells those tasks of the attempt, with one message for each taskmanager.
-    pub(super) fn tell_tasks(&mut self, which: impl Fn(TaskId) -> bool, command: &TaskCommand) {
-        let attempt = self.scheduler.attempt();
-        let mut by_taskmanager = BTreeMap::<_, Vec<_>>::new();
-        for (task, place) in self.scheduler.assignment().into_iter().flatten().filter(|(task, _)| which(**task)) {
-            by_taskmanager.entry(place.clone()).or_default().push(*task);
+    /// Tells every task that was deployed.
+    pub(super) fn tell_all(&mut self, command: &TaskCommand) {
+        for attempt in self.scheduler.attempts() {
+            self.tell_attempt(attempt, command);
         }
-        for (id, tasks) in by_taskmanager {
+    }
+
+    /// Tells these tasks.
+    pub(super) fn tell(&mut self, tasks: impl IntoIterator<Item = (TaskId, TaskManagerId)>, command: &TaskCommand) {
+        let mut by_place = BTreeMap::<_, Vec<_>>::new();
+        for (task, place) in tasks {
+            if let Some(attempt) = self.scheduler.attempt_of(task) {
+                by_place.entry((place, attempt)).or_default().push(task);
+            }
+        }
+        for ((id, attempt), tasks) in by_place {
             self.send(&id, &ToTaskManager::Command(attempt, tasks, command.clone()));
         }
     }
 
-    /// Tells every task of the attempt.
-    pub(super) fn tell_all(&mut self, attempt: Attempt, command: &TaskCommand) {
+    /// The tasks of the current assignment for which this holds, and where they run.
+    pub(super) fn assigned(&self, holds: impl Fn(TaskId) -> bool) -> Vec<(TaskId, TaskManagerId)> {
+        let assignment = self.scheduler.assignment().into_iter().flatten();
+        assignment.filter(|(task, _)| holds(**task)).map(|(task, place)| (*task, place.clone())).collect()
+    }
+
+    /// Tells every task of an attempt.
+    pub(super) fn tell_attempt(&mut self, attempt: Attempt, command: &TaskCommand) {
         let message = ToTaskManager::CommandAll(attempt, command.clone());
         let ids: Vec<_> = self.taskmanagers.keys().cloned().collect();
         for id in ids {

@@ -79,22 +79,30 @@ impl Enumerators {
         Ok(Self { running })
     }
 
-    /// Starts the thread for tasks that run already and have these splits: it looks for new ones alone.
-    pub fn adopt(
+    /// Starts the thread for tasks that have these splits: it looks for new ones alone. Where some of the tasks start
+    /// again, they are told to begin with `initial`.
+    pub fn go_on(
         graph: Arc<JobGraph>,
         attempt: Attempt,
         splits: BTreeMap<TaskId, Vec<String>>,
+        initial: Option<SplitsByTask>,
         report: impl Fn(Found) + Send + 'static,
     ) -> std::io::Result<Self> {
         let (running, is_running) = mpsc::channel();
         std::thread::Builder::new().name("split-enumerators".to_string()).spawn(move || {
-            match Sources::create(&graph, SplitsByVertex::new()) {
-                Ok(mut sources) => {
-                    sources.0.iter_mut().for_each(|source| source.take_over(&splits));
-                    sources.watch(&is_running, |found| report(found(attempt)));
+            let mut sources = match Sources::create(&graph, SplitsByVertex::new()) {
+                Ok(sources) => sources,
+                Err(error) => return report(Found::Failed(attempt, error)),
+            };
+            sources.0.iter_mut().for_each(|source| source.take_over(&splits));
+            if let Some(splits) = initial {
+                report(Found::Initial(attempt, Ok(sources.again(splits))));
+                // New splits are handed out only to tasks that run.
+                if is_running.recv().is_err() {
+                    return;
                 }
-                Err(error) => report(Found::Failed(attempt, error)),
             }
+            sources.watch(&is_running, |found| report(found(attempt)));
         })?;
         Ok(Self { running })
     }
@@ -158,6 +166,16 @@ impl Sources {
             }
         }
         Ok(all)
+    }
+
+    /// What tasks begin with that start again. What they were given since is found at once.
+    fn again(&mut self, splits: SplitsByTask) -> InitialSplits {
+        let mut open = BTreeSet::new();
+        for source in self.0.iter_mut().filter(|source| source.enumerator.discovery_interval().is_some()) {
+            source.next_look = Some(Instant::now());
+            open.insert(source.vertex);
+        }
+        InitialSplits { splits, open }
     }
 
     /// Looks for new splits, each source in its interval, until the other end of `is_running` is gone.

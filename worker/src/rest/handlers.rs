@@ -256,7 +256,7 @@ pub async fn backpressure(
     Path((id, vertex)): Path<(String, String)>,
 ) -> Answer<impl IntoResponse> {
     let view = state.job(&id)?;
-    Ok(Json(answers::vertices::backpressure(&view, vertex_of(&view, &vertex)?, now())))
+    Ok(Json(answers::vertices::backpressure(vertex_of(&view, &vertex)?, now())))
 }
 
 pub async fn vertex_taskmanagers(

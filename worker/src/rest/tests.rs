@@ -60,6 +60,7 @@ fn subtask(index: u32) -> SubtaskView {
     SubtaskView {
         index,
         state: ExecutionState::Running,
+        attempt: Attempt(3),
         place: Some((TaskManagerId("tm-1".to_string()), "localhost:4000".to_string())),
         counters,
         rates: Some(rates),

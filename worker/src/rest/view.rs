@@ -97,6 +97,8 @@ pub struct SubtaskView {
     pub index: u32,
     /// What it is doing.
     pub state: ExecutionState,
+    /// Which start of the job's tasks it belongs to.
+    pub attempt: Attempt,
     /// Where it runs: the taskmanager and its address.
     pub place: Option<(TaskManagerId, String)>,
     /// What it has counted.

@@ -13,6 +13,7 @@ pub struct RunningTask {
     started: bool,
     held: bool,
     ending: bool,
+    canceled: bool,
 }
 
 impl RunningTask {
@@ -29,7 +30,7 @@ impl RunningTask {
             splits: spec.splits.iter().map(|split| split.id.clone()).collect(),
         };
         let held = spec.hold_source;
-        move |handle| Self { handle, report, started: false, held, ending: false }
+        move |handle| Self { handle, report, started: false, held, ending: false, canceled: false }
     }
 
     /// The task itself.
@@ -43,7 +44,8 @@ impl RunningTask {
             TaskCommand::Start => self.started = true,
             TaskCommand::Hold => self.held = true,
             TaskCommand::Resume => self.held = false,
-            TaskCommand::Drain | TaskCommand::Finish | TaskCommand::Cancel => self.ending = true,
+            TaskCommand::Drain | TaskCommand::Finish => self.ending = true,
+            TaskCommand::Cancel => (self.ending, self.canceled) = (true, true),
             TaskCommand::TriggerCheckpoint(barrier) => {
                 self.report.triggered = self.report.triggered.max(Some(barrier.id));
             }
@@ -53,6 +55,11 @@ impl RunningTask {
             _ => {}
         }
         self.handle.command(command.clone());
+    }
+
+    /// Whether it was told to end at once.
+    pub fn is_canceled(&self) -> bool {
+        self.canceled
     }
 
     /// It has read all its input.

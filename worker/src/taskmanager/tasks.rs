@@ -115,13 +115,13 @@ impl<'a> Tasks<'a> {
                         running.command(&command);
                     }
                 }
+                if matches!(command, TaskCommand::Cancel) {
+                    self.watch_cancellation();
+                }
             }
             ToTaskManager::CommandAll(attempt, command) => {
                 for (_, running) in self.running.iter_mut().filter(|((of, _), _)| *of == attempt) {
                     running.command(&command);
-                }
-                if matches!(command, TaskCommand::Cancel) {
-                    self.watch_cancellation();
                 }
             }
             ToTaskManager::Adopt(attempt, checkpoint) => {
@@ -149,8 +149,13 @@ impl<'a> Tasks<'a> {
     fn start(&self, spec: TaskSpec) -> Result<TaskHandle> {
         let job = self.job.as_ref().ok_or_else(|| Error::internal("a task came before its job"))?;
         let settings = &self.setup.settings;
+        let program = &self.setup.graph;
+        let graph = match spec.slots < program.slots_needed() {
+            true => Arc::new(program.in_slots(spec.slots)),
+            false => Arc::clone(program),
+        };
         spawn_task(TaskSetup {
-            graph: Arc::clone(&self.setup.graph),
+            graph,
             spec,
             job: job.id,
             storage: Arc::clone(&job.storage),
@@ -230,8 +235,8 @@ impl<'a> Tasks<'a> {
 
     /// A thread can't be ended from outside: when a cancelled task goes on for too long, its process has to end.
     fn watch_cancellation(&self) {
-        let watched: Vec<_> =
-            self.running.iter().map(|((_, task), running)| (*task, running.handle().done())).collect();
+        let canceled = self.running.iter().filter(|(_, running)| running.is_canceled());
+        let watched: Vec<_> = canceled.map(|((_, task), running)| (*task, running.handle().done())).collect();
         let limit = self.setup.settings.taskmanager.cancellation_timeout;
         tokio::spawn(async move {
             tokio::time::sleep(limit).await;

@@ -25,10 +25,10 @@ impl JobScheduler {
     }
 
     /// The sources stand still at a checkpoint that is complete: the attempt ends, and the next one begins there.
-    pub(super) fn handed_over(&mut self, attempt: Attempt, effects: &mut Vec<Effect>) {
+    pub(super) fn handed_over(&mut self, now: Duration, attempt: Attempt, effects: &mut Vec<Effect>) {
         let is_due = attempt == self.attempt && self.handing_over == Some(attempt);
         if is_due && matches!(self.phase, Phase::Running { .. }) {
-            self.end_tasks(AfterEnding::Restart(Duration::ZERO), effects);
+            self.end_tasks(now, AfterEnding::Restart(Duration::ZERO), effects);
         }
     }
 
@@ -51,6 +51,9 @@ impl JobScheduler {
     }
 
     fn holds_tasks(&self, id: &TaskManagerId) -> bool {
+        if self.kept.assignment.values().any(|place| place == id) {
+            return true;
+        }
         match &self.phase {
             Phase::Ending { running, .. } => running.values().any(|place| place == id),
             Phase::Finishing { assignment, running } => running.iter().any(|task| assignment.get(task) == Some(id)),

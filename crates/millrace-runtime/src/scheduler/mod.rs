@@ -1,12 +1,15 @@
 //! The scheduler: a job's life as a pure state machine. It is told what happened and answers with what to do; it knows
 //! no clock and no network.
 
+mod adaptive;
 pub mod adoption;
 mod leaving;
+mod regions;
 pub mod restart;
 mod result;
 pub mod slots;
 
+pub use adaptive::AdaptiveSettings;
 pub use result::JobResult;
 
 use std::{
@@ -22,7 +25,9 @@ use millrace_core::{
 };
 
 use self::{
+    adaptive::Adaptive,
     leaving::Departure,
+    regions::{Edge, Kept, regions},
     restart::{RestartBackoff, RestartDecision},
     slots::assign_slots,
 };
@@ -80,6 +85,8 @@ pub enum Event {
     },
     /// The time of [`Effect::RestartAfter`] has passed.
     RestartTimer(Attempt),
+    /// The time of [`Effect::LookAfter`] has passed.
+    LookTimer,
     /// A user cancels the job.
     Cancel,
     /// A user stops the job with a final checkpoint.
@@ -91,14 +98,14 @@ pub enum Event {
 pub enum Effect {
     /// Read the newest completed checkpoint and find the sources' splits, then answer [`Event::Prepared`].
     Prepare(Attempt),
-    /// Deploy every task of the prepared attempt to its taskmanager.
+    /// Deploy the tasks of the prepared attempt to their taskmanagers, but for those that run on.
     Deploy(Attempt, BTreeMap<TaskId, TaskManagerId>),
     /// All tasks are deployed: start them and their checkpoints.
     Start(Attempt),
     /// The tasks no longer run: no checkpoint of this attempt can complete.
     Stopped(Attempt),
-    /// End all tasks of the attempt on these taskmanagers.
-    CancelTasks(Attempt, BTreeSet<TaskManagerId>),
+    /// End these tasks.
+    CancelTasks(BTreeMap<TaskId, TaskManagerId>),
     /// Tell the sources to stop reading.
     DrainSources(Attempt),
     /// All input is read: take the final checkpoint.
@@ -111,6 +118,8 @@ pub enum Effect {
     Release(TaskManagerId),
     /// Answer [`Event::RestartTimer`] after this time.
     RestartAfter(Attempt, Duration),
+    /// Answer [`Event::LookTimer`] after this time: whether there are slots enough is decided then.
+    LookAfter(Duration),
     /// Show this failure to a person.
     Report(Error, Option<TaskId>),
     /// The job has ended.
@@ -121,6 +130,8 @@ pub enum Effect {
 #[derive(Clone, Debug)]
 pub struct Plan {
     tasks: Vec<TaskId>,
+    /// Which of them start again together.
+    regions: Vec<BTreeSet<TaskId>>,
     slots_needed: u32,
     checkpoints: bool,
 }
@@ -132,8 +143,9 @@ impl Plan {
             let id = vertex.id;
             (0..vertex.parallelism).map(move |subtask| TaskId { vertex: id, subtask })
         };
-        let tasks = graph.vertices.iter().flat_map(tasks_of).collect();
-        Self { tasks, slots_needed: graph.slots_needed(), checkpoints }
+        let tasks: Vec<_> = graph.vertices.iter().flat_map(tasks_of).collect();
+        let regions = regions(&tasks, Edge::all(graph));
+        Self { tasks, regions, slots_needed: graph.slots_needed(), checkpoints }
     }
 
     /// All tasks.
@@ -174,6 +186,14 @@ pub struct JobScheduler {
     leaving: BTreeMap<TaskManagerId, Departure>,
     /// The attempt whose tasks are being handed over.
     handing_over: Option<Attempt>,
+    /// `None`: it runs with all its slots or not at all.
+    adaptive: Option<Adaptive>,
+    /// The tasks that run on while others start again; empty when all run.
+    kept: Kept,
+    /// The attempt of each task that was deployed.
+    attempts: BTreeMap<TaskId, Attempt>,
+    /// A checkpoint has completed.
+    has_checkpoint: bool,
 }
 
 impl JobScheduler {
@@ -190,6 +210,10 @@ impl JobScheduler {
             restarts: 0,
             leaving: BTreeMap::new(),
             handing_over: None,
+            adaptive: None,
+            kept: Kept::default(),
+            attempts: BTreeMap::new(),
+            has_checkpoint: false,
         }
     }
 
@@ -242,28 +266,38 @@ impl JobScheduler {
     pub fn on(&mut self, now: Duration, event: Event) -> Vec<Effect> {
         let mut effects = Vec::new();
         match event {
-            Event::Adopted { attempt, assignment, ended } => self.adopt(attempt, assignment, &ended, &mut effects),
+            Event::Adopted { attempt, assignment, ended } => {
+                self.adopt(now, attempt, assignment, &ended, &mut effects);
+            }
             Event::TaskManagerRegistered { id, slots } => {
                 let leaves = self.leaving.contains_key(&id);
                 self.slots.insert(id, if leaves { 0 } else { slots });
-                self.allocate(&mut effects);
+                self.allocate(now, &mut effects);
             }
             Event::TaskManagerLost { id, error } => self.taskmanager_lost(now, &id, error, &mut effects),
             Event::TaskManagerLeaving(id) => self.leaves(id),
-            Event::HandedOver(attempt) => self.handed_over(attempt, &mut effects),
+            Event::HandedOver(attempt) => self.handed_over(now, attempt, &mut effects),
             Event::Prepared(attempt) if attempt == self.attempt => self.deploy(&mut effects),
-            Event::TaskDeployed(attempt, task) if attempt == self.attempt => self.deployed(task, &mut effects),
-            Event::TaskEndOfInput(attempt, task) if attempt == self.attempt => self.end_of_input(task, &mut effects),
-            Event::TaskFinished(attempt, task) if attempt == self.attempt => self.task_ended(now, task, &mut effects),
-            Event::TaskCanceled(attempt, task) if attempt == self.attempt => self.task_ended(now, task, &mut effects),
-            Event::TaskFailed(attempt, task, error) if attempt == self.attempt => {
-                self.forget_task(task);
-                self.fail(now, error, Some(task), &mut effects);
+            Event::TaskDeployed(attempt, task) if self.is_current(attempt, task) => {
+                self.deployed(now, task, &mut effects)
+            }
+            Event::TaskEndOfInput(attempt, task) if self.is_current(attempt, task) => {
+                self.end_of_input(task, &mut effects)
+            }
+            Event::TaskFinished(attempt, task) if self.is_current(attempt, task) => {
+                self.task_ended(now, task, &mut effects)
+            }
+            Event::TaskCanceled(attempt, task) if self.is_current(attempt, task) => {
+                self.task_ended(now, task, &mut effects)
+            }
+            Event::TaskFailed(attempt, task, error) if self.is_current(attempt, task) => {
+                self.task_failed(now, task, error, &mut effects);
             }
             Event::AttemptFailed(attempt, error) if attempt == self.attempt => {
-                self.fail(now, error, None, &mut effects);
+                self.fail(now, error, None, &BTreeSet::new(), &mut effects);
             }
             Event::CheckpointCompleted { is_final } => {
+                self.has_checkpoint = true;
                 self.backoff.checkpoint_completed();
                 if is_final {
                     self.finish(&mut effects);
@@ -271,11 +305,12 @@ impl JobScheduler {
             }
             Event::RestartTimer(attempt) if attempt == self.attempt => {
                 if matches!(self.phase, Phase::WaitingToRestart) {
-                    self.next_attempt(&mut effects);
+                    self.next_attempt(now, &mut effects);
                 }
             }
-            Event::Cancel => self.end_tasks(AfterEnding::End(JobResult::Canceled), &mut effects),
-            Event::Stop => self.stop(&mut effects),
+            Event::LookTimer => self.look(now, &mut effects),
+            Event::Cancel => self.end_tasks(now, AfterEnding::End(JobResult::Canceled), &mut effects),
+            Event::Stop => self.stop(now, &mut effects),
             // of an attempt that is over
             Event::Prepared(_)
             | Event::TaskDeployed(..)
@@ -287,11 +322,13 @@ impl JobScheduler {
             | Event::RestartTimer(_) => {}
         }
         self.let_go(&mut effects);
+        self.rescale(now, &mut effects);
         effects
     }
 
     fn adopt(
         &mut self,
+        now: Duration,
         attempt: Attempt,
         assignment: BTreeMap<TaskId, TaskManagerId>,
         ended: &BTreeSet<TaskId>,
@@ -304,23 +341,33 @@ impl JobScheduler {
         let by_slot: BTreeMap<_, _> = assignment.iter().map(|(task, place)| (task.subtask, place.clone())).collect();
         self.previous = by_slot.into_values().collect();
         let reading = assignment.keys().filter(|task| !ended.contains(task)).copied().collect();
+        self.attempts = assignment.keys().map(|task| (*task, attempt)).collect();
+        // They continue one.
+        self.has_checkpoint = true;
         self.phase = Phase::Running { assignment, reading };
+        self.runs_since(now);
         self.all_ended(effects);
     }
 
-    fn next_attempt(&mut self, effects: &mut Vec<Effect>) {
+    fn next_attempt(&mut self, now: Duration, effects: &mut Vec<Effect>) {
         self.attempt = self.attempt.next();
         self.phase = Phase::WaitingForSlots;
-        self.allocate(effects);
+        self.allocate(now, effects);
     }
 
-    fn allocate(&mut self, effects: &mut Vec<Effect>) {
+    fn allocate(&mut self, now: Duration, effects: &mut Vec<Effect>) {
         if !matches!(self.phase, Phase::WaitingForSlots) {
             return;
         }
-        let Some(by_slot) = assign_slots(self.plan.slots_needed, &self.slots, &self.previous) else { return };
-        let place = |task: &TaskId| (*task, by_slot[task.subtask as usize].clone());
-        let assignment = self.plan.tasks.iter().map(place).collect();
+        let Some(slots) = self.slots_to_use(now, effects) else { return };
+        let Some(by_slot) = assign_slots(slots, &self.slots, &self.previous) else { return };
+        // With fewer slots there are fewer subtasks of every vertex.
+        let place = |task: &TaskId| Some((*task, by_slot.get(task.subtask as usize)?.clone()));
+        let assignment = self.plan.tasks.iter().filter_map(place).collect();
+        if !self.kept_stay(&assignment) {
+            // One of them is where the job has no slots any more.
+            return self.end_tasks(now, AfterEnding::Restart(Duration::ZERO), effects);
+        }
         self.previous = by_slot;
         self.phase = Phase::Preparing { assignment };
         effects.push(Effect::Prepare(self.attempt));
@@ -330,16 +377,22 @@ impl JobScheduler {
         if let Phase::Preparing { assignment } = &self.phase {
             let assignment = assignment.clone();
             effects.push(Effect::Deploy(self.attempt, assignment.clone()));
-            self.phase = Phase::Deploying { missing: assignment.keys().copied().collect(), assignment };
+            let missing: BTreeSet<_> = assignment.keys().filter(|task| !self.runs_on(**task)).copied().collect();
+            self.attempts.extend(missing.iter().map(|task| (*task, self.attempt)));
+            self.phase = Phase::Deploying { missing, assignment };
         }
     }
 
-    fn deployed(&mut self, task: TaskId, effects: &mut Vec<Effect>) {
+    fn deployed(&mut self, now: Duration, task: TaskId, effects: &mut Vec<Effect>) {
         let Phase::Deploying { assignment, missing } = &mut self.phase else { return };
         missing.remove(&task);
         if missing.is_empty() {
             let assignment = std::mem::take(assignment);
-            self.phase = Phase::Running { reading: assignment.keys().copied().collect(), assignment };
+            let kept = std::mem::take(&mut self.kept);
+            let starts = |task: &&TaskId| !kept.assignment.contains_key(task);
+            let reading = assignment.keys().filter(starts).copied().chain(kept.reading.iter().copied()).collect();
+            self.phase = Phase::Running { assignment, reading };
+            self.runs_since(now);
             effects.push(Effect::Start(self.attempt));
             if self.stopping {
                 effects.push(Effect::DrainSources(self.attempt));
@@ -348,6 +401,7 @@ impl JobScheduler {
     }
 
     fn end_of_input(&mut self, task: TaskId, effects: &mut Vec<Effect>) {
+        self.kept.reading.remove(&task);
         let Phase::Running { reading, .. } = &mut self.phase else { return };
         reading.remove(&task);
         self.all_ended(effects);
@@ -372,16 +426,25 @@ impl JobScheduler {
         effects.push(Effect::FinishTasks(self.attempt));
     }
 
-    fn stop(&mut self, effects: &mut Vec<Effect>) {
+    fn stop(&mut self, now: Duration, effects: &mut Vec<Effect>) {
         self.stopping = true;
         match &self.phase {
             Phase::Running { .. } => effects.push(Effect::DrainSources(self.attempt)),
             // nothing runs, and what is to be kept is in the last checkpoint
             Phase::WaitingForSlots | Phase::WaitingToRestart | Phase::Preparing { .. } => {
-                self.end_tasks(AfterEnding::End(JobResult::Stopped), effects);
+                self.end_tasks(now, AfterEnding::End(JobResult::Stopped), effects);
             }
             _ => {}
         }
+    }
+
+    fn task_failed(&mut self, now: Duration, task: TaskId, error: Error, effects: &mut Vec<Effect>) {
+        self.forget_task(task);
+        if self.kept.assignment.remove(&task).is_some() && self.extend_region(&BTreeSet::from([task]), effects) {
+            effects.push(Effect::Report(error, Some(task)));
+            return;
+        }
+        self.fail(now, error, Some(task), &BTreeSet::from([task]), effects);
     }
 
     fn task_ended(&mut self, now: Duration, task: TaskId, effects: &mut Vec<Effect>) {
@@ -394,14 +457,13 @@ impl JobScheduler {
                     self.end(result, effects);
                 }
             }
-            Phase::Ending { .. } => {
+            Phase::Ending { running, .. } if running.contains_key(&task) => {
                 self.forget_task(task);
-                self.after_ending(effects);
+                self.after_ending(now, effects);
             }
             _ => {
                 let error = Error::internal(format!("task {task} ended before it was told to"));
-                self.forget_task(task);
-                self.fail(now, error, Some(task), effects);
+                self.task_failed(now, task, error, effects);
             }
         }
     }
@@ -411,23 +473,30 @@ impl JobScheduler {
         if self.slots.remove(id).is_none() {
             return;
         }
+        let kept = self.kept.assignment.iter().filter(|(_, place)| *place == id);
+        let lost: BTreeSet<_> = kept.map(|(task, _)| *task).collect();
+        self.kept.assignment.retain(|_, place| place != id);
+        if !lost.is_empty() && self.extend_region(&lost, effects) {
+            effects.push(Effect::Report(error.clone(), None));
+        }
         match &mut self.phase {
             Phase::Ending { running, .. } => {
                 running.retain(|_, place| place != id);
-                self.after_ending(effects);
+                self.after_ending(now, effects);
             }
             // Without checkpoints all results are out already, and there is nothing to go back to. With them the job
             // goes back to the final one, so that whoever commits with it does.
             Phase::Finishing { assignment, running } if !self.plan.checkpoints => {
-                let lost: Vec<_> = running.iter().filter(|task| assignment[*task] == *id).copied().collect();
-                for task in lost {
+                let gone: Vec<_> = running.iter().filter(|task| assignment[*task] == *id).copied().collect();
+                for task in gone {
                     self.task_ended(now, task, effects);
                 }
             }
             _ => {
-                let used = self.assignment().is_some_and(|assignment| assignment.values().any(|place| place == id));
-                if used {
-                    self.fail(now, error, None, effects);
+                let here = self.assignment().into_iter().flatten().filter(|(_, place)| *place == id);
+                let here: BTreeSet<_> = here.map(|(task, _)| *task).collect();
+                if !lost.is_empty() || !here.is_empty() {
+                    self.fail(now, error, None, &here, effects);
                 }
             }
         }
@@ -448,25 +517,34 @@ impl JobScheduler {
         }
     }
 
-    fn fail(&mut self, now: Duration, error: Error, task: Option<TaskId>, effects: &mut Vec<Effect>) {
+    /// These tasks have failed, or the attempt as a whole.
+    fn fail(
+        &mut self,
+        now: Duration,
+        error: Error,
+        task: Option<TaskId>,
+        failed: &BTreeSet<TaskId>,
+        effects: &mut Vec<Effect>,
+    ) {
         match &self.phase {
             // What fails while everything is being ended is a consequence.
-            Phase::Ending { .. } => return self.after_ending(effects),
+            Phase::Ending { .. } => return self.after_ending(now, effects),
             Phase::Ended(_) => return,
             _ => {}
         }
         effects.push(Effect::Report(error.clone(), task));
         let next = match self.backoff.on_failure(now, &error) {
+            RestartDecision::After(delay) if self.restart_region(now, failed, delay, effects) => return,
             RestartDecision::After(delay) => AfterEnding::Restart(delay),
             RestartDecision::GiveUp(why) => {
                 let error = Error { message: format!("{} (the job is not restarted: {why})", error.message), ..error };
                 AfterEnding::End(JobResult::Failed(error))
             }
         };
-        self.end_tasks(next, effects);
+        self.end_tasks(now, next, effects);
     }
 
-    fn end_tasks(&mut self, next: AfterEnding, effects: &mut Vec<Effect>) {
+    fn end_tasks(&mut self, now: Duration, next: AfterEnding, effects: &mut Vec<Effect>) {
         let running = match &mut self.phase {
             Phase::Ended(_) => return,
             Phase::Ending { next: planned, .. } => {
@@ -474,36 +552,41 @@ impl JobScheduler {
                 if matches!(planned, AfterEnding::Restart(_)) {
                     *planned = next;
                 }
-                return;
+                return self.give_up_kept(effects);
             }
-            Phase::WaitingForSlots | Phase::WaitingToRestart | Phase::Preparing { .. } => BTreeMap::new(),
+            Phase::WaitingForSlots | Phase::WaitingToRestart | Phase::Preparing { .. } => {
+                std::mem::take(&mut self.kept).assignment
+            }
             Phase::Deploying { assignment, .. } | Phase::Running { assignment, .. } => std::mem::take(assignment),
             Phase::Finishing { assignment, running } => {
                 assignment.retain(|task, _| running.contains(task));
                 std::mem::take(assignment)
             }
         };
-        let running: BTreeMap<_, _> = running.into_iter().filter(|(_, place)| self.slots.contains_key(place)).collect();
-        let places: BTreeSet<_> = running.values().cloned().collect();
+        self.kept = Kept::default();
+        let running = self.that_run(running);
         effects.push(Effect::Stopped(self.attempt));
-        if !places.is_empty() {
-            effects.push(Effect::CancelTasks(self.attempt, places));
+        if !running.is_empty() {
+            effects.push(Effect::CancelTasks(running.clone()));
         }
         self.phase = Phase::Ending { running, next };
-        self.after_ending(effects);
+        self.after_ending(now, effects);
     }
 
-    fn after_ending(&mut self, effects: &mut Vec<Effect>) {
+    fn after_ending(&mut self, now: Duration, effects: &mut Vec<Effect>) {
         let Phase::Ending { running, next } = &self.phase else { return };
         if !running.is_empty() {
             return;
         }
+        // What those say that have ended is of no interest any more.
+        let kept = &self.kept.assignment;
+        self.attempts.retain(|task, _| kept.contains_key(task));
         match next.clone() {
             AfterEnding::End(result) => self.end(result, effects),
             AfterEnding::Restart(delay) => {
                 self.restarts += 1;
                 if delay.is_zero() {
-                    self.next_attempt(effects);
+                    self.next_attempt(now, effects);
                 } else {
                     self.phase = Phase::WaitingToRestart;
                     effects.push(Effect::RestartAfter(self.attempt, delay));
@@ -518,5 +601,9 @@ impl JobScheduler {
     }
 }
 
+#[cfg(test)]
+mod adaptive_tests;
+#[cfg(test)]
+mod simulation;
 #[cfg(test)]
 mod tests;

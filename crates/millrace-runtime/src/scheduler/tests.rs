@@ -14,7 +14,8 @@ fn tm(name: &str) -> TaskManagerId {
 
 /// Two vertices of two subtasks each.
 fn plan(checkpoints: bool) -> Plan {
-    Plan { tasks: vec![task(0, 0), task(0, 1), task(1, 0), task(1, 1)], slots_needed: 2, checkpoints }
+    let tasks = vec![task(0, 0), task(0, 1), task(1, 0), task(1, 1)];
+    Plan { regions: vec![tasks.iter().copied().collect()], tasks, slots_needed: 2, checkpoints }
 }
 
 fn registered(name: &str, slots: u32) -> Event {
@@ -56,7 +57,7 @@ fn a_lost_taskmanager_is_replaced_by_the_spare_one_and_survivors_keep_their_slot
     let survivors = tasks_on(&job, "b");
     let effects = job.on(NOW, lost("a"));
     assert_eq!(effects[1], Effect::Stopped(Attempt(1)));
-    assert_eq!(effects[2], Effect::CancelTasks(Attempt(1), BTreeSet::from([tm("b")])));
+    assert_eq!(effects[2], Effect::CancelTasks(survivors.iter().map(|task| (*task, tm("b"))).collect()));
     assert_eq!(job.status(), JobStatus::Restarting);
     assert!(job.on(NOW, Event::TaskCanceled(Attempt(1), survivors[0])).is_empty());
     let last = job.on(NOW, Event::TaskFailed(Attempt(1), survivors[1], Error::external("connection lost")));
@@ -206,9 +207,9 @@ fn a_taskmanager_that_leaves_hands_its_tasks_over_at_a_checkpoint() {
     let mut job = running(true);
     assert_eq!(job.on(NOW, leaving("a")), [Effect::HandOver(Attempt(1))]);
     assert!(job.on(NOW, leaving("a")).is_empty(), "it was asked for");
-    let both = BTreeSet::from([tm("a"), tm("b")]);
+    let both = job.assignment().unwrap().clone();
     let effects = job.on(NOW, Event::HandedOver(Attempt(1)));
-    assert_eq!(effects, [Effect::Stopped(Attempt(1)), Effect::CancelTasks(Attempt(1), both)]);
+    assert_eq!(effects, [Effect::Stopped(Attempt(1)), Effect::CancelTasks(both)]);
     let all = plan(true).tasks;
     let (its, others): (Vec<_>, Vec<_>) = all.into_iter().partition(|task| task.subtask == 0);
     for id in &its {

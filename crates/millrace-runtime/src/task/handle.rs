@@ -56,7 +56,7 @@ impl Default for TaskSettings {
 
 /// Everything that a task needs.
 pub struct TaskSetup {
-    /// The job graph.
+    /// The job graph, in the slots that the job runs in.
     pub graph: Arc<JobGraph>,
     /// The subtask.
     pub spec: TaskSpec,

@@ -50,6 +50,8 @@ pub struct TaskSpec {
     pub generation: Generation,
     /// The start of the job that this belongs to.
     pub attempt: Attempt,
+    /// The slots that the job runs in: no vertex has more subtasks than that.
+    pub slots: u32,
     /// How barriers are handled; `None` while checkpoints are off.
     pub barriers: Option<BarrierHandling>,
     /// Where the consumers run: for each edge out of the vertex (in the graph's order), the taskmanager of each of the

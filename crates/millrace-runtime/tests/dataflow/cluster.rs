@@ -123,6 +123,7 @@ impl Cluster {
             task,
             generation: Generation(1),
             attempt: self.attempt,
+            slots: graph.slots_needed(),
             barriers: Some(BarrierHandling::default()),
             consumers: consumers.collect(),
             restore: Vec::new(),

@@ -37,7 +37,7 @@ pub fn subtask(view: &JobView, vertex: &VertexView, of: &SubtaskView, now: u64) 
     SubtaskInfo {
         subtask: of.index,
         status: of.state,
-        attempt: view.attempt.0,
+        attempt: of.attempt.0,
         endpoint: of.place.as_ref().map(|(_, address)| address.clone()),
         start_time: time(vertex.start_time),
         end_time: if vertex.start_time.is_some() { time(view.end_time) } else { NOT_YET },
@@ -49,13 +49,13 @@ pub fn subtask(view: &JobView, vertex: &VertexView, of: &SubtaskView, now: u64) 
     }
 }
 
-pub fn backpressure(view: &JobView, vertex: &VertexView, now: u64) -> BackPressureInfo {
+pub fn backpressure(vertex: &VertexView, now: u64) -> BackPressureInfo {
     let subtask = |of: &SubtaskView| {
         let rates = of.rates?;
         let ratio = rates.backpressured_ms / 1000.0;
         Some(SubtaskBackPressure {
             subtask: of.index,
-            attempt_number: view.attempt.0,
+            attempt_number: of.attempt.0,
             backpressure_level: BackPressureLevel::of(ratio),
             ratio,
             idle_ratio: rates.idle_ms / 1000.0,

@@ -1,0 +1,345 @@
+//! Failover by regions, as Flink's strategy of that name: tasks that are connected fail and start again together, all
+//! others run on.
+//!
+//! What fails while a region ends is added to it. What fails between that and the moment at which the region runs again
+//! restarts the whole job.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
+
+use millrace_core::ids::{Attempt, TaskId, TaskManagerId, VertexId};
+
+use super::{AfterEnding, Effect, JobScheduler, Phase};
+use crate::graph::{JobGraph, Partitioning};
+
+/// The tasks that run on while others start again.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Kept {
+    pub(super) assignment: BTreeMap<TaskId, TaskManagerId>,
+    /// Those that have not read all their input.
+    pub(super) reading: BTreeSet<TaskId>,
+}
+
+/// The tasks by regions: what edges connect, one to one where they go forward, and otherwise all with all.
+pub(super) fn regions(tasks: &[TaskId], edges: impl Iterator<Item = Edge>) -> Vec<BTreeSet<TaskId>> {
+    let mut regions: Vec<BTreeSet<TaskId>> = tasks.iter().map(|task| BTreeSet::from([*task])).collect();
+    for Edge { between, forward } in edges {
+        let subtasks: BTreeSet<_> = tasks.iter().map(|task| task.subtask).filter(|_| forward).collect();
+        let mut join = |of: Option<u32>| {
+            let touches = |task: &TaskId| between.contains(&task.vertex) && of.is_none_or(|of| task.subtask == of);
+            let (joined, apart): (Vec<_>, Vec<_>) =
+                std::mem::take(&mut regions).into_iter().partition(|region| region.iter().any(touches));
+            regions = apart;
+            regions.extend(joined.into_iter().reduce(|a, b| a.into_iter().chain(b).collect()));
+        };
+        match forward {
+            true => subtasks.into_iter().for_each(|subtask| join(Some(subtask))),
+            false => join(None),
+        }
+    }
+    regions
+}
+
+/// An edge of a job graph.
+pub(super) struct Edge {
+    pub(super) between: [VertexId; 2],
+    pub(super) forward: bool,
+}
+
+impl Edge {
+    /// All edges of a graph.
+    pub(super) fn all(graph: &JobGraph) -> impl Iterator<Item = Self> {
+        graph
+            .edges
+            .iter()
+            .map(|edge| Self { between: [edge.from, edge.to], forward: edge.partitioning == Partitioning::Forward })
+    }
+}
+
+impl JobScheduler {
+    /// The tasks that start again when these have failed; `None` where that is the whole job.
+    fn region_of(&self, failed: &BTreeSet<TaskId>) -> Option<BTreeSet<TaskId>> {
+        // Without a checkpoint that all tasks have taken a part of the job has nothing to go back to.
+        let may =
+            self.has_checkpoint && self.adaptive.is_none() && !self.stopping && self.handing_over != Some(self.attempt);
+        if !may || !matches!(self.phase, Phase::Running { .. }) || failed.is_empty() {
+            return None;
+        }
+        let tasks = self.connected(failed);
+        (tasks.len() < self.plan.tasks.len()).then_some(tasks)
+    }
+
+    fn connected(&self, to: &BTreeSet<TaskId>) -> BTreeSet<TaskId> {
+        let regions = self.plan.regions.iter().filter(|region| !region.is_disjoint(to));
+        regions.flatten().copied().collect()
+    }
+
+    /// More tasks have failed while a region ends: theirs end and start again too. False where no region ends.
+    pub(super) fn extend_region(&mut self, failed: &BTreeSet<TaskId>, effects: &mut Vec<Effect>) -> bool {
+        let region = self.connected(failed);
+        let also = self.kept.assignment.iter().filter(|(task, _)| region.contains(task));
+        let also = self.that_run(also.map(|(task, place)| (*task, place.clone())).collect());
+        let Phase::Ending { running, .. } = &mut self.phase else { return false };
+        self.kept.assignment.retain(|task, _| !region.contains(task));
+        self.kept.reading.retain(|task| !region.contains(task));
+        if !also.is_empty() {
+            effects.push(Effect::CancelTasks(also.clone()));
+            running.extend(also);
+        }
+        true
+    }
+
+    /// Ends the regions of these tasks, to start them again after a while. False where the whole job is to.
+    pub(super) fn restart_region(
+        &mut self,
+        now: Duration,
+        failed: &BTreeSet<TaskId>,
+        delay: Duration,
+        effects: &mut Vec<Effect>,
+    ) -> bool {
+        let Some(region) = self.region_of(failed) else { return false };
+        let Phase::Running { assignment, reading } = &mut self.phase else { return false };
+        let (ending, kept) = std::mem::take(assignment).into_iter().partition(|(task, _)| region.contains(task));
+        let reading = std::mem::take(reading).into_iter().filter(|task| !region.contains(task)).collect();
+        self.kept = Kept { assignment: kept, reading };
+        // What has failed has left the assignment, or was on a taskmanager that is gone.
+        let running = self.that_run(ending);
+        effects.push(Effect::Stopped(self.attempt));
+        if !running.is_empty() {
+            effects.push(Effect::CancelTasks(running.clone()));
+        }
+        self.phase = Phase::Ending { running, next: AfterEnding::Restart(delay) };
+        self.after_ending(now, effects);
+        true
+    }
+
+    /// Those of these tasks whose taskmanagers are there.
+    pub(super) fn that_run(&self, tasks: BTreeMap<TaskId, TaskManagerId>) -> BTreeMap<TaskId, TaskManagerId> {
+        tasks.into_iter().filter(|(_, place)| self.slots.contains_key(place)).collect()
+    }
+
+    /// The tasks that run on end too: the whole job starts again, or ends.
+    pub(super) fn give_up_kept(&mut self, effects: &mut Vec<Effect>) {
+        if !matches!(self.phase, Phase::Ending { .. }) {
+            return;
+        }
+        let kept = std::mem::take(&mut self.kept).assignment;
+        let kept = self.that_run(kept);
+        if let Phase::Ending { running, .. } = &mut self.phase
+            && !kept.is_empty()
+        {
+            effects.push(Effect::CancelTasks(kept.clone()));
+            running.extend(kept);
+        }
+    }
+
+    /// Whether all tasks that run on would stay where they are.
+    pub(super) fn kept_stay(&self, assignment: &BTreeMap<TaskId, TaskManagerId>) -> bool {
+        self.kept.assignment.iter().all(|(task, place)| assignment.get(task) == Some(place))
+    }
+
+    /// Whether a task runs on while others start again.
+    pub fn runs_on(&self, task: TaskId) -> bool {
+        self.kept.assignment.contains_key(&task)
+    }
+
+    /// The attempt that a task is of.
+    pub fn attempt_of(&self, task: TaskId) -> Option<Attempt> {
+        self.attempts.get(&task).copied()
+    }
+
+    /// All attempts that tasks are of.
+    pub fn attempts(&self) -> BTreeSet<Attempt> {
+        self.attempts.values().copied().collect()
+    }
+
+    /// Whether an event is of a task as it runs now.
+    pub fn is_current(&self, attempt: Attempt, task: TaskId) -> bool {
+        self.attempt_of(task) == Some(attempt)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use millrace_core::{Error, restart::RestartStrategy};
+
+    use super::{
+        super::{Event, Plan},
+        *,
+    };
+
+    fn task(vertex: u32, subtask: u32) -> TaskId {
+        TaskId { vertex: VertexId(vertex), subtask }
+    }
+
+    fn regions_of(vertices: &[u32], edges: &[(u32, u32, bool)]) -> Vec<Vec<TaskId>> {
+        let tasks: Vec<_> = (0..).zip(vertices).flat_map(|(v, count)| (0..*count).map(move |s| task(v, s))).collect();
+        let edge = |(from, to, forward): &(u32, u32, bool)| Edge {
+            between: [VertexId(*from), VertexId(*to)],
+            forward: *forward,
+        };
+        let mut regions: Vec<Vec<_>> =
+            regions(&tasks, edges.iter().map(edge)).into_iter().map(|region| region.into_iter().collect()).collect();
+        regions.sort();
+        regions
+    }
+
+    #[test]
+    fn a_region_is_what_edges_connect() {
+        let all = vec![task(0, 0), task(0, 1), task(1, 0)];
+        assert_eq!(regions_of(&[2, 1], &[(0, 1, false)]), [all]);
+        assert_eq!(regions_of(&[2], &[]), [vec![task(0, 0)], vec![task(0, 1)]], "a chain in two subtasks");
+        let pairs = [vec![task(0, 0), task(1, 0)], vec![task(0, 1), task(1, 1)]];
+        assert_eq!(regions_of(&[2, 2], &[(0, 1, true)]), pairs);
+        let two = [vec![task(0, 0), task(0, 1), task(2, 0)], vec![task(1, 0), task(3, 0)]];
+        assert_eq!(regions_of(&[2, 1, 1, 1], &[(0, 2, false), (1, 3, false)]), two, "two graphs in one job");
+        assert_eq!(regions_of(&[2, 2, 2], &[(0, 1, true), (1, 2, false)]).len(), 1);
+    }
+
+    fn tm(name: &str) -> TaskManagerId {
+        TaskManagerId(name.to_string())
+    }
+
+    const NOW: Duration = Duration::ZERO;
+
+    /// A chain in two subtasks (vertex 0) beside a graph of two connected vertices, on `a` and `b`, with a spare `c`.
+    fn running() -> JobScheduler {
+        let tasks: Vec<_> = (0..3).flat_map(|vertex| (0..2).map(move |subtask| task(vertex, subtask))).collect();
+        let edge = Edge { between: [VertexId(1), VertexId(2)], forward: false };
+        let regions = regions(&tasks, std::iter::once(edge));
+        let plan = Plan { tasks, regions, slots_needed: 2, checkpoints: true };
+        let mut job = JobScheduler::new(plan, RestartStrategy::exponential_delay());
+        for name in ["a", "b", "c"] {
+            job.on(NOW, Event::TaskManagerRegistered { id: tm(name), slots: 1 });
+        }
+        start(&mut job, 6);
+        job.on(NOW, Event::CheckpointCompleted { is_final: false });
+        job
+    }
+
+    /// Runs the attempt that is being prepared, for which so many tasks are deployed.
+    fn start(job: &mut JobScheduler, deployed: usize) {
+        let attempt = job.attempt();
+        assert!(matches!(job.on(NOW, Event::Prepared(attempt))[..], [Effect::Deploy(..)]));
+        let tasks: Vec<_> = job.assignment().unwrap().keys().filter(|task| !job.runs_on(**task)).copied().collect();
+        assert_eq!(tasks.len(), deployed);
+        let effects: Vec<_> =
+            tasks.into_iter().flat_map(|task| job.on(NOW, Event::TaskDeployed(attempt, task))).collect();
+        assert_eq!(effects, [Effect::Start(attempt)]);
+    }
+
+    fn lost(name: &str) -> Event {
+        Event::TaskManagerLost { id: tm(name), error: Error::external("gone") }
+    }
+
+    fn failed(job: &JobScheduler, task: TaskId) -> Event {
+        Event::TaskFailed(job.attempt_of(task).unwrap(), task, Error::external("failed"))
+    }
+
+    /// What is cancelled, and the rest of the effects once that has ended.
+    fn end(job: &mut JobScheduler, event: Event) -> (Vec<TaskId>, Vec<Effect>) {
+        let cancelled: Vec<_> = job.on(NOW, event).into_iter().filter_map(cancelled).flatten().collect();
+        let canceled = |task: &TaskId| Event::TaskCanceled(job.attempt_of(*task).unwrap(), *task);
+        let events: Vec<_> = cancelled.iter().map(canceled).collect();
+        (cancelled, events.into_iter().flat_map(|event| job.on(NOW, event)).collect())
+    }
+
+    fn cancelled(effect: Effect) -> Option<Vec<TaskId>> {
+        match effect {
+            Effect::CancelTasks(tasks) => Some(tasks.into_keys().collect()),
+            _ => None,
+        }
+    }
+
+    #[test]
+    fn only_what_is_connected_to_a_failed_task_starts_again() {
+        let mut job = running();
+        let event = failed(&job, task(1, 0));
+        let (ended, then) = end(&mut job, event);
+        assert_eq!(ended, [task(1, 1), task(2, 0), task(2, 1)]);
+        assert_eq!(then, [Effect::Prepare(Attempt(2))]);
+        assert!(job.runs_on(task(0, 0)) && job.runs_on(task(0, 1)) && !job.runs_on(task(1, 0)));
+        start(&mut job, 4);
+        assert_eq!([task(0, 0), task(1, 0)].map(|task| job.attempt_of(task)), [Some(Attempt(1)), Some(Attempt(2))]);
+        // News of those that ran on count as before, and those of the ended ones don't.
+        assert!(!job.is_current(Attempt(1), task(1, 0)));
+        let event = failed(&job, task(0, 1));
+        assert_eq!(job.on(NOW, event).len(), 3, "reported, stopped, and after a delay started again");
+        assert_eq!(job.on(NOW, Event::RestartTimer(Attempt(2))), [Effect::Prepare(Attempt(3))]);
+        start(&mut job, 1);
+    }
+
+    #[test]
+    fn a_lost_taskmanager_leaves_alone_what_nothing_connects_to_its_tasks() {
+        let mut job = running();
+        let (ended, then) = end(&mut job, lost("a"));
+        let spared = if job.runs_on(task(0, 0)) { task(0, 0) } else { task(0, 1) };
+        assert_eq!((ended.len(), then), (2, vec![Effect::Prepare(Attempt(2))]));
+        start(&mut job, 5);
+        assert_eq!(job.attempt_of(spared), Some(Attempt(1)));
+    }
+
+    /// A neighbour sees the connection to the lost taskmanager close before the jobmanager does.
+    #[test]
+    fn what_fails_while_a_region_ends_is_added_to_it() {
+        let mut job = running();
+        let on_b: Vec<_> =
+            job.assignment().unwrap().iter().filter(|(_, at)| **at == tm("b")).map(|(t, _)| *t).collect();
+        let neighbour = *on_b.iter().find(|task| task.vertex == VertexId(2)).unwrap();
+        let event = failed(&job, neighbour);
+        job.on(NOW, event);
+        let other = *on_b.iter().find(|task| task.vertex == VertexId(1)).unwrap();
+        assert!(job.on(NOW, Event::TaskCanceled(Attempt(1), other)).is_empty(), "those on a have not answered");
+        let effects = job.on(NOW, lost("a"));
+        assert_eq!(effects.last(), Some(&Effect::Prepare(Attempt(2))));
+        start(&mut job, 5);
+    }
+
+    #[test]
+    fn a_failure_before_the_region_runs_restarts_the_job() {
+        for before in [true, false] {
+            let mut job = running();
+            let event = failed(&job, task(1, 0));
+            end(&mut job, event);
+            if !before {
+                job.on(NOW, Event::Prepared(Attempt(2)));
+            }
+            let event = failed(&job, task(0, 0));
+            let effects = job.on(NOW, event);
+            let all: Vec<_> = effects.into_iter().filter_map(cancelled).flatten().collect();
+            assert_eq!(all.len(), if before { 1 } else { 5 }, "{all:?}");
+            assert!(!job.runs_on(task(0, 1)));
+        }
+    }
+
+    #[test]
+    fn the_whole_job_starts_again_before_its_first_checkpoint_and_ends_at_a_users_word() {
+        let mut job = running();
+        job.has_checkpoint = false;
+        let event = failed(&job, task(0, 0));
+        assert_eq!(end(&mut job, event).0.len(), 5);
+
+        let mut job = running();
+        let event = failed(&job, task(1, 0));
+        job.on(NOW, event);
+        let effects = job.on(NOW, Event::Cancel);
+        let kept = BTreeMap::from([task(0, 0), task(0, 1)].map(|task| (task, job.last_place(task).unwrap().clone())));
+        assert_eq!(effects, [Effect::CancelTasks(kept)]);
+    }
+
+    #[test]
+    fn a_taskmanager_with_tasks_that_run_on_is_not_released() {
+        let mut job = running();
+        let event = failed(&job, task(1, 0));
+        job.on(NOW, event);
+        assert!(job.on(NOW, Event::TaskManagerLeaving(tm("a"))).is_empty());
+        // Its slot is not there any more: the job starts again elsewhere.
+        let rest: Vec<_> = [task(1, 1), task(2, 0), task(2, 1)]
+            .into_iter()
+            .flat_map(|task| job.on(NOW, Event::TaskCanceled(Attempt(1), task)))
+            .collect();
+        assert!(rest.iter().any(|effect| matches!(effect, Effect::CancelTasks(..))), "{rest:?}");
+    }
+}

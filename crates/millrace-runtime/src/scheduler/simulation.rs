@@ -1,0 +1,195 @@
+//! The scheduler against a world of taskmanagers and tasks in which anything fails at any time, a schedule per seed.
+
+use std::collections::VecDeque;
+
+use millrace_core::ids::VertexId;
+use rand::{Rng, SeedableRng, seq::IteratorRandom};
+use rand_chacha::ChaCha8Rng;
+
+use super::{regions::Edge, *};
+
+/// What is under way to the scheduler, and what really runs.
+struct World {
+    rng: ChaCha8Rng,
+    job: JobScheduler,
+    now: Duration,
+    plan: Plan,
+    /// The taskmanagers that live.
+    live: BTreeSet<TaskManagerId>,
+    started: u32,
+    /// The tasks that live, and where.
+    tasks: BTreeMap<(Attempt, TaskId), TaskManagerId>,
+    inbox: VecDeque<Event>,
+    timers: Vec<Event>,
+    /// How often the job started in part, and as a whole.
+    partly: u32,
+    wholly: u32,
+}
+
+impl World {
+    fn new(seed: u64, adaptive: bool) -> Self {
+        let task = |vertex, subtask| TaskId { vertex: VertexId(vertex), subtask };
+        let tasks: Vec<_> = (0..3).flat_map(|vertex| (0..3).map(move |subtask| task(vertex, subtask))).collect();
+        let edge = Edge { between: [VertexId(1), VertexId(2)], forward: false };
+        let plan = Plan {
+            regions: regions::regions(&tasks, std::iter::once(edge)),
+            tasks,
+            slots_needed: 3,
+            checkpoints: true,
+        };
+        let job =
+            JobScheduler::new(plan.clone(), RestartStrategy::FixedDelay { attempts: u32::MAX, delay: Duration::ZERO });
+        let millis = Duration::from_millis;
+        let settings = AdaptiveSettings {
+            submission_stabilization: millis(5),
+            executing_stabilization: millis(20),
+            cooldown_after_rescaling: millis(10),
+        };
+        Self {
+            rng: ChaCha8Rng::seed_from_u64(seed),
+            job: if adaptive { job.adaptive(settings) } else { job },
+            now: Duration::ZERO,
+            plan,
+            live: BTreeSet::new(),
+            started: 0,
+            tasks: BTreeMap::new(),
+            inbox: VecDeque::new(),
+            timers: Vec::new(),
+            partly: 0,
+            wholly: 0,
+        }
+    }
+
+    fn register(&mut self) {
+        let id = TaskManagerId(format!("tm-{}", self.started));
+        self.started += 1;
+        self.live.insert(id.clone());
+        self.inbox.push_back(Event::TaskManagerRegistered { id, slots: 1 });
+    }
+
+    fn kill(&mut self) {
+        let Some(id) = self.live.iter().choose(&mut self.rng).cloned() else { return };
+        self.live.remove(&id);
+        self.tasks.retain(|_, place| *place != id);
+        // Whoever is connected to it may see that first.
+        if self.rng.random_bool(0.5) {
+            self.fail(|task| task.vertex != VertexId(0));
+        }
+        self.inbox.push_back(Event::TaskManagerLost { id, error: Error::external("killed") });
+    }
+
+    fn fail(&mut self, which: impl Fn(&TaskId) -> bool) {
+        let alive = self.tasks.keys().filter(|(_, task)| which(task));
+        let Some(key) = alive.choose(&mut self.rng).copied() else { return };
+        self.tasks.remove(&key);
+        self.inbox.push_back(Event::TaskFailed(key.0, key.1, Error::external("failed")));
+    }
+
+    fn carry_out(&mut self, effect: Effect) {
+        match effect {
+            Effect::Prepare(attempt) => self.inbox.push_back(Event::Prepared(attempt)),
+            Effect::Deploy(attempt, assignment) => {
+                for (task, place) in assignment {
+                    if self.job.runs_on(task) {
+                        continue;
+                    }
+                    let before = self.tasks.keys().find(|(_, other)| *other == task);
+                    assert!(before.is_none(), "task {task} still runs as {before:?}");
+                    if self.live.contains(&place) {
+                        self.tasks.insert((attempt, task), place);
+                        self.inbox.push_back(Event::TaskDeployed(attempt, task));
+                    }
+                }
+            }
+            Effect::Start(attempt) => {
+                let attempts = self.job.attempts();
+                assert!(attempts.contains(&attempt));
+                if attempts.len() > 1 {
+                    self.partly += 1
+                } else {
+                    self.wholly += 1
+                }
+                self.inbox.push_back(Event::CheckpointCompleted { is_final: false });
+            }
+            Effect::CancelTasks(tasks) => {
+                for (task, _) in tasks {
+                    let key = (self.job.attempt_of(task).expect("a task that was deployed"), task);
+                    if self.tasks.remove(&key).is_some() {
+                        self.inbox.push_back(Event::TaskCanceled(key.0, task));
+                    }
+                }
+            }
+            Effect::LookAfter(_) => self.timers.push(Event::LookTimer),
+            Effect::RestartAfter(attempt, _) => self.timers.push(Event::RestartTimer(attempt)),
+            Effect::HandOver(attempt) => self.inbox.push_back(Event::HandedOver(attempt)),
+            Effect::Stopped(_) | Effect::Report(..) => {}
+            other => panic!("{other:?}"),
+        }
+    }
+
+    fn deliver(&mut self) {
+        let Some(event) = self.inbox.pop_front() else { return };
+        let effects = self.job.on(self.now, event);
+        effects.into_iter().for_each(|effect| self.carry_out(effect));
+    }
+
+    fn step(&mut self) {
+        self.now += Duration::from_millis(self.rng.random_range(0..4));
+        match self.rng.random_range(0..100) {
+            0..2 => self.kill(),
+            2..4 => self.fail(|_| true),
+            4..9 if self.live.len() < 5 => self.register(),
+            9..20 if !self.timers.is_empty() => {
+                let timer = self.timers.swap_remove(self.rng.random_range(0..self.timers.len()));
+                self.inbox.push_back(timer);
+            }
+            _ => self.deliver(),
+        }
+        if self.job.status() == JobStatus::Running && self.inbox.is_empty() {
+            let running: BTreeMap<_, _> = self.tasks.iter().map(|((_, task), at)| (*task, at.clone())).collect();
+            assert_eq!(Some(&running), self.job.assignment(), "what runs is what the scheduler knows");
+            let slots = self.job.slots_used();
+            assert_eq!(running.len(), self.plan.tasks.iter().filter(|task| task.subtask < slots).count());
+        }
+    }
+
+    /// Nothing fails any more, and there are slots: the job runs.
+    fn settle(&mut self) {
+        while self.live.len() < 3 {
+            self.register();
+        }
+        for _ in 0..2_000 {
+            self.now += Duration::from_millis(1);
+            let timers = std::mem::take(&mut self.timers);
+            self.inbox.extend(timers);
+            self.deliver();
+        }
+        assert_eq!((self.job.status(), self.tasks.len()), (JobStatus::Running, self.plan.tasks.len()));
+    }
+}
+
+fn run(adaptive: bool) -> (u32, u32) {
+    let (mut partly, mut wholly) = (0, 0);
+    for seed in 0..200 {
+        let mut world = World::new(seed, adaptive);
+        (0..3).for_each(|_| world.register());
+        let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+            (0..1_000).for_each(|_| world.step());
+            world.settle();
+        }));
+        assert!(outcome.is_ok(), "seed {seed}");
+        (partly, wholly) = (partly + world.partly, wholly + world.wholly);
+    }
+    (partly, wholly)
+}
+
+#[test]
+fn whatever_fails_the_job_runs_again_and_no_task_twice() {
+    let (partly, wholly) = run(false);
+    assert!(partly > 500 && wholly > 500, "{partly} starts of a part, {wholly} of the whole");
+}
+
+#[test]
+fn the_same_with_as_many_slots_as_there_are() {
+    assert_eq!(run(true).0, 0, "only as a whole");
+}

@@ -1,0 +1,151 @@
+//! Failover by regions: tasks that nothing connects to those that failed run on.
+
+use std::{collections::BTreeMap, fs};
+
+use millrace_core::rest::{JobVertexInfo, SubtaskInfo};
+use millrace_testkit::{
+    cluster::{ClusterSpec, JobCluster, PATIENCE, Result, program},
+    services::kafka::{Isolation, KafkaBroker},
+};
+use millrace_tests::process::{
+    feed::{Feed, PARTITIONS, Target},
+    restart_always, unique,
+};
+
+/// Two graphs in one job: one copies a topic straight on, each of its two subtasks for itself; the other exchanges its
+/// records between its subtasks. There are two taskmanagers and a spare one.
+struct TwoGraphs {
+    straight: String,
+    exchanged: String,
+    directory: tempfile::TempDir,
+    cluster: JobCluster,
+}
+
+impl TwoGraphs {
+    fn start(name: &str) -> Result<Self> {
+        let kafka = KafkaBroker::shared();
+        let [straight, exchanged] = [format!("straight-{name}"), format!("exchanged-{name}")].map(|name| unique(&name));
+        for topic in [&straight, &exchanged] {
+            kafka.create_topic(topic, PARTITIONS)?;
+            kafka.create_topic(&copy(topic), 1)?;
+        }
+        let directory = tempfile::tempdir().expect("a directory can be made");
+        let fail_on = directory.path().join("fail").display().to_string();
+        let spec = ClusterSpec::new(program("regions_job")?)
+            .args(["--kafka", &kafka.bootstrap(), "--straight", &straight, "--exchanged", &exchanged])
+            .args(["--fail-on", &fail_on])
+            .set("state.checkpoints.dir", format!("file://{}/checkpoints", directory.path().display()))
+            .set("execution.checkpointing.interval", "300 ms");
+        let cluster = JobCluster::start(restart_always(spec).taskmanagers(3))?;
+        Ok(Self { straight, exchanged, directory, cluster })
+    }
+
+    /// The subtasks of the graph that reads this topic.
+    fn subtasks(&self, topic: &str) -> Result<Vec<SubtaskInfo>> {
+        subtasks(&self.cluster, topic)
+    }
+
+    /// The same, once each is known to have read something.
+    fn subtasks_that_read(&mut self, topic: &str) -> Result<Vec<SubtaskInfo>> {
+        self.cluster.wait_for("records of each subtask", PATIENCE, |cluster| {
+            let subtasks = subtasks(cluster, topic).unwrap_or_default();
+            let read: Vec<_> = subtasks.iter().map(|subtask| subtask.metrics.read_records).collect();
+            let all = !read.is_empty() && !read.contains(&0);
+            (all.then_some(subtasks), format!("{read:?}"))
+        })
+    }
+
+    /// Waits until the copies hold each record as often as it was written, no more and no less.
+    fn check(&mut self, topic: &str, written: &BTreeMap<String, u64>) -> Result<()> {
+        let all: u64 = written.values().sum();
+        let copies = self.cluster.wait_for("copies of all records", PATIENCE, |_| {
+            let copies = KafkaBroker::shared().consume_all(&copy(topic), Isolation::ReadCommitted).unwrap_or_default();
+            let count = copies.len() as u64;
+            ((count >= all).then_some(copies), format!("{count} of {all}"))
+        })?;
+        let mut counts = BTreeMap::<String, u64>::new();
+        copies.iter().for_each(|copy| *counts.entry(copy.text().to_owned()).or_default() += 1);
+        assert!(counts == *written, "the copies of {topic} differ from what was written");
+        Ok(())
+    }
+}
+
+fn subtasks(cluster: &JobCluster, topic: &str) -> Result<Vec<SubtaskInfo>> {
+    let (job, vertices) = (cluster.job(), cluster.state()?.job.vertices);
+    let mut subtasks = Vec::new();
+    for vertex in vertices.iter().filter(|vertex| vertex.name.contains(topic)) {
+        let info: JobVertexInfo = cluster.rest(&format!("/jobs/{job}/vertices/{}", vertex.id))?;
+        subtasks.extend(info.subtasks);
+    }
+    Ok(subtasks)
+}
+
+fn copy(topic: &str) -> String {
+    format!("{topic}-copy")
+}
+
+fn attempts(subtasks: &[SubtaskInfo]) -> Vec<u32> {
+    subtasks.iter().map(|subtask| subtask.attempt).collect()
+}
+
+/// Those that ran on have gone on counting from where they were.
+fn assert_ran_on(before: &SubtaskInfo, after: &SubtaskInfo) {
+    assert_eq!(after.attempt, before.attempt, "{after:?}");
+    assert_eq!(after.taskmanager_id, before.taskmanager_id, "{after:?}");
+    assert!(after.metrics.read_records >= before.metrics.read_records, "{before:?}, {after:?}");
+    assert!(before.metrics.read_records > 0, "it had something to lose: {before:?}");
+}
+
+#[test]
+fn a_lost_taskmanager_ends_only_what_is_connected_to_its_tasks() -> Result<()> {
+    let mut job = TwoGraphs::start("kill")?;
+    let topics = [job.straight.clone(), job.exchanged.clone()];
+    let feeds = topics.each_ref().map(|topic| Feed::start(Target::Kafka(KafkaBroker::shared(), topic), 3));
+    job.cluster.wait_until_running()?;
+    for kill in 1..=2 {
+        let state = job.cluster.wait_for_new_checkpoint()?;
+        let (straight, exchanged) = (job.subtasks_that_read(&topics[0])?, job.subtasks_that_read(&topics[1])?);
+        let victim = job.cluster.busy_taskmanagers(&state)[0];
+        let pid = job.cluster.taskmanager_pid(victim);
+        let of_victim = state.taskmanagers.iter().find(|taskmanager| taskmanager.pid == Some(pid));
+        let of_victim = of_victim.map(|taskmanager| taskmanager.id.0.clone());
+        job.cluster.kill_taskmanager(victim)?;
+        job.cluster.wait_until("recovery", |state| state.is_running() && state.job.restarts == kill)?;
+        let after = job.subtasks(&topics[0])?;
+        let (hit, spared): (Vec<_>, Vec<_>) =
+            straight.iter().zip(&after).partition(|(before, _)| before.taskmanager_id == of_victim);
+        assert_eq!((hit.len(), spared.len()), (1, 1), "one of its two subtasks was there: {straight:?}");
+        assert_ran_on(spared[0].0, spared[0].1);
+        assert!(hit[0].1.attempt > hit[0].0.attempt && hit[0].1.taskmanager_id != of_victim, "{after:?}");
+        // The other graph's subtasks are all connected.
+        let again = job.subtasks(&topics[1])?;
+        assert!(attempts(&again).iter().zip(attempts(&exchanged)).all(|(now, before)| *now > before), "{again:?}");
+        job.cluster.start_taskmanager()?;
+    }
+    let [straight, exchanged] = feeds.map(Feed::finish);
+    job.check(&topics[0], &straight)?;
+    job.check(&topics[1], &exchanged)
+}
+
+#[test]
+fn a_graph_that_fails_leaves_the_other_alone() -> Result<()> {
+    let mut job = TwoGraphs::start("fail")?;
+    let topics = [job.straight.clone(), job.exchanged.clone()];
+    let feeds = topics.each_ref().map(|topic| Feed::start(Target::Kafka(KafkaBroker::shared(), topic), 5));
+    job.cluster.wait_until_running()?;
+    job.cluster.wait_for_new_checkpoint()?;
+    let (straight, exchanged) = (job.subtasks_that_read(&topics[0])?, job.subtasks_that_read(&topics[1])?);
+    let fault = job.directory.path().join("fail");
+    fs::write(&fault, "").expect("the file can be written");
+    job.cluster.wait_until("recovery", |state| state.is_running() && state.job.restarts == 1)?;
+    assert!(!fault.exists(), "the function has failed on it");
+    let after = job.subtasks(&topics[0])?;
+    straight.iter().zip(&after).for_each(|(before, after)| assert_ran_on(before, after));
+    let again = job.subtasks(&topics[1])?;
+    assert!(attempts(&again).iter().zip(attempts(&exchanged)).all(|(now, before)| *now > before), "{again:?}");
+    // What ran on takes part in the next checkpoints.
+    job.cluster.wait_for_new_checkpoint()?;
+    let [straight, exchanged] = feeds.map(Feed::finish);
+    job.check(&topics[0], &straight)?;
+    job.check(&topics[1], &exchanged)
+}
