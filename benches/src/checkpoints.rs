@@ -23,7 +23,7 @@ const POLL: Duration = Duration::from_millis(200);
 /// So many checkpoints are measured at least.
 const LEAST: usize = 2;
 /// How long anything may take that is waited for: filling the state, a checkpoint of all of it.
-const PATIENCE: Duration = Duration::from_secs(180);
+const PATIENCE: Duration = Duration::from_secs(600);
 
 struct Checkpoints {
     backend: &'static str,

@@ -24,7 +24,7 @@ mod table;
 
 use std::{path::PathBuf, time::Duration};
 
-use anyhow::{Result, bail};
+use anyhow::{Result, bail, ensure};
 use clap::Parser;
 
 use case::{Case, Row};
@@ -81,18 +81,29 @@ fn main() -> Result<()> {
     for line in machine::describe(&arguments) {
         println!("{line}");
     }
+    let mut failed = Vec::new();
     for of_workload in chosen.chunk_by(|a, b| case::workload(&a.name()) == case::workload(&b.name())) {
         let mut rows: Vec<Row> = Vec::new();
         for case in of_workload {
-            let row = case.run(&arguments)?;
-            println!("{}", row.line());
-            rows.push(row);
+            match case.run(&arguments) {
+                Ok(row) => {
+                    println!("{}", row.line());
+                    rows.push(row);
+                }
+                // The others can be measured all the same.
+                Err(error) => {
+                    println!("{} FAILED: {error:#}", case.name());
+                    failed.push(case.name());
+                }
+            }
         }
+        let Some(workload) = rows.first().map(|row| row.workload().to_owned()) else { continue };
         let table = table::markdown(&arguments, &rows);
         println!("\n{table}");
-        if let (Some(file), Some(row)) = (&arguments.write, rows.first()) {
-            table::replace(file, row.workload(), &table)?;
+        if let Some(file) = &arguments.write {
+            table::replace(file, &workload, &table)?;
         }
     }
+    ensure!(failed.is_empty(), "these could not be measured: {}", failed.join("; "));
     Ok(())
 }
