@@ -67,7 +67,7 @@ soak: ## the tests that take long
 	cargo build --release --workspace --bins
 	cargo test --release -p millrace-tests --features soak --test soak -- --nocapture --test-threads 1
 	cargo test --release -p millrace-k8s-tests --features soak --test soak -- --nocapture
-	cargo test --release -p millrace-state-rocksdb --features soak --test memory -- --nocapture
+	cargo test --release -p millrace-state-rocksdb --features soak --test memory --test checkpoint_cost -- --nocapture
 
 chaos: ## N faults at a job's processes, in the order of SEED; ONLY=kinds, JOB=program ARGS=its; docs/attack.md
 	$(SERVICES)

@@ -260,6 +260,44 @@ fn damaged_files_are_refused_by_name() {
     store.adopt(&*backend, ALL, &snapshot);
 }
 
+/// Tables that the disk has spoilt under open state: reading them is an error that a restart cures, from the checkpoint.
+#[test]
+fn tables_that_are_damaged_under_open_state_are_told_and_restored() {
+    let (store, local) = (Store::new(), tempfile::tempdir().unwrap());
+    let backend = RocksDBStateBackend::configured().with_memory_size(LEAST_MEMORY_SIZE);
+    let backend = backend.with_incremental_checkpoints(true).with_local_directory(local.path());
+    let state = open(&backend);
+    // More than memory has room for.
+    const KEYS: u32 = 60_000;
+    fill(&state, 0..KEYS, 1);
+    let snapshot = store.checkpoint(&state, 1);
+    let mut damaged = 0;
+    for attempt in std::fs::read_dir(local.path().join("attempts")).unwrap() {
+        for file in std::fs::read_dir(attempt.unwrap().path().join("db")).unwrap() {
+            let path = file.unwrap().path();
+            if path.extension().is_some_and(|extension| extension == "sst") {
+                let size = std::fs::metadata(&path).unwrap().len();
+                let file = std::fs::File::options().write(true).open(&path).unwrap();
+                std::os::unix::fs::FileExt::write_all_at(&file, &vec![0x5a; size as usize], 0).unwrap();
+                damaged += 1;
+            }
+        }
+    }
+    assert!(damaged > 0);
+    let count = state.value("count", 0i64).unwrap();
+    let read = (0..KEYS).try_for_each(|key| {
+        on_key(&state, key);
+        count.get().map(drop)
+    });
+    let error = read.unwrap_err();
+    let told = error.message.contains("is damaged, check the disk") && error.message.contains("attempts");
+    assert!(told && error.retryable, "{error}");
+    drop((count, state));
+    // The local copies are the same files: they are not taken.
+    let restored = store.adopt(&backend, ALL, &snapshot);
+    assert!(counts(&restored, ALL, KEYS).values().all(|count| *count == 1001));
+}
+
 /// A process that comes back to its local directory links the files that the one before has left.
 #[test]
 fn local_copies_are_linked_after_a_restart_of_the_process() {

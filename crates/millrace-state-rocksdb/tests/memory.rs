@@ -15,11 +15,13 @@ use millrace_core::{
 };
 use millrace_state::{KeyedBackendContext, KeyedStateStore, StateBackend, ValueState};
 use millrace_state_rocksdb::RocksDBStateBackend;
+use millrace_testkit::plot::Plot;
 use rand::Rng;
 
 const MEMORY: u64 = 64 << 20;
 /// What a process takes beside the setting: batches and blocks in work, table readers, compactions, the allocator.
 const OVERHEAD: u64 = 96 << 20;
+const MB: f64 = (1 << 20) as f64;
 const SUBTASKS: u32 = 4;
 const VALUE: usize = 256;
 const KEYS_PER_SUBTASK: u64 = 4 * MEMORY / SUBTASKS as u64 / VALUE as u64;
@@ -122,7 +124,7 @@ fn memory_stays_within_its_setting() {
         checkpoints: AtomicU64::new(0),
         longest_pause_us: AtomicU64::new(0),
     };
-    let mut highest = 0;
+    let (mut highest, mut samples) = (0, Vec::new());
     thread::scope(|scope| {
         let (backend, load) = (&backend, &load);
         let tasks: Vec<_> = (0..SUBTASKS).map(|subtask| scope.spawn(move || run(subtask, backend, load))).collect();
@@ -132,6 +134,7 @@ fn memory_stays_within_its_setting() {
             thread::sleep(Duration::from_millis(100));
             let now = resident().saturating_sub(before);
             highest = highest.max(now);
+            samples.push((start.elapsed().as_secs_f64(), now as f64 / MB));
             if start.elapsed() >= told {
                 told += Duration::from_secs(10);
                 let updates = load.updates.load(Ordering::Relaxed);
@@ -149,6 +152,19 @@ fn memory_stays_within_its_setting() {
         load.checkpoints.load(Ordering::Relaxed),
         load.longest_pause_us.load(Ordering::Relaxed),
     );
+    let end = seconds as f64;
+    let bound = |name: &str, bytes: u64| (name.to_string(), vec![(0.0, bytes as f64 / MB), (end, bytes as f64 / MB)]);
+    let plot = Plot {
+        title: format!("Resident memory under load: {} MB of state, random updates", (4 * MEMORY) >> 20),
+        x: "seconds".to_string(),
+        y: "MB above the empty process".to_string(),
+        lines: vec![
+            ("resident".to_string(), samples),
+            bound("state.backend.rocksdb.memory.size + stated overhead", MEMORY + OVERHEAD),
+            bound("state.backend.rocksdb.memory.size", MEMORY),
+        ],
+    };
+    plot.write("rocksdb-memory.svg");
     assert!(load.updates.load(Ordering::Relaxed) > 0 && load.checkpoints.load(Ordering::Relaxed) > 0);
     assert!(highest <= MEMORY + OVERHEAD, "{highest} bytes are resident");
 }

@@ -5,4 +5,5 @@ pub mod conformance;
 pub mod faults;
 pub mod faulty_store;
 pub mod figures;
+pub mod plot;
 pub mod services;

@@ -7,6 +7,8 @@ mod checkpoints;
 mod from_checkpoint;
 mod full_disk;
 mod functions;
+#[cfg(feature = "rocksdb")]
+mod local_state;
 mod memory;
 mod ports;
 mod settings;

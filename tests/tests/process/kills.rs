@@ -32,3 +32,13 @@ fn counts_in_rocksdb_survive_kills() -> Result<()> {
     assert_eq!((report.taskmanagers, report.jobmanagers), (campaign.kills - campaign.kills / 4, campaign.kills / 4));
     Ok(())
 }
+
+#[cfg(feature = "hdfs")]
+#[test]
+fn counts_with_checkpoints_in_hdfs_survive_kills() -> Result<()> {
+    let hdfs = millrace_testkit::services::hdfs::Hdfs::start()?;
+    let campaign = Campaign::from_env(6, 3, Input::Files).set("state.checkpoints.dir", &hdfs.uri("checkpoints"));
+    let report = campaign.run()?;
+    assert_eq!((report.taskmanagers, report.jobmanagers), (campaign.kills - campaign.kills / 3, campaign.kills / 3));
+    Ok(())
+}
