@@ -18,7 +18,7 @@ const FORMS: [(&str, &str); 4] = [
     ("is not a duration", "duration, such as `10s`"),
     ("is not a number", "number in quotes"),
     ("is not a size", "quantity, such as `10Gi`"),
-    ("is no place for checkpoints", "`s3://bucket/path` or `file:///path`"),
+    ("is no place for checkpoints", "`s3://bucket/path`, `hdfs://namenode:port/path` or `file:///path`"),
 ];
 
 /// What may stand there.

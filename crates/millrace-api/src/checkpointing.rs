@@ -37,7 +37,8 @@ pub struct CheckpointingSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 1000))]
     pub retained: Option<u32>,
-    /// Where checkpoints go: s3://bucket/path or file:///path. Required, unless ephemeral is true.
+    /// Where checkpoints go: s3://bucket/path, hdfs://namenode:port/path (in images whose program has Millrace's feature
+    /// hdfs) or file:///path. Required, unless ephemeral is true.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub storage: Option<StorageUri>,
     /// Keep the checkpoints when the job is cancelled or deleted.

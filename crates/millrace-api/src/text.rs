@@ -73,6 +73,6 @@ text!(
     /// Where checkpoints are.
     StorageUri,
     1024,
-    "self.matches('^(s3://[^/[:space:]]+|file:///[^/[:space:]]+)(/[^[:space:]]*)?$')",
-    "is no place for checkpoints: write s3://bucket/path or file:///path"
+    "self.matches('^((s3|hdfs)://[^/[:space:]]+|file:///[^/[:space:]]+)(/[^[:space:]]*)?$')",
+    "is no place for checkpoints: write s3://bucket/path, hdfs://namenode:port/path or file:///path"
 );
