@@ -3,9 +3,9 @@
 use std::{collections::BTreeSet, marker::PhantomData, time::Duration};
 
 use millrace_core::{
-    Batch, RecordBatch, Result, codec,
+    Batch, Error, RecordBatch, Result, codec,
     ids::CheckpointId,
-    schema::Schema,
+    schema::{Migration, Schema},
     source::{
         Boundedness, Discovery, EnumeratorContext, ReadStatus, ReaderContext, Source, SourceReader, SourceSplit,
         SplitEnumerator,
@@ -31,6 +31,8 @@ pub trait ErasedSource: Send + Sync {
     fn create_reader(&self, context: &mut ReaderContext) -> Result<Box<dyn ErasedReader>>;
     /// The schema of its splits.
     fn split_schema(&self) -> Result<Schema>;
+    /// Splits that were written under a schema as the program's type of today has them; refused where it can't read them.
+    fn migrate_splits(&self, written: &Schema, splits: Vec<EncodedSplit>) -> Result<Vec<EncodedSplit>>;
     /// [`Source::fingerprint`], with the names of its types.
     fn fingerprint(&self) -> Vec<u8>;
 }
@@ -78,6 +80,20 @@ impl<S: Source> ErasedSource for TypedSource<S> {
 
     fn split_schema(&self) -> Result<Schema> {
         Schema::of::<S::Split>()
+    }
+
+    fn migrate_splits(&self, written: &Schema, splits: Vec<EncodedSplit>) -> Result<Vec<EncodedSplit>> {
+        let migration = Migration::to::<S::Split>(written).map_err(|why| {
+            let today = self.split_schema().map_or_else(|error| error.message, |schema| schema.to_string());
+            Error::invalid(format!(
+                "its splits in the checkpoint are of type {written}, the program's of type {today}: {why}; use the old \
+                 type, or, if this is another source, another uid"
+            ))
+        })?;
+        if !migration.is_needed() {
+            return Ok(splits);
+        }
+        splits.iter().map(|split| encode_split(&migration.decode::<S::Split>(&split.bytes)?)).collect()
     }
 
     fn fingerprint(&self) -> Vec<u8> {

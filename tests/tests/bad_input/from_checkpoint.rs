@@ -14,7 +14,7 @@ use millrace_testkit::{
 use tempfile::TempDir;
 
 use crate::{
-    Words, assert_calm, assert_says, cancel, counts, failed, job_over, restarting, stores::files, wait_for_count,
+    Words, assert_calm, assert_says, cancel, counts, failed, job, job_over, restarting, stores::files, wait_for_count,
 };
 
 const RESTORE: &str = "execution.state-recovery.path";
@@ -176,6 +176,14 @@ fn what_does_not_fit_the_job_is_refused_by_name() -> Result<()> {
     assert_says(&error, &["maximum parallelism", "128", "64"]);
     let error = retained.refusal(|spec| spec.args(["--counting", "another-type"]))?;
     assert_says(&error, &["\"count\"", "i64", "string"]);
+    let directory = tempfile::tempdir().expect("a directory can be made");
+    let error = retained.refusal(|_| {
+        // Nobody listens there, and nobody is asked.
+        let of_kafka = job().args(["--kafka", "127.0.0.1:9", "--checkpoints", "100"]);
+        let spec = restarting(of_kafka, "0 ms").set("state.checkpoints.dir", uri(directory.path()));
+        spec.set(RESTORE, uri(&retained.checkpoint))
+    })?;
+    assert_says(&error, &["source \"words\"", "of type FileSplit where", "of type KafkaSplit where", "another uid"]);
     let another_counter = ["--counter-uid", "another-counter"];
     let error = retained.refusal(|spec| spec.args(another_counter))?;
     assert_says(&error, &["\"counter\" (Count)", "\"another-counter\"", "allow-non-restored-state"]);

@@ -5,10 +5,11 @@ use std::{collections::BTreeMap, sync::Arc};
 use millrace_core::{
     Error, ErrorDomain, Result,
     ids::{Attempt, CheckpointId, JobId, TaskId},
+    operator_state::OperatorListSnapshot,
 };
 use millrace_runtime::{
     coordinator::{RestorePoint, TaskStates},
-    graph::JobGraph,
+    graph::{JobGraph, SourceNode},
     scheduler::Event as SchedulerEvent,
     source::EncodedSplit,
     task::{OperatorRestore, TaskCommand, decode_splits},
@@ -241,6 +242,19 @@ impl Origin {
     }
 }
 
+/// The splits in these lists, as the source of today has them.
+fn read_splits<'a>(
+    source: &SourceNode,
+    lists: impl IntoIterator<Item = &'a OperatorListSnapshot>,
+) -> Result<Vec<EncodedSplit>> {
+    let mut all = Vec::new();
+    for list in lists {
+        let splits = source.source.migrate_splits(&list.schema, decode_splits(list)?);
+        all.extend(splits.map_err(|error| error.context(format_args!("source {:?}", source.uid.0)))?);
+    }
+    Ok(all)
+}
+
 /// Deals a checkpoint out to the tasks of a graph.
 fn restore(graph: &JobGraph, checkpoint: &CheckpointMetadata, allow_non_restored: bool) -> Result<Restored> {
     let mut targets = Vec::new();
@@ -258,15 +272,12 @@ fn restore(graph: &JobGraph, checkpoint: &CheckpointMetadata, allow_non_restored
     let (mut splits, mut splits_by_task) = (SplitsByVertex::new(), SplitsByTask::new());
     for vertex in &graph.vertices {
         if let Some(source) = &vertex.source {
-            let schema = source.source.split_schema()?;
             let lists = assignment.operators.get(&source.uid).map_or(&[][..], |operator| &operator.source_splits);
-            let decoded = lists.iter().map(|list| decode_splits(list, &schema)).collect::<Result<Vec<_>>>()?;
-            splits.insert(vertex.id, decoded.into_iter().flatten().collect());
+            splits.insert(vertex.id, read_splits(source, lists)?);
             let written = checkpoint.operators.iter().filter(|operator| operator.uid == source.uid);
             for (subtask, state) in written.flat_map(|operator| (0..).zip(&operator.subtasks)) {
                 let lists = state.lists.iter().filter(|list| list.name == SOURCE_SPLITS);
-                let decoded = lists.map(|list| decode_splits(list, &schema)).collect::<Result<Vec<_>>>()?;
-                splits_by_task.insert(TaskId { vertex: vertex.id, subtask }, decoded.into_iter().flatten().collect());
+                splits_by_task.insert(TaskId { vertex: vertex.id, subtask }, read_splits(source, lists)?);
             }
         }
         let source = vertex.source.iter().map(|source| &source.uid);

@@ -1,0 +1,554 @@
+//! The types of a job's state change between two runs of it: fields come and go and integers widen, in state of every
+//! kind and in the source's splits, on every backend. What does not fit is refused before the first record.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    marker::PhantomData,
+    path::Path,
+    sync::{Arc, Mutex},
+    time::Duration,
+};
+
+use millrace::{
+    Error, Result,
+    prelude::*,
+    sink::{Committer, CommitterContext, NoCommittable, NoCommitter, Sink, SinkWriter, WriterContext},
+    source::{
+        Boundedness, CheckpointId, Discovery, EnumeratorContext, ReadStatus, ReaderContext, Source, SourceReader,
+        SourceSplit, SplitEnumerator,
+    },
+};
+use millrace_testkit::conformance::BTreeStateBackend;
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
+
+/// In each of the two splits.
+const NUMBERS: u64 = 200;
+/// Where the first run ends.
+const HALF: u64 = 100;
+const KEYS: u64 = 5;
+const HALFWAY: &str = "the first half is in a checkpoint";
+
+/// What a value of state must do, whatever it looks like.
+trait Tally: Serialize + DeserializeOwned + Default + Clone + Send + Sync + 'static {
+    fn count(&mut self);
+    fn counted(&self) -> u64;
+}
+
+/// The types of one version of the program.
+trait Version: Clone + Default + Send + Sync + 'static {
+    type Tally: Tally;
+    type Split: SourceSplit + Sync + From<Position> + Into<Position>;
+    type Number: Serialize + DeserializeOwned + Clone + Send + Sync + TryFrom<u64, Error: std::fmt::Debug> + Into<i64>;
+}
+
+/// A split without its form.
+struct Position {
+    name: String,
+    next: u64,
+}
+
+mod before {
+    use super::{Deserialize, Position, Serialize, Version};
+
+    #[derive(Clone, Default)]
+    pub struct Program;
+
+    #[derive(Clone, Default, Serialize, Deserialize)]
+    pub struct Tally {
+        count: u16,
+        note: String,
+    }
+
+    #[derive(Clone, Serialize, Deserialize)]
+    pub struct Split {
+        next: u8,
+        name: String,
+        speed: f32,
+    }
+
+    impl super::Tally for Tally {
+        fn count(&mut self) {
+            self.count += 1;
+            self.note = format!("counted {}", self.count);
+        }
+
+        fn counted(&self) -> u64 {
+            self.count.into()
+        }
+    }
+
+    impl From<Position> for Split {
+        fn from(Position { name, next }: Position) -> Self {
+            Self { name, next: next.try_into().expect("the first half is short"), speed: 1.5 }
+        }
+    }
+
+    impl From<Split> for Position {
+        fn from(Split { name, next, .. }: Split) -> Self {
+            Self { name, next: next.into() }
+        }
+    }
+
+    impl Version for Program {
+        type Tally = Tally;
+        type Split = Split;
+        type Number = u16;
+    }
+}
+
+mod after {
+    use super::{Deserialize, Position, Serialize, Version};
+
+    #[derive(Clone, Default)]
+    pub struct Program;
+
+    #[derive(Clone, Default, Serialize, Deserialize)]
+    pub struct Tally {
+        #[serde(default)]
+        since: u32,
+        count: i64,
+        by: Option<String>,
+    }
+
+    #[derive(Clone, Serialize, Deserialize)]
+    pub struct Split {
+        name: String,
+        next: u64,
+        end: Option<u64>,
+    }
+
+    impl super::Tally for Tally {
+        fn count(&mut self) {
+            self.count += 1;
+            self.since += 1;
+            self.by = Some("the program of today".to_owned());
+        }
+
+        fn counted(&self) -> u64 {
+            assert!(i64::from(self.since) <= self.count, "it began at zero");
+            self.count.try_into().expect("a count")
+        }
+    }
+
+    impl From<Position> for Split {
+        fn from(Position { name, next }: Position) -> Self {
+            Self { name, next, end: None }
+        }
+    }
+
+    impl From<Split> for Position {
+        fn from(Split { name, next, .. }: Split) -> Self {
+            Self { name, next }
+        }
+    }
+
+    impl Version for Program {
+        type Tally = Tally;
+        type Split = Split;
+        type Number = i64;
+    }
+}
+
+/// What can't read what the first version wrote: a number has become text.
+mod unfit {
+    use super::{Deserialize, Serialize, Version, after};
+
+    #[derive(Clone, Default)]
+    pub struct Program;
+
+    #[derive(Clone, Default, Serialize, Deserialize)]
+    pub struct Tally {
+        count: String,
+    }
+
+    impl super::Tally for Tally {
+        fn count(&mut self) {
+            self.count.push('|');
+        }
+
+        fn counted(&self) -> u64 {
+            self.count.len() as u64
+        }
+    }
+
+    impl Version for Program {
+        type Tally = Tally;
+        type Split = after::Split;
+        type Number = i64;
+    }
+}
+
+macro_rules! split_ids {
+    ($($split:ty),*) => {$(
+        impl SourceSplit for $split {
+            fn split_id(&self) -> String {
+                Position::from(self.clone()).name
+            }
+        }
+    )*};
+}
+split_ids!(before::Split, after::Split);
+
+/// Numbers from zero, in each of two splits.
+struct Numbers<V> {
+    end: u64,
+    /// Whether the job fails when all of them are in a checkpoint.
+    fails: bool,
+    version: PhantomData<fn() -> V>,
+}
+
+impl<V: Version> Source for Numbers<V> {
+    type Record = u64;
+    type Split = V::Split;
+
+    fn boundedness(&self) -> Boundedness {
+        Boundedness::Bounded
+    }
+
+    fn create_enumerator(&self, _context: &EnumeratorContext) -> Result<Box<dyn SplitEnumerator<V::Split>>> {
+        Ok(Box::new(Names))
+    }
+
+    fn create_reader(&self, _context: &mut ReaderContext) -> Result<Box<dyn SourceReader<u64, V::Split>>> {
+        let (end, fails) = (self.end, self.fails);
+        Ok(Box::new(Reader { end, fails, splits: Vec::new(), last: BTreeSet::new() }))
+    }
+
+    fn fingerprint(&self) -> Vec<u8> {
+        self.end.to_le_bytes().to_vec()
+    }
+}
+
+struct Names;
+
+impl<S: SourceSplit + From<Position>> SplitEnumerator<S> for Names {
+    fn discover(&mut self, known: &BTreeSet<String>, _discovery: Discovery) -> Result<Vec<S>> {
+        let names = ["even", "odd"].map(str::to_owned).into_iter().filter(|name| !known.contains(name));
+        Ok(names.map(|name| Position { name, next: 0 }.into()).collect())
+    }
+
+    fn discovery_interval(&self) -> Option<Duration> {
+        None
+    }
+}
+
+struct Reader {
+    end: u64,
+    fails: bool,
+    splits: Vec<Position>,
+    /// The checkpoints that all numbers are in.
+    last: BTreeSet<CheckpointId>,
+}
+
+impl Reader {
+    fn is_done(&self) -> bool {
+        self.splits.iter().all(|split| split.next == self.end)
+    }
+}
+
+impl<S: SourceSplit + From<Position> + Into<Position>> SourceReader<u64, S> for Reader {
+    fn add_splits(&mut self, splits: Vec<S>) -> Result<()> {
+        self.splits.extend(splits.into_iter().map(Into::into));
+        Ok(())
+    }
+
+    fn no_more_splits(&mut self) {}
+
+    fn read(&mut self, max: usize, wait: Duration, out: &mut Vec<u64>) -> Result<ReadStatus> {
+        for split in &mut self.splits {
+            while split.next < self.end && out.len() < max {
+                out.push(split.next);
+                split.next += 1;
+            }
+        }
+        match (self.is_done(), self.fails) {
+            (false, _) => Ok(ReadStatus::More),
+            (true, false) => Ok(ReadStatus::Finished),
+            (true, true) => {
+                std::thread::sleep(wait.min(Duration::from_millis(1)));
+                Ok(ReadStatus::Idle)
+            }
+        }
+    }
+
+    fn position(&self) -> String {
+        String::new()
+    }
+
+    fn snapshot(&mut self, checkpoint: CheckpointId) -> Result<Vec<S>> {
+        if self.is_done() {
+            self.last.insert(checkpoint);
+        }
+        Ok(self
+            .splits
+            .iter()
+            .map(|Position { name, next }| Position { name: name.clone(), next: *next }.into())
+            .collect())
+    }
+
+    fn notify_checkpoint_complete(&mut self, checkpoint: CheckpointId) -> Result<()> {
+        match self.fails && self.last.contains(&checkpoint) {
+            true => Err(Error::user(format!("{HALFWAY}: {}", checkpoint.0))),
+            false => Ok(()),
+        }
+    }
+}
+
+/// What a key has in state.
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+struct Told {
+    value: u64,
+    expiring: u64,
+    list: Vec<i64>,
+    map: BTreeMap<u64, u64>,
+    sum: Option<i64>,
+    most: Option<i64>,
+}
+
+#[derive(Clone, Default)]
+struct Most<V>(PhantomData<fn() -> V>);
+
+impl<V: Version> AggregateFunction for Most<V> {
+    type In = u64;
+    type Accumulator = (V::Number, V::Tally);
+    type Out = i64;
+
+    fn create_accumulator(&self) -> Self::Accumulator {
+        (number::<V>(0), V::Tally::default())
+    }
+
+    fn add(&self, value: u64, (most, tally): &mut Self::Accumulator) {
+        tally.count();
+        if most.clone().into() < value as i64 {
+            *most = number::<V>(value);
+        }
+    }
+
+    fn get_result(&self, (most, tally): &Self::Accumulator) -> i64 {
+        most.clone().into() * 1000 + tally.counted() as i64
+    }
+}
+
+fn number<V: Version>(number: u64) -> V::Number {
+    number.try_into().expect("the numbers are small")
+}
+
+#[derive(Clone)]
+struct EveryKind<V: Version> {
+    value: ValueState<V::Tally>,
+    expiring: ValueState<V::Tally>,
+    list: ListState<V::Number>,
+    map: MapState<u64, V::Tally>,
+    sum: ReducingState<V::Number>,
+    most: AggregatingState<Most<V>>,
+}
+
+impl<V: Version> KeyedMapFunction<u64, (u64, Told)> for EveryKind<V> {
+    fn open(&mut self, context: &mut KeyedContext<'_>) -> FunctionResult {
+        self.value = context.value_state("value", V::Tally::default())?;
+        let day = StateTtlConfig::new(Duration::from_secs(86_400));
+        self.expiring = context.with_ttl(day).value_state("expiring", V::Tally::default())?;
+        self.list = context.list_state("list")?;
+        self.map = context.map_state("map")?;
+        self.sum = context.reducing_state("sum", |one: V::Number, other: V::Number| {
+            number::<V>((one.into() + other.into()) as u64)
+        })?;
+        self.most = context.aggregating_state("most", Most::default())?;
+        Ok(())
+    }
+
+    fn map(&mut self, record: u64) -> FunctionResult<(u64, Told)> {
+        self.value.modify(Tally::count)?;
+        self.expiring.modify(Tally::count)?;
+        self.list.add(number::<V>(record))?;
+        let mut tally = self.map.get(&(record % 3))?.unwrap_or_default();
+        tally.count();
+        self.map.put(record % 3, tally)?;
+        self.sum.add(number::<V>(record))?;
+        self.most.add(record)?;
+        let mut list: Vec<i64> = self.list.get()?.into_iter().map(Into::into).collect();
+        list.sort_unstable();
+        let told = Told {
+            value: self.value.get()?.counted(),
+            expiring: self.expiring.get()?.counted(),
+            list,
+            map: self.map.entries()?.into_iter().map(|(key, tally)| (key, tally.counted())).collect(),
+            sum: self.sum.get()?.map(Into::into),
+            most: self.most.get()?,
+        };
+        Ok((record % KEYS, told))
+    }
+}
+
+/// Counts what passes in an operator list.
+#[derive(Clone)]
+struct Passed<V: Version> {
+    list: Option<OperatorListState<V::Tally>>,
+    kept: Kept,
+}
+
+impl<V: Version> MapFunction<u64, u64> for Passed<V> {
+    fn open(&mut self, context: &mut RuntimeContext<'_>) -> FunctionResult {
+        self.list = Some(context.operator_state().list("passed")?);
+        Ok(())
+    }
+
+    fn map(&mut self, record: u64) -> FunctionResult<u64> {
+        let list = self.list.as_ref().ok_or("not open")?;
+        let mut tally = list.get().pop().unwrap_or_default();
+        tally.count();
+        list.update(vec![tally]);
+        Ok(record)
+    }
+
+    fn close(&mut self) -> FunctionResult {
+        let passed: u64 = self.list.iter().flat_map(OperatorListState::get).map(|tally| tally.counted()).sum();
+        self.kept.0.lock().unwrap().passed += passed;
+        Ok(())
+    }
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+struct Output {
+    /// The last that each key told.
+    told: BTreeMap<u64, Told>,
+    passed: u64,
+}
+
+#[derive(Clone, Default)]
+struct Kept(Arc<Mutex<Output>>);
+
+impl Sink for Kept {
+    type Record = (u64, Told);
+    type Committable = NoCommittable;
+
+    fn create_writer(&self, _context: &mut WriterContext) -> Result<Box<dyn SinkWriter<(u64, Told)>>> {
+        Ok(Box::new(self.clone()))
+    }
+
+    fn create_committer(&self, _context: &CommitterContext) -> Result<Box<dyn Committer<NoCommittable>>> {
+        Ok(Box::new(NoCommitter))
+    }
+}
+
+impl SinkWriter<(u64, Told)> for Kept {
+    fn write(&mut self, records: Vec<(u64, Told)>) -> Result<()> {
+        self.0.lock().unwrap().told.extend(records);
+        Ok(())
+    }
+
+    fn prepare_commit(&mut self) -> Result<Vec<NoCommittable>> {
+        Ok(Vec::new())
+    }
+}
+
+/// Runs a version of the program.
+fn run<V: Version>(
+    mut env: StreamExecutionEnvironment,
+    parallelism: u32,
+    end: u64,
+    fails: bool,
+) -> (Result<()>, Output) {
+    env.set_parallelism(parallelism).set_restart_strategy(RestartStrategy::None);
+    env.enable_checkpointing(Duration::from_millis(20));
+    // The first run fails, as it is to.
+    env.configure("log.level", "off");
+    let kept = Kept::default();
+    env.from_source(Numbers::<V> { end, fails, version: PhantomData }, "numbers")
+        .uid("numbers")
+        .map_with(Passed::<V> { list: None, kept: kept.clone() })
+        .uid("passed")
+        .key_by(|record| record % KEYS)
+        .map(EveryKind::<V> {
+            value: ValueState::default(),
+            expiring: ValueState::default(),
+            list: ListState::default(),
+            map: MapState::default(),
+            sum: ReducingState::default(),
+            most: AggregatingState::default(),
+        })
+        .uid("every kind")
+        .sink_to(kept.clone())
+        .uid("kept");
+    let ended = env.execute("evolution").map(drop);
+    let output = kept.0.lock().unwrap().clone();
+    (ended, output)
+}
+
+/// The last checkpoint of the only job that has any in the directory.
+fn newest(checkpoints: &Path) -> String {
+    let inside = |path: &Path| std::fs::read_dir(path).unwrap().map(|entry| entry.unwrap().path()).collect::<Vec<_>>();
+    let [job] = &inside(checkpoints)[..] else { panic!("one job: {:?}", inside(checkpoints)) };
+    let number = |path: &Path| path.file_name()?.to_str()?.strip_prefix("chk-")?.parse::<u64>().ok();
+    let complete = inside(job).into_iter().filter(|path| path.join("_metadata").is_file());
+    let newest = complete.max_by_key(|path| number(path)).expect("there is a checkpoint");
+    format!("file://{}", newest.display())
+}
+
+fn changes_on(choose_backend: impl Fn(&mut StreamExecutionEnvironment, &Path)) {
+    let env = |directory: &Path| {
+        let mut env = StreamExecutionEnvironment::new();
+        env.configure("state.checkpoints.dir", format!("file://{}", directory.join("checkpoints").display()));
+        choose_backend(&mut env, directory);
+        env
+    };
+    let [whole, first, second, third] = [0; 4].map(|_| tempfile::tempdir().unwrap());
+    let (ended, meant) = run::<after::Program>(env(whole.path()), 1, NUMBERS, false);
+    ended.unwrap();
+    assert_eq!((meant.told.len() as u64, meant.passed), (KEYS, 2 * NUMBERS));
+    let per_key = 2 * NUMBERS / KEYS;
+    assert!(meant.told.values().all(|told| told.value == per_key && told.list.len() as u64 == per_key), "{meant:?}");
+
+    let (ended, halfway) = run::<before::Program>(env(first.path()), 1, HALF, true);
+    assert!(ended.unwrap_err().message.contains(HALFWAY));
+    assert!(halfway.told.values().all(|told| told.value == per_key / 2), "{halfway:?}");
+    let checkpoint = newest(&first.path().join("checkpoints"));
+
+    let mut changed = env(second.path());
+    changed.configure("execution.state-recovery.path", &checkpoint);
+    let (ended, output) = run::<after::Program>(changed, 2, NUMBERS, false);
+    ended.unwrap();
+    assert_eq!(output, meant);
+
+    let mut unfit = env(third.path());
+    unfit.configure("execution.state-recovery.path", &checkpoint);
+    let (ended, output) = run::<unfit::Program>(unfit, 1, NUMBERS, false);
+    let refused = ended.unwrap_err();
+    for part in ["{count: u16, note: str}", "{count: str}", "u16 can't become str"] {
+        assert!(refused.message.contains(part), "{part} is not in: {refused}");
+    }
+    assert!(!refused.retryable && output == Output::default(), "before the first record");
+}
+
+#[test]
+fn types_change_in_memory() {
+    changes_on(|env, _| {
+        env.set_state_backend(MemoryStateBackend::default());
+    });
+}
+
+#[test]
+fn types_change_on_the_filesystem() {
+    changes_on(|env, directory| {
+        env.set_state_backend(FsStateBackend::new(format!("file://{}", directory.join("checkpoints").display())));
+    });
+}
+
+#[test]
+fn types_change_on_a_backend_of_the_users() {
+    changes_on(|env, _| {
+        env.register_state_backend(BTreeStateBackend).configure("state.backend", "btree");
+    });
+}
+
+#[cfg(feature = "rocksdb")]
+#[test]
+fn types_change_in_rocksdb_from_full_and_from_incremental_checkpoints() {
+    for incremental in [false, true] {
+        changes_on(|env, directory| {
+            let checkpoints = format!("file://{}", directory.join("checkpoints").display());
+            let backend = RocksDBStateBackend::new(checkpoints).with_local_directory(directory.join("local"));
+            env.set_state_backend(backend.with_memory_size(16 << 20).with_incremental_checkpoints(incremental));
+        });
+    }
+}
