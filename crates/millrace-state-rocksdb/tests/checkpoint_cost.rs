@@ -116,6 +116,7 @@ fn a_checkpoint_costs_what_has_changed() {
         x: "share of the keys that has changed, %".to_string(),
         y: y.to_string(),
         lines: vec![(y.to_string(), points)],
+        ..Plot::default()
     };
     plot("Written bytes", "MB written", bytes).write("incremental-bytes.svg");
     plot("Duration", "seconds", seconds).write("incremental-duration.svg");

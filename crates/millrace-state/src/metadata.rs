@@ -125,6 +125,12 @@ impl CheckpointMetadata {
         subtasks.map(OperatorSubtaskState::size).fold(0, u64::saturating_add)
     }
 
+    /// How much of that was in flight.
+    pub fn in_flight_size(&self) -> u64 {
+        let subtasks = self.operators.iter().flat_map(|operator| &operator.subtasks);
+        subtasks.filter_map(|subtask| subtask.in_flight.as_ref()).map(StateHandle::size).fold(0, u64::saturating_add)
+    }
+
     /// The names of the files in the directory of shared files that it refers to.
     pub fn shared_file_names(&self) -> impl Iterator<Item = &str> {
         self.keyed().flat_map(|keyed| keyed.data.shared_files()).map(|shared| shared.file.name.as_str())

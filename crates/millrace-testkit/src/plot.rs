@@ -10,7 +10,7 @@ const TOP: f64 = 40.0;
 const BOTTOM: f64 = 50.0;
 const COLOURS: [&str; 4] = ["#1f6feb", "#d1242f", "#1a7f37", "#9a6700"];
 
-/// Lines over the same numbers. Both axes begin at 0.
+/// Lines over the same numbers.
 #[derive(Clone, Debug, Default)]
 pub struct Plot {
     /// What is shown.
@@ -21,6 +21,37 @@ pub struct Plot {
     pub y: String,
     /// The lines by name.
     pub lines: Vec<(String, Vec<(f64, f64)>)>,
+    /// Whether both axes are logarithmic: then all numbers must be above 0. Otherwise both begin at 0.
+    pub logarithmic: bool,
+}
+
+/// An axis from its first tick to its last.
+struct Axis {
+    ticks: Vec<f64>,
+    logarithmic: bool,
+}
+
+impl Axis {
+    /// One that has room for all of these.
+    fn of(values: impl Iterator<Item = f64>, logarithmic: bool) -> Self {
+        let ticks = if logarithmic {
+            let exponents: Vec<_> = values.map(f64::log10).collect();
+            let least = exponents.iter().copied().fold(f64::INFINITY, f64::min).floor().min(0.0) as i32;
+            let most = exponents.into_iter().fold(f64::NEG_INFINITY, f64::max).ceil() as i32;
+            (least..=most.max(least + 1)).map(|exponent| 10f64.powi(exponent)).collect()
+        } else {
+            let end = round_up(values);
+            (0..=5).map(|tick| end * f64::from(tick) / 5.0).collect()
+        };
+        Self { ticks, logarithmic }
+    }
+
+    /// Where a number lies, from 0 to 1.
+    fn share(&self, value: f64) -> f64 {
+        let at = |value: f64| if self.logarithmic { value.log10() } else { value };
+        let (first, last) = (at(self.ticks[0]), at(self.ticks[self.ticks.len() - 1]));
+        (at(value) - first) / (last - first)
+    }
 }
 
 impl Plot {
@@ -31,11 +62,13 @@ impl Plot {
         fs::write(&path, self.to_svg()).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
     }
 
-    fn to_svg(&self) -> String {
+    /// The picture.
+    pub fn to_svg(&self) -> String {
         let points = || self.lines.iter().flat_map(|(_, points)| points);
-        let (x_max, y_max) = (round_up(points().map(|p| p.0)), round_up(points().map(|p| p.1)));
-        let x = |value: f64| LEFT + value / x_max * (WIDTH - LEFT - RIGHT);
-        let y = |value: f64| HEIGHT - BOTTOM - value / y_max * (HEIGHT - TOP - BOTTOM);
+        let x_axis = Axis::of(points().map(|point| point.0), self.logarithmic);
+        let y_axis = Axis::of(points().map(|point| point.1), self.logarithmic);
+        let x = |value: f64| LEFT + x_axis.share(value) * (WIDTH - LEFT - RIGHT);
+        let y = |value: f64| HEIGHT - BOTTOM - y_axis.share(value) * (HEIGHT - TOP - BOTTOM);
         let mut svg = format!(
             "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {WIDTH} {HEIGHT}\" font-family=\"sans-serif\" \
              font-size=\"12\">\n<rect width=\"100%\" height=\"100%\" fill=\"white\"/>\n"
@@ -47,18 +80,19 @@ impl Plot {
         text((WIDTH / 2.0, 20.0), "middle", " font-size=\"14\"", &self.title);
         text((WIDTH / 2.0, HEIGHT - 12.0), "middle", "", &self.x);
         text((16.0, HEIGHT / 2.0), "middle", &format!(" transform=\"rotate(-90 16 {})\"", HEIGHT / 2.0), &self.y);
-        for tick in 0..=5 {
-            let (of_x, of_y) = (x_max * f64::from(tick) / 5.0, y_max * f64::from(tick) / 5.0);
-            text((x(of_x), HEIGHT - BOTTOM + 18.0), "middle", "", &short(of_x));
-            text((LEFT - 6.0, y(of_y) + 4.0), "end", "", &short(of_y));
+        for tick in &x_axis.ticks {
+            text((x(*tick), HEIGHT - BOTTOM + 18.0), "middle", "", &short(*tick));
+        }
+        for tick in &y_axis.ticks {
+            text((LEFT - 6.0, y(*tick) + 4.0), "end", "", &short(*tick));
         }
         for (index, (name, _)) in self.lines.iter().enumerate() {
             let colour = COLOURS[index % COLOURS.len()];
             let at = (LEFT + 10.0, TOP + 12.0 + 16.0 * index as f64);
             text(at, "start", &format!(" fill=\"{colour}\""), name);
         }
-        for tick in 0..=5 {
-            let at = y(y_max * f64::from(tick) / 5.0);
+        for tick in &y_axis.ticks {
+            let at = y(*tick);
             let _ = writeln!(
                 svg,
                 "<line x1=\"{LEFT}\" x2=\"{:.1}\" y1=\"{at:.1}\" y2=\"{at:.1}\" stroke=\"#d0d7de\"/>",
@@ -104,6 +138,14 @@ mod tests {
         for (most, end) in [(0.0, 1.0), (0.7, 1.0), (1.1, 2.0), (2.2, 2.5), (134.0, 200.0), (1000.0, 1000.0)] {
             assert_eq!(round_up([0.0, most].into_iter()), end, "{most}");
         }
+    }
+
+    #[test]
+    fn logarithmic_axes_go_from_one_power_of_ten_to_another() {
+        let axis = Axis::of([3.0, 900.0].into_iter(), true);
+        assert_eq!(axis.ticks, [1.0, 10.0, 100.0, 1000.0]);
+        assert!((axis.share(10.0) - 1.0 / 3.0).abs() < 1e-9);
+        assert_eq!(Axis::of([].into_iter(), true).ticks, [1.0, 10.0]);
     }
 
     #[test]

@@ -12,7 +12,10 @@ use std::{
 
 use clap::Parser;
 use millrace_core::rest::{CheckpointStatistics, CheckpointStatus, CheckpointingStatistics};
-use millrace_testkit::cluster::{ClusterSpec, JobCluster, Result, program};
+use millrace_testkit::{
+    cluster::{ClusterSpec, JobCluster, Result, program},
+    plot::Plot,
+};
 
 /// Measures how long checkpoints take under backpressure.
 #[derive(Parser)]
@@ -72,7 +75,7 @@ fn main() -> Result<()> {
     println!("{table}");
     if let Some(directory) = &arguments.write {
         fs::write(directory.join("unaligned.md"), page(&table)).expect("the table can be written");
-        fs::write(directory.join("unaligned.svg"), plot(&rows)).expect("the plot can be written");
+        fs::write(directory.join("unaligned.svg"), plot(&rows).to_svg()).expect("the plot can be written");
     }
     Ok(())
 }
@@ -139,53 +142,17 @@ fn page(table: &str) -> String {
     )
 }
 
-/// Median durations over the time for a record, both logarithmic.
-fn plot(rows: &[Row]) -> String {
-    const WIDTH: f64 = 640.0;
-    const HEIGHT: f64 = 400.0;
-    const MARGIN: f64 = 60.0;
-    let log = |value: u64| (value.max(1) as f64).log10();
-    let (left, right) = rows.iter().fold((f64::MAX, f64::MIN), |(least, most), row| {
-        (log(row.per_record_ms).min(least), log(row.per_record_ms).max(most))
-    });
-    let top = rows.iter().map(|row| log(row.median())).fold(1.0, f64::max).ceil();
-    let x = |value: u64| MARGIN + (log(value) - left) / (right - left).max(1e-9) * (WIDTH - 2.0 * MARGIN);
-    let y = |exponent: f64| HEIGHT - MARGIN - exponent / top * (HEIGHT - 2.0 * MARGIN);
-    let mut svg = format!(
-        "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {WIDTH} {HEIGHT}\" font-family=\"sans-serif\" \
-         font-size=\"13\">\n<rect width=\"{WIDTH}\" height=\"{HEIGHT}\" fill=\"white\"/>\n"
-    );
-    for exponent in 0..=top as i32 {
-        let at = y(f64::from(exponent));
-        let label = 10_u64.pow(exponent as u32);
-        let _ =
-            writeln!(svg, "<line x1=\"{MARGIN}\" x2=\"{}\" y1=\"{at}\" y2=\"{at}\" stroke=\"#ddd\"/>", WIDTH - MARGIN);
-        let _ = writeln!(svg, "<text x=\"{}\" y=\"{}\" text-anchor=\"end\">{label} ms</text>", MARGIN - 6.0, at + 4.0);
+/// Median durations over the time for a record.
+fn plot(rows: &[Row]) -> Plot {
+    let line = |name: &str, unaligned: bool| {
+        let of = rows.iter().filter(|row| row.unaligned == unaligned);
+        (name.to_owned(), of.map(|row| (row.per_record_ms as f64, row.median().max(1) as f64)).collect())
+    };
+    Plot {
+        title: "Duration of a checkpoint (median)".to_owned(),
+        x: "time that the counter takes for a record, ms".to_owned(),
+        y: "ms".to_owned(),
+        lines: vec![line("aligned", false), line("unaligned", true)],
+        logarithmic: true,
     }
-    for row in rows.iter().filter(|row| row.unaligned) {
-        let (at, below) = (x(row.per_record_ms), HEIGHT - MARGIN + 20.0);
-        let _ = writeln!(svg, "<text x=\"{at}\" y=\"{below}\" text-anchor=\"middle\">{} ms</text>", row.per_record_ms);
-    }
-    for (unaligned, color, name, line) in [(false, "#c0392b", "aligned", 0.0), (true, "#2471a3", "unaligned", 20.0)] {
-        let of = || rows.iter().filter(|row| row.unaligned == unaligned);
-        let points: Vec<_> = of().map(|row| format!("{},{}", x(row.per_record_ms), y(log(row.median())))).collect();
-        let _ = writeln!(
-            svg,
-            "<polyline points=\"{}\" fill=\"none\" stroke=\"{color}\" stroke-width=\"2\"/>",
-            points.join(" ")
-        );
-        for row in of() {
-            let (at, up) = (x(row.per_record_ms), y(log(row.median())));
-            let _ = writeln!(svg, "<circle cx=\"{at}\" cy=\"{up}\" r=\"4\" fill=\"{color}\"/>");
-        }
-        let _ = writeln!(svg, "<text x=\"{}\" y=\"{}\" fill=\"{color}\">{name}</text>", MARGIN + 10.0, MARGIN + line);
-    }
-    let _ = writeln!(
-        svg,
-        "<text x=\"{}\" y=\"{}\" text-anchor=\"middle\">time that the counter takes for a record</text>",
-        WIDTH / 2.0,
-        HEIGHT - 12.0
-    );
-    let _ = writeln!(svg, "<text x=\"{MARGIN}\" y=\"24\">duration of a checkpoint (median)</text>\n</svg>");
-    svg
 }

@@ -36,7 +36,7 @@ fn counts_in_rocksdb_survive_kills() -> Result<()> {
 #[cfg(feature = "hdfs")]
 #[test]
 fn counts_with_checkpoints_in_hdfs_survive_kills() -> Result<()> {
-    let hdfs = millrace_testkit::services::hdfs::Hdfs::start()?;
+    let hdfs = millrace_testkit::services::hdfs::Hdfs::shared();
     let campaign = Campaign::from_env(6, 3, Input::Files).set("state.checkpoints.dir", &hdfs.uri("checkpoints"));
     let report = campaign.run()?;
     assert_eq!((report.taskmanagers, report.jobmanagers), (campaign.kills - campaign.kills / 3, campaign.kills / 3));

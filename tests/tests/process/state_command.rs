@@ -284,6 +284,31 @@ fn checkpoints_in_an_object_store_are_reached_as_jobs_reach_them() -> Result<()>
     Ok(())
 }
 
+#[cfg(feature = "hdfs")]
+#[test]
+fn checkpoints_in_hdfs_are_listed_shown_printed_and_compared() -> Result<()> {
+    let hdfs = millrace_testkit::services::hdfs::Hdfs::shared();
+    let root = hdfs.uri("check/points");
+    let mut job = Job::start(&root, &[])?;
+    let first = job.count(&["anna", "bob", "anna"])?;
+    job.count(&["bob"])?;
+    let id = job.cluster.job();
+    job.cluster.stop()?;
+    let last = job.cluster.wait_end()?.retained_checkpoint.expect("a stopped job keeps its checkpoint");
+    for place in [root.clone(), format!("{root}/{id}"), last.clone()] {
+        let listed = millrace(&["list", &place]);
+        assert!(listed.contains(&format!("job {id} in {root}")) && listed.contains(&last), "{listed}");
+    }
+    let shown = millrace(&["show", &last]);
+    assert!(shown.contains("CheckpointExample: value state of i32") && shown.contains("  verified  "), "{shown}");
+    let meant: BTreeMap<_, _> = [("anna".to_string(), 2), ("bob".to_string(), 2)].into();
+    assert_eq!(counters(&millrace(&["cat", &last])), meant);
+    let difference = millrace(&["diff", &format!("{root}/{id}/chk-{first}"), &last]);
+    assert!(difference.contains("  0 only in -, 0 only in +, 1 changed, 1 the same\n"), "{difference}");
+    assert!(refusal(&["cat", &format!("{root}/{id}/chk-999")]).contains("chk-999 is no checkpoint"));
+    Ok(())
+}
+
 #[cfg(feature = "rocksdb")]
 #[test]
 fn incremental_checkpoints_are_shown_as_any_other() -> Result<()> {

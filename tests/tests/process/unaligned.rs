@@ -1,12 +1,9 @@
 //! A job that counts far more slowly than it reads, with unaligned checkpoints: all its processes are killed, and it
 //! goes on at another parallelism from a checkpoint that data was in flight in. Every record counts once.
 
-use std::{collections::BTreeMap, fs};
+use std::{collections::BTreeMap, fs, process::Command};
 
-use millrace_state::{
-    StateHandle,
-    storage::{StorageOptions, open_checkpoint},
-};
+use millrace_state::storage::{StorageOptions, open_checkpoint};
 use millrace_testkit::cluster::{ClusterSpec, JobCluster, PATIENCE, Result, program};
 use millrace_tests::process::{
     printed::{Outputs, differences},
@@ -67,15 +64,15 @@ impl Job {
         let options = StorageOptions::default();
         cluster.wait_for("checkpoint with data in flight", PATIENCE, |cluster| {
             let completed = cluster.state().ok().and_then(|state| state.completed().cloned());
-            let Some(path) = completed.and_then(|checkpoint| checkpoint.external_path) else {
+            let Some((path, told)) = completed.and_then(|of| Some((of.external_path?, of.persisted_data))) else {
                 return (None, "there is none yet".to_string());
             };
-            let bytes = self.runtime.block_on(open_checkpoint(&path, &options)).map(|metadata| {
-                let subtasks = metadata.operators.iter().flat_map(|operator| &operator.subtasks);
-                subtasks.filter_map(|subtask| subtask.in_flight.as_ref()).map(StateHandle::size).sum::<u64>()
-            });
-            match bytes {
-                Ok(1..) => (Some(path), String::new()),
+            let metadata = self.runtime.block_on(open_checkpoint(&path, &options));
+            match metadata.map(|metadata| metadata.in_flight_size()) {
+                Ok(bytes @ 1..) => {
+                    assert_eq!(told, bytes, "what REST shows of {path}");
+                    (Some(path), String::new())
+                }
                 other => (None, format!("{path}: {other:?}")),
             }
         })
@@ -98,6 +95,7 @@ impl Job {
                 let highest = highest.entry(record).or_default();
                 *highest = count.max(*highest);
             }
+            is_shown(&path);
             from = Some(path);
         }
         let mut cluster = self.start(1, from.as_deref())?;
@@ -117,6 +115,16 @@ impl Job {
         println!("{}: restored {restored:?} from {from:?}", self.backend);
         cancel(&mut cluster)
     }
+}
+
+/// `millrace state show` tells what was in flight and verifies its files.
+fn is_shown(checkpoint: &str) {
+    let mut command = Command::new(program("millrace").expect("the command is built"));
+    let output = command.args(["state", "show", checkpoint]).output().expect("the command can be run");
+    let (shown, said) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert!(output.status.success(), "{shown}{said}");
+    assert!(shown.contains("  in flight from operator source by key: ") && shown.contains(" of str, "), "{shown}");
+    assert!(shown.lines().any(|line| line.contains("  verified  in flight to subtask ")), "{shown}");
 }
 
 #[test]

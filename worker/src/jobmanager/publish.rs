@@ -183,6 +183,8 @@ fn statistics(
             checkpointed_size: of(|entry| entry.checkpointed_size),
             state_size: of(|entry| entry.state_size),
             end_to_end_duration: of(|entry| entry.end_to_end_duration),
+            processed_data: of(|entry| entry.processed_data),
+            persisted_data: of(|entry| entry.persisted_data),
         },
         latest: LatestCheckpoints {
             completed: from.latest.completed.as_ref().map(entry),
@@ -217,6 +219,8 @@ fn checkpoint_statistics(
         checkpointed_size: entry.checkpointed_size,
         state_size: entry.state_size,
         end_to_end_duration: entry.end_to_end_duration,
+        processed_data: entry.processed_data,
+        persisted_data: entry.persisted_data,
         num_subtasks: entry.num_subtasks as u32,
         num_acknowledged_subtasks: entry.num_acknowledged_subtasks as u32,
         external_path: (entry.status == coordinator::CheckpointStatus::Completed).then(|| path(entry.id)).flatten(),

@@ -10,6 +10,7 @@ use millrace_core::{
 use millrace_runtime::scheduler::adoption::NewestCheckpoint;
 use millrace_state::{
     log::{Claim, JobLog, LogView, TerminalRecord, TerminalResult},
+    metadata::CheckpointMetadata,
     storage::{CheckpointStorage, RetryPolicy},
 };
 
@@ -134,6 +135,9 @@ async fn newest(
         checkpointed_size: state_size,
         state_size,
         end_to_end_duration: completed_at_ms.saturating_sub(record.created_at_ms),
+        // What was processed meanwhile stands nowhere.
+        processed_data: 0,
+        persisted_data: metadata.as_ref().map_or(0, CheckpointMetadata::in_flight_size),
         num_subtasks: subtasks.unwrap_or(0),
         num_acknowledged_subtasks: subtasks.unwrap_or(0),
         external_path: (!storage.is_volatile()).then(|| storage.checkpoint_uri(job, record.id)),

@@ -35,6 +35,8 @@ fn checkpoint(id: u64, status: CheckpointStatus) -> CheckpointStatistics {
         checkpointed_size: 100,
         state_size: 300,
         end_to_end_duration: 12,
+        processed_data: 60,
+        persisted_data: 40,
         num_subtasks: 3,
         num_acknowledged_subtasks: 3,
         external_path: Some(format!("file:///c/chk-{id}")),
@@ -77,8 +79,10 @@ fn checkpoint_entry(id: u64) -> CheckpointEntry {
         async_ms: 4,
         state_bytes: 300,
         checkpointed_bytes: 100,
+        persisted_bytes: 40,
+        processed_bytes: 60,
+        unaligned: true,
         records_in: 7,
-        ..SubtaskCheckpointMetrics::default()
     };
     let answer = SubtaskEntry { ack_timestamp: 5_010, end_to_end_duration: 10, metrics };
     CheckpointEntry {
@@ -90,6 +94,8 @@ fn checkpoint_entry(id: u64) -> CheckpointEntry {
         end_to_end_duration: 12,
         state_size: 300,
         checkpointed_size: 100,
+        processed_data: 60,
+        persisted_data: 40,
         num_subtasks: 4,
         num_acknowledged_subtasks: 1,
         failure_timestamp: None,
@@ -316,14 +322,16 @@ async fn the_configuration_shows_where_values_came_from() {
 async fn checkpoints_are_shown_with_flinks_names() {
     let newest = json!({"id": 4, "status": "COMPLETED", "is_savepoint": false, "trigger_timestamp": 5000,
                         "latest_ack_timestamp": 5010, "checkpointed_size": 100, "state_size": 300,
-                        "end_to_end_duration": 12, "num_subtasks": 3, "num_acknowledged_subtasks": 3,
+                        "end_to_end_duration": 12, "processed_data": 60, "persisted_data": 40,
+                        "num_subtasks": 3, "num_acknowledged_subtasks": 3,
                         "external_path": "file:///c/chk-4", "discarded": false});
     let nothing = json!({"min": 0, "max": 0, "avg": 0});
     assert_eq!(
         get(&job_path("/checkpoints")).await,
         json!({
             "counts": {"restored": 1, "total": 4, "in_progress": 0, "completed": 3, "failed": 1},
-            "summary": {"checkpointed_size": nothing, "state_size": nothing, "end_to_end_duration": nothing},
+            "summary": {"checkpointed_size": nothing, "state_size": nothing, "end_to_end_duration": nothing,
+                        "processed_data": nothing, "persisted_data": nothing},
             "latest": {"completed": newest, "failed": null, "restored": null, "savepoint": null},
             "history": [newest]
         })
@@ -342,14 +350,16 @@ async fn a_checkpoint_is_shown_down_to_its_subtasks() {
     let details = get(&job_path("/checkpoints/details/4")).await;
     assert_eq!((&details["id"], &details["trigger_reason"]), (&json!(4), &json!("PERIODIC")));
     let part = json!({"id": 4, "status": "COMPLETED", "latest_ack_timestamp": 5010, "checkpointed_size": 100,
-                      "state_size": 300, "end_to_end_duration": 10, "num_subtasks": 2, "num_acknowledged_subtasks": 1});
+                      "state_size": 300, "end_to_end_duration": 10, "processed_data": 60, "persisted_data": 40,
+                      "num_subtasks": 2, "num_acknowledged_subtasks": 1});
     assert_eq!(details["tasks"][vertex], part);
     let mut part = get(&job_path(&format!("/checkpoints/details/4/subtasks/{vertex}"))).await;
     let only = |number: u64| json!({"min": number, "max": number, "avg": number});
     assert_eq!(
         part["summary"].take(),
         json!({"checkpointed_size": only(100), "state_size": only(300), "end_to_end_duration": only(10),
-               "checkpoint_duration": {"sync": only(1), "async": only(4)}, "alignment": {"duration": only(2)},
+               "checkpoint_duration": {"sync": only(1), "async": only(4)},
+               "alignment": {"duration": only(2), "processed": only(60), "persisted": only(40)},
                "start_delay": only(3)})
     );
     assert_eq!(
@@ -357,7 +367,8 @@ async fn a_checkpoint_is_shown_down_to_its_subtasks() {
         json!([{"index": 0, "status": "pending_or_failed"},
                {"index": 1, "status": "completed", "ack_timestamp": 5010, "end_to_end_duration": 10,
                 "checkpointed_size": 100, "state_size": 300, "checkpoint": {"sync": 1, "async": 4},
-                "alignment": {"duration": 2}, "start_delay": 3}])
+                "alignment": {"duration": 2, "processed": 60, "persisted": 40}, "start_delay": 3,
+                "unaligned_checkpoint": true}])
     );
 }
 

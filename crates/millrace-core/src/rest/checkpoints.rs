@@ -42,6 +42,12 @@ pub struct CheckpointSummary {
     pub state_size: MinMaxAvg,
     /// From trigger to completion.
     pub end_to_end_duration: MinMaxAvg,
+    /// Bytes from other processes that were processed between the first barrier and the last.
+    #[serde(default)]
+    pub processed_data: MinMaxAvg,
+    /// Bytes in flight that barriers overtook, and that are part of it: only of unaligned checkpoints.
+    #[serde(default)]
+    pub persisted_data: MinMaxAvg,
 }
 
 /// A number's range.
@@ -112,6 +118,12 @@ pub struct CheckpointStatistics {
     pub state_size: u64,
     /// From the trigger to its end, or to now.
     pub end_to_end_duration: u64,
+    /// Bytes from other processes that were processed between the first barrier and the last.
+    #[serde(default)]
+    pub processed_data: u64,
+    /// Bytes in flight that barriers overtook, and that are part of it: only of unaligned checkpoints.
+    #[serde(default)]
+    pub persisted_data: u64,
     /// How many subtasks take part.
     pub num_subtasks: u32,
     /// How many have answered.
@@ -204,6 +216,12 @@ pub struct TaskCheckpointStatistics {
     pub state_size: u64,
     /// From the trigger to the last answer.
     pub end_to_end_duration: u64,
+    /// Bytes from other processes that were processed between the first barrier and the last.
+    #[serde(default)]
+    pub processed_data: u64,
+    /// Bytes in flight that barriers overtook, and that are part of it: only of unaligned checkpoints.
+    #[serde(default)]
+    pub persisted_data: u64,
     /// How many subtasks take part.
     pub num_subtasks: u32,
     /// How many have answered.
@@ -249,11 +267,17 @@ pub struct CheckpointDurationSummary {
     pub asynchronous: MinMaxAvg,
 }
 
-/// How long subtasks aligned barriers.
+/// What subtasks did about barriers.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct AlignmentSummary {
     /// From the first barrier to the last.
     pub duration: MinMaxAvg,
+    /// Bytes from other processes that were processed meanwhile.
+    #[serde(default)]
+    pub processed: MinMaxAvg,
+    /// Bytes in flight that barriers overtook.
+    #[serde(default)]
+    pub persisted: MinMaxAvg,
 }
 
 /// A subtask's part of a checkpoint.
@@ -288,6 +312,9 @@ pub struct CompletedSubtaskCheckpoint {
     pub alignment: Alignment,
     /// From the trigger to the first barrier.
     pub start_delay: u64,
+    /// Whether barriers overtook data.
+    #[serde(default)]
+    pub unaligned_checkpoint: bool,
 }
 
 /// How long a subtask took for its snapshot.
@@ -300,11 +327,17 @@ pub struct CheckpointDuration {
     pub asynchronous: u64,
 }
 
-/// How long a subtask aligned barriers.
+/// What a subtask did about barriers.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Alignment {
     /// From the first barrier to the last.
     pub duration: u64,
+    /// Bytes from other processes that were processed meanwhile.
+    #[serde(default)]
+    pub processed: u64,
+    /// Bytes in flight that barriers overtook.
+    #[serde(default)]
+    pub persisted: u64,
 }
 
 #[cfg(test)]

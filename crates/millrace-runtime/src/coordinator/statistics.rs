@@ -88,6 +88,10 @@ pub struct CheckpointEntry {
     pub state_size: u64,
     /// How much of them was written for this checkpoint.
     pub checkpointed_size: u64,
+    /// How much of what other processes had sent tasks took between the first barrier and their snapshots.
+    pub processed_data: u64,
+    /// How much data in flight is in the checkpoint.
+    pub persisted_data: u64,
     /// How many tasks take part.
     pub num_subtasks: usize,
     /// How many of them have answered.
@@ -130,6 +134,8 @@ impl CheckpointStatistics {
             end_to_end_duration: 0,
             state_size: 0,
             checkpointed_size: 0,
+            processed_data: 0,
+            persisted_data: 0,
             num_subtasks: tasks.len(),
             num_acknowledged_subtasks: 0,
             failure_timestamp: None,
@@ -162,6 +168,8 @@ impl CheckpointStatistics {
         entry.num_acknowledged_subtasks += 1;
         entry.state_size += metrics.state_bytes;
         entry.checkpointed_size += metrics.checkpointed_bytes;
+        entry.processed_data += metrics.processed_bytes;
+        entry.persisted_data += metrics.persisted_bytes;
     }
 
     pub(super) fn completed(&mut self, now_ms: u64, id: CheckpointId) {

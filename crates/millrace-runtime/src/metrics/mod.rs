@@ -178,6 +178,11 @@ impl TaskMetrics {
         self.records_in.load(Ordering::Relaxed)
     }
 
+    /// Bytes received from other processes, of what was taken.
+    pub fn num_bytes_in(&self) -> u64 {
+        self.bytes_in.load(Ordering::Relaxed)
+    }
+
     /// Records handed to consumers, each counted once for each edge.
     pub fn num_records_out(&self) -> u64 {
         self.records_out.load(Ordering::Relaxed)
@@ -192,7 +197,7 @@ impl TaskMetrics {
         TaskMetricsSnapshot {
             records_in: self.num_records_in(),
             records_out: self.num_records_out(),
-            bytes_in: self.bytes_in.load(Ordering::Relaxed),
+            bytes_in: self.num_bytes_in(),
             bytes_out: self.bytes_out.load(Ordering::Relaxed),
             busy_ms: spent[Activity::Busy as usize] / 1000,
             idle_ms: spent[Activity::Idle as usize] / 1000,

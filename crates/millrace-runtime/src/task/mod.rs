@@ -196,6 +196,8 @@ pub struct SubtaskCheckpointMetrics {
     pub checkpointed_bytes: u64,
     /// How much of that is data that was in flight.
     pub persisted_bytes: u64,
+    /// How much of what other processes had sent the task took between the first barrier and its snapshot.
+    pub processed_bytes: u64,
     /// Whether barriers have overtaken data.
     pub unaligned: bool,
     /// The records that the task had taken, since its start, when it was snapshotted.

@@ -31,7 +31,7 @@ use super::{
     run::Parts,
     state_sink::{LocalCopy, StateSink},
 };
-use crate::STEP;
+use crate::{STEP, metrics::TaskMetrics};
 
 /// One operator as it was at the barrier.
 struct OperatorPart {
@@ -80,14 +80,16 @@ impl TaskSnapshot {
 pub(super) struct BarrierTimes {
     first: Instant,
     start_delay: Duration,
+    /// What the task had taken by then of what other processes sent.
+    bytes_in: u64,
 }
 
 impl BarrierTimes {
-    /// The first one comes now.
-    pub(super) fn now(barrier: CheckpointBarrier) -> Self {
+    /// The first one comes now, to a task that counts in `metrics`.
+    pub(super) fn now(barrier: CheckpointBarrier, metrics: &TaskMetrics) -> Self {
         let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
         let start_delay = now.saturating_sub(Duration::from_millis(barrier.triggered_at_ms));
-        Self { first: Instant::now(), start_delay }
+        Self { first: Instant::now(), start_delay, bytes_in: metrics.num_bytes_in() }
     }
 
     /// From the trigger to the first one's arrival.
@@ -100,12 +102,19 @@ impl BarrierTimes {
         aligned.duration_since(self.first)
     }
 
-    /// What is known when the task has been snapshotted: the barriers were aligned at `aligned`.
-    pub(super) fn metrics(self, aligned: Instant, stood_still: Duration) -> SubtaskCheckpointMetrics {
+    /// What is known when the task, which counts in `task`, has been snapshotted: the barriers were aligned at `aligned`.
+    pub(super) fn metrics(
+        self,
+        aligned: Instant,
+        stood_still: Duration,
+        task: &TaskMetrics,
+    ) -> SubtaskCheckpointMetrics {
         SubtaskCheckpointMetrics {
             start_delay_ms: self.start_delay.as_millis() as u64,
             alignment_ms: self.alignment(aligned).as_millis() as u64,
             sync_us: stood_still.as_micros() as u64,
+            processed_bytes: task.num_bytes_in() - self.bytes_in,
+            records_in: task.num_records_in(),
             ..Default::default()
         }
     }

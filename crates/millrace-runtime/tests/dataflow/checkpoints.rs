@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use millrace_core::{
-    checkpoint::CheckpointingMode,
+    checkpoint::{CheckpointBarrier, CheckpointingMode},
     codec,
     ids::{CheckpointId, TaskId},
 };
@@ -26,7 +26,7 @@ type Checkpoint = BTreeMap<TaskId, Vec<OperatorSubtaskState>>;
 pub fn splits(state: &[OperatorSubtaskState]) -> Vec<EncodedSplit> {
     let lists = state.iter().flat_map(|operator| &operator.lists);
     let list = lists.into_iter().find(|list| list.name == SOURCE_SPLITS).expect("a source's splits");
-    decode_splits(list, &list.schema).unwrap()
+    decode_splits(list).unwrap()
 }
 
 /// How many records of its splits a source task had read.
@@ -78,14 +78,14 @@ fn aligned_snapshots_hold_what_was_read_and_nothing_else() {
     }
 }
 
-/// Two sources into one sink; the first has passed its barrier with 10 records, the second has not.
-fn half_aligned(mode: CheckpointingMode) -> (Cluster, Numbers, Arc<Seen>, CheckpointId) {
+/// Two sources into one sink; `first` has passed its barrier with 10 records, the other has not.
+fn half_aligned(taskmanagers: u32, first: u32, mode: CheckpointingMode) -> (Cluster, Numbers, Arc<Seen>, CheckpointId) {
     let (numbers, seen) = (Numbers::new(2), Arc::<Seen>::default());
     let graph: Arc<JobGraph> =
         Builder::source(&numbers, 2).then(Partitioning::Rebalance, "sink", 1, Sink::factory(&seen, None)).build();
     numbers.0.allow(0, 10);
     numbers.0.allow(1, 10);
-    let mut cluster = Cluster::new(1);
+    let mut cluster = Cluster::new(taskmanagers);
     cluster.run(&graph, |spec| {
         spec.barriers = Some(BarrierHandling { mode, aligned_timeout: None });
         if spec.task.vertex.0 == 0 {
@@ -93,14 +93,14 @@ fn half_aligned(mode: CheckpointingMode) -> (Cluster, Numbers, Arc<Seen>, Checkp
         }
     });
     until("all arrived", || seen.len() == 20);
-    let id = cluster.trigger(&[task(0, 0)]);
-    let state = cluster.acknowledged(task(0, 0), id);
+    let id = cluster.trigger(&[task(0, first)]);
+    let state = cluster.acknowledged(task(0, first), id);
     assert_eq!(position(&state), 10);
     (cluster, numbers, seen, id)
 }
 
 fn trigger_second(cluster: &mut Cluster, id: CheckpointId) -> u64 {
-    let barrier = millrace_core::checkpoint::CheckpointBarrier { id, triggered_at_ms: 0 };
+    let barrier = CheckpointBarrier { id, triggered_at_ms: 0 };
     cluster.handles[&task(0, 1)].command(TaskCommand::TriggerCheckpoint(barrier));
     cluster.acknowledged(task(0, 1), id);
     counted(&cluster.acknowledged(task(1, 0), id))
@@ -108,7 +108,7 @@ fn trigger_second(cluster: &mut Cluster, id: CheckpointId) -> u64 {
 
 #[test]
 fn exactly_once_a_channel_waits_behind_its_barrier() {
-    let (mut cluster, numbers, seen, id) = half_aligned(CheckpointingMode::ExactlyOnce);
+    let (mut cluster, numbers, seen, id) = half_aligned(1, 0, CheckpointingMode::ExactlyOnce);
     numbers.0.allow(0, 30);
     until("the first source is ahead", || numbers.0.read(0) == 30);
     numbers.0.allow(1, 15);
@@ -119,8 +119,32 @@ fn exactly_once_a_channel_waits_behind_its_barrier() {
 }
 
 #[test]
+fn what_is_taken_between_two_barriers_is_measured_where_it_comes_from_another_process() {
+    // The second source is on another taskmanager than the sink, where there is one.
+    for (taskmanagers, crosses) in [(1, false), (2, true)] {
+        let (mut cluster, numbers, seen, id) = half_aligned(taskmanagers, 1, CheckpointingMode::ExactlyOnce);
+        // One at a time: channels are taken in turn, so the barrier is taken between two of them.
+        for next in 11..=15 {
+            numbers.0.allow(0, next);
+            until("the second source goes on", || seen.len() as u64 == 10 + next);
+        }
+        let barrier = CheckpointBarrier { id, triggered_at_ms: 0 };
+        cluster.handles[&task(0, 0)].command(TaskCommand::TriggerCheckpoint(barrier));
+        let measured = cluster.expect("that the sink acknowledges", |from, event| match event {
+            TaskEvent::Acknowledged { metrics, .. } if from == task(1, 0) => Some(*metrics),
+            _ => None,
+        });
+        let all = cluster.handles[&task(1, 0)].metrics().num_bytes_in();
+        assert_eq!((measured.persisted_bytes, measured.unaligned), (0, false));
+        assert_eq!(measured.processed_bytes > 0, crosses, "some of 5 records");
+        assert_eq!(measured.processed_bytes < all, crosses, "10 records came before");
+        cluster.cancel();
+    }
+}
+
+#[test]
 fn at_least_once_nothing_waits_and_records_are_in_twice() {
-    let (mut cluster, numbers, seen, id) = half_aligned(CheckpointingMode::AtLeastOnce);
+    let (mut cluster, numbers, seen, id) = half_aligned(1, 0, CheckpointingMode::AtLeastOnce);
     numbers.0.allow(0, 30);
     until("the first source's records overtake", || seen.len() == 40);
     assert_eq!(trigger_second(&mut cluster, id), 40, "20 of them will be read again after a failure");
@@ -129,7 +153,7 @@ fn at_least_once_nothing_waits_and_records_are_in_twice() {
 
 #[test]
 fn an_aborted_alignment_lets_the_channel_go_on() {
-    let (mut cluster, numbers, seen, id) = half_aligned(CheckpointingMode::ExactlyOnce);
+    let (mut cluster, numbers, seen, id) = half_aligned(1, 0, CheckpointingMode::ExactlyOnce);
     numbers.0.allow(0, 30);
     cluster.command(&TaskCommand::NotifyAborted(id));
     until("the channel goes on", || seen.len() == 40);
@@ -141,7 +165,7 @@ fn an_aborted_alignment_lets_the_channel_go_on() {
 
 #[test]
 fn an_overtaken_checkpoint_is_declined() {
-    let (mut cluster, _numbers, _seen, old) = half_aligned(CheckpointingMode::ExactlyOnce);
+    let (mut cluster, _numbers, _seen, old) = half_aligned(1, 0, CheckpointingMode::ExactlyOnce);
     let new = cluster.trigger(&[task(0, 0), task(0, 1)]);
     let reason = cluster.expect("that the old one is declined", |_, event| match event {
         TaskEvent::Declined { checkpoint, reason } if *checkpoint == old => Some(reason.clone()),

@@ -12,6 +12,7 @@ use tokio::runtime::Handle;
 use super::{line, translated::FilesOfBackend};
 use crate::{
     BackendRegistry, KeyedStateHandle, SharedState, StateHandle,
+    in_flight::{self, EdgeInFlight},
     log::entry::damaged,
     metadata::{CheckpointMetadata, OperatorStateMeta},
     snapshot::{Entry, Section, SectionReader, SnapshotBytes, SnapshotReader, StateKind, StateMeta},
@@ -57,6 +58,16 @@ impl CheckpointContents {
         let mut reader = self.storage.state_reader(file)?;
         while reader.next().await?.is_some() {}
         Ok(())
+    }
+
+    /// Reads what was in flight to a subtask when unaligned barriers overtook it.
+    pub async fn in_flight(&self, data: &StateHandle) -> Result<Vec<EdgeInFlight>> {
+        let bytes = self.storage.read_state(data).await?;
+        let name = match data {
+            StateHandle::File { directory, name, .. } => format!("{directory}/{name}"),
+            _ => format!("{}/_metadata", self.uri),
+        };
+        in_flight::decode(&name, &bytes)
     }
 
     /// Opens the snapshots of an operator's subtasks. Blocks its thread, which must not be one that drives `runtime`.

@@ -132,6 +132,7 @@ fn the_format_with_data_in_flight_is_frozen() {
     assert_eq!(decode(golden).unwrap(), overtaken("s3://b/job/chk-7"));
     assert_eq!(overtaken("").encode().unwrap(), golden);
     assert_eq!(overtaken("").state_size() - sharing("").state_size(), 4_000_000_002);
+    assert_eq!((overtaken("").in_flight_size(), sharing("").in_flight_size()), (4_000_000_002, 0));
 }
 
 #[test]

@@ -41,7 +41,11 @@ pub fn task_details(view: &JobView, id: u64, of: &VertexView) -> Option<TaskChec
                 sync: range(|s| s.metrics.sync_us / 1000),
                 asynchronous: range(|s| s.metrics.async_ms),
             },
-            alignment: AlignmentSummary { duration: range(|s| s.metrics.alignment_ms) },
+            alignment: AlignmentSummary {
+                duration: range(|s| s.metrics.alignment_ms),
+                processed: range(|s| s.metrics.processed_bytes),
+                persisted: range(|s| s.metrics.persisted_bytes),
+            },
             start_delay: range(|s| s.metrics.start_delay_ms),
         },
         subtasks: (0..of.parallelism).map(subtask).collect(),
@@ -64,6 +68,8 @@ fn task(entry: &CheckpointEntry, status: CheckpointStatus, of: &VertexView) -> T
         checkpointed_size: answered().map(|subtask| subtask.metrics.checkpointed_bytes).sum(),
         state_size: answered().map(|subtask| subtask.metrics.state_bytes).sum(),
         end_to_end_duration: answered().map(|subtask| subtask.end_to_end_duration).max().unwrap_or(0),
+        processed_data: answered().map(|subtask| subtask.metrics.processed_bytes).sum(),
+        persisted_data: answered().map(|subtask| subtask.metrics.persisted_bytes).sum(),
         num_subtasks: of.parallelism,
         num_acknowledged_subtasks: answered().count() as u32,
     }
@@ -77,7 +83,12 @@ fn completed(index: u32, answer: &SubtaskEntry) -> SubtaskCheckpoint {
         checkpointed_size: answer.metrics.checkpointed_bytes,
         state_size: answer.metrics.state_bytes,
         checkpoint: CheckpointDuration { sync: answer.metrics.sync_us / 1000, asynchronous: answer.metrics.async_ms },
-        alignment: Alignment { duration: answer.metrics.alignment_ms },
+        alignment: Alignment {
+            duration: answer.metrics.alignment_ms,
+            processed: answer.metrics.processed_bytes,
+            persisted: answer.metrics.persisted_bytes,
+        },
         start_delay: answer.metrics.start_delay_ms,
+        unaligned_checkpoint: answer.metrics.unaligned,
     })
 }

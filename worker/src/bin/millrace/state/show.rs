@@ -3,6 +3,7 @@
 use millrace_core::{Error, Result, key::KeyGroupRange};
 use millrace_state::{
     KeyedStateHandle, OwnState, StateFile, StateHandle,
+    in_flight::EdgeInFlight,
     inspect::{CheckpointContents, OperatorSnapshots, StateContents, list_items},
     metadata::{CheckpointMetadata, OperatorStateMeta},
 };
@@ -76,6 +77,7 @@ fn operator_lines(
     for state in OperatorSnapshots::from_iter(snapshots).states() {
         lines.extend(state_lines(&state, key_groups, contents.metadata().max_parallelism, is_whole, problems)?);
     }
+    lines.extend(in_flight_lines(contents, operator, store, problems)?);
     lines.extend(file_lines(contents, operator, store, problems)?);
     Ok(lines)
 }
@@ -142,6 +144,40 @@ fn state_lines(
     Ok(lines)
 }
 
+/// What was in flight to an operator, from each that sends to it.
+fn in_flight_lines(
+    contents: &CheckpointContents,
+    operator: &OperatorStateMeta,
+    store: &Store,
+    problems: &mut Vec<String>,
+) -> Result<Vec<String>> {
+    let mut edges: Vec<EdgeInFlight> = Vec::new();
+    for data in operator.subtasks.iter().filter_map(|subtask| subtask.in_flight.as_ref()) {
+        let found = match store.runtime.block_on(contents.in_flight(data)) {
+            Ok(found) => found,
+            Err(error) if error.retryable => return Err(error),
+            Err(error) => {
+                note(problems, error);
+                continue;
+            }
+        };
+        for of_edge in found {
+            match edges.iter_mut().find(|known| known.edge == of_edge.edge) {
+                Some(known) => known.batches.extend(of_edge.batches),
+                None => edges.push(of_edge),
+            }
+        }
+    }
+    let line = |EdgeInFlight { edge, batches }: &EdgeInFlight| {
+        let records = edge.schema.as_ref().map_or_else(|| edge.type_name.clone(), ToString::to_string);
+        let by_key = if edge.keyed { " by key" } else { "" };
+        let size = show_size(batches.iter().map(|batch| batch.len() as u64).sum());
+        let batches = count(batches.len() as u64, "batch", "batches");
+        format!("  in flight from operator {}{by_key}: {batches} of {records}, {size}", edge.from)
+    };
+    Ok(edges.iter().map(line).collect())
+}
+
 fn file_lines(
     contents: &CheckpointContents,
     operator: &OperatorStateMeta,
@@ -149,25 +185,22 @@ fn file_lines(
     problems: &mut Vec<String>,
 ) -> Result<Vec<String>> {
     let mut rows = Vec::new();
-    for keyed in operator.subtasks.iter().filter_map(|subtask| subtask.keyed.as_ref()) {
-        for (file, shared) in handles(keyed) {
-            let verified = match store.runtime.block_on(contents.verify(&file)) {
-                Ok(()) => "verified",
-                Err(error) if error.retryable => return Err(error),
-                Err(error) => {
-                    note(problems, error);
-                    "DAMAGED"
-                }
-            };
-            let of = format!("key groups {} to {}{shared}", keyed.range.start, keyed.range.end);
-            let (name, crc) = match &file {
-                StateHandle::File { directory, name, crc32, .. } => {
-                    (shown_name(contents.uri(), directory, name), format!("crc32 {crc32:08x}"))
-                }
-                _ => ("inside _metadata".to_string(), "-".to_string()),
-            };
-            rows.push([name, show_size(file.size()), crc, verified.to_string(), of]);
-        }
+    for (file, of) in files(operator) {
+        let verified = match store.runtime.block_on(contents.verify(&file)) {
+            Ok(()) => "verified",
+            Err(error) if error.retryable => return Err(error),
+            Err(error) => {
+                note(problems, error);
+                "DAMAGED"
+            }
+        };
+        let (name, crc) = match &file {
+            StateHandle::File { directory, name, crc32, .. } => {
+                (shown_name(contents.uri(), directory, name), format!("crc32 {crc32:08x}"))
+            }
+            _ => ("inside _metadata".to_string(), "-".to_string()),
+        };
+        rows.push([name, show_size(file.size()), crc, verified.to_string(), of]);
     }
     Ok(columns(&rows).lines().map(|line| format!("  file {line}")).collect())
 }
@@ -175,6 +208,19 @@ fn file_lines(
 /// A file's name, with its directory where that is not the checkpoint's.
 fn shown_name(uri: &str, directory: &str, name: &str) -> String {
     if directory == uri { name.to_string() } else { format!("{directory}/{name}") }
+}
+
+/// The pieces that an operator's part is in, and what each holds.
+fn files(operator: &OperatorStateMeta) -> Vec<(StateHandle, String)> {
+    let mut files = Vec::new();
+    for keyed in operator.subtasks.iter().filter_map(|subtask| subtask.keyed.as_ref()) {
+        let of = |shared| format!("key groups {} to {}{shared}", keyed.range.start, keyed.range.end);
+        files.extend(handles(keyed).into_iter().map(|(file, shared)| (file, of(shared))));
+    }
+    for (subtask, state) in operator.subtasks.iter().enumerate() {
+        files.extend(state.in_flight.iter().map(|data| (data.clone(), format!("in flight to subtask {subtask}"))));
+    }
+    files
 }
 
 /// The pieces that a subtask's state is in, and whether other checkpoints may share them.
