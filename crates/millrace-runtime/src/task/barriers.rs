@@ -22,7 +22,7 @@ use crate::{
 impl Work<'_> {
     /// A barrier waits in a channel and may overtake what waits before it.
     pub(super) fn announced(&mut self, channel: usize, barrier: CheckpointBarrier) -> Result<()> {
-        let times = *self.barriers.entry(barrier.id).or_insert_with(|| BarrierTimes::now(barrier, &self.metrics));
+        let times = *self.barriers.entry(barrier.id).or_insert_with(|| BarrierTimes::now(barrier, self.metrics));
         let actions = self.aligner.on(AlignerEvent::Announced { channel, barrier });
         self.align(actions, true)?;
         let timeout = self.setup.spec.barriers.and_then(|barriers| barriers.aligned_timeout);
@@ -104,13 +104,13 @@ impl Work<'_> {
         let stood_still = started.elapsed();
         self.parts.outputs.barrier(barrier)?;
         tracing::debug!(target: STEP, step = "snapshot", checkpoint = %barrier.id, unaligned, task = %self.setup.spec.task);
-        let times = self.barriers.remove(&barrier.id).unwrap_or_else(|| BarrierTimes::now(barrier, &self.metrics));
+        let times = self.barriers.remove(&barrier.id).unwrap_or_else(|| BarrierTimes::now(barrier, self.metrics));
         self.barriers = self.barriers.split_off(&barrier.id);
         self.metrics.set_barrier_times(times.alignment(started), times.start_delay());
         match taken {
             Ok(snapshot) => {
                 let aborted = Arc::<AtomicBool>::default();
-                let measured = times.metrics(started, stood_still, &self.metrics);
+                let measured = times.metrics(started, stood_still, self.metrics);
                 let metrics = SubtaskCheckpointMetrics { unaligned, ..measured };
                 self.writing.insert(barrier.id, Arc::clone(&aborted));
                 write_beside(self.setup, barrier.id, snapshot, metrics, aborted);

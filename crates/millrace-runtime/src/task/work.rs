@@ -281,7 +281,7 @@ impl<'a> Work<'a> {
                 self.batch(channel, batch)
             }
             StreamElement::Barrier(barrier) => {
-                self.barriers.entry(barrier.id).or_insert_with(|| BarrierTimes::now(barrier, &self.metrics));
+                self.barriers.entry(barrier.id).or_insert_with(|| BarrierTimes::now(barrier, self.metrics));
                 let actions = self.aligner.on(AlignerEvent::Barrier { channel, barrier });
                 self.align(actions, true)
             }
@@ -330,7 +330,7 @@ impl<'a> Work<'a> {
         match command {
             TaskCommand::Start => {}
             TaskCommand::TriggerCheckpoint(barrier) if source.is_some() => {
-                self.barriers.insert(barrier.id, BarrierTimes::now(barrier, &self.metrics));
+                self.barriers.insert(barrier.id, BarrierTimes::now(barrier, self.metrics));
                 self.snapshot(barrier)?;
             }
             TaskCommand::TriggerCheckpoint(barrier) => {
