@@ -140,6 +140,8 @@ fn checkpoint(id: u64) -> CheckpointStatistics {
         checkpointed_size: 10,
         state_size: 77,
         end_to_end_duration: 2_000,
+        processed_data: 0,
+        persisted_data: 0,
         num_subtasks: 2,
         num_acknowledged_subtasks: 2,
         external_path: Some(format!("s3://bucket/jobs/a/chk-{id}")),
