@@ -328,7 +328,8 @@ impl JobManager {
             let wakeup = self.coordinator.next_wakeup().map(|ms| self.clock.instant(ms));
             tokio::select! {
                 Some(event) = peers.recv() => self.on_peer(event),
-                Some(command) = commands.recv() => self.on_command(command),
+                // Tasks that are about to report themselves would not hear of it.
+                Some(command) = commands.recv(), if self.adoption.is_none() => self.on_command(command),
                 Some(event) = inbox.recv() => match event {
                     Event::Ended(outcome) => return self.conclude(outcome, &mut peers).await,
                     event => self.on_event(event),
