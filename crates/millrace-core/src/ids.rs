@@ -103,6 +103,53 @@ impl JsonSchema for JobId {
     }
 }
 
+/// A start of a job's tasks. No two are the same, and of one job's, a later one is greater.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct JobAttempt {
+    /// The job.
+    pub job: JobId,
+    /// The jobmanager that has started it.
+    pub generation: Generation,
+    /// Its number among those of this jobmanager.
+    pub attempt: Attempt,
+}
+
+impl JobAttempt {
+    /// A job's first start.
+    pub const fn first(job: JobId) -> Self {
+        Self { job, generation: Generation(1), attempt: Attempt(1) }
+    }
+
+    /// Whether the other one is over since this one has begun: an earlier one of this job, or any of another job that
+    /// had the same place.
+    pub fn supersedes(self, other: Self) -> bool {
+        other.job != self.job || other < self
+    }
+}
+
+impl fmt::Display for JobAttempt {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { job, generation, attempt } = self;
+        write!(f, "{job}.{generation}.{attempt}")
+    }
+}
+
+impl FromStr for JobAttempt {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self, Error> {
+        let parse = || {
+            let mut parts = text.splitn(3, '.');
+            let job = parts.next()?.parse().ok()?;
+            let generation = Generation(parts.next()?.parse().ok()?);
+            Some(Self { job, generation, attempt: Attempt(parts.next()?.parse().ok()?) })
+        };
+        // Not one that is only read like this: "+1", "01".
+        let parsed = parse().filter(|attempt| attempt.to_string() == text);
+        parsed.ok_or_else(|| Error::invalid(format!("{text:?} is no attempt: <job id>.<generation>.<attempt>")))
+    }
+}
+
 /// What ties an operator's state to the operator across versions of a program.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(transparent)]
@@ -143,6 +190,26 @@ impl fmt::Display for TaskId {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_attempt_supersedes_those_before_it_and_all_of_other_jobs() {
+        let attempt = |job, generation, attempt| JobAttempt {
+            job: JobId(job),
+            generation: Generation(generation),
+            attempt: Attempt(attempt),
+        };
+        let own = attempt(1, 3, 2);
+        for over in [attempt(1, 3, 1), attempt(1, 2, 9), attempt(2, 9, 9)] {
+            assert!(own.supersedes(over), "{over}");
+        }
+        for later in [own, attempt(1, 3, 3), attempt(1, 4, 1)] {
+            assert!(!own.supersedes(later), "{later}");
+        }
+        assert_eq!(own.to_string().parse::<JobAttempt>().unwrap(), own);
+        for wrong in ["", "part", "1.3.2", &format!("{own}.4"), &own.to_string().replace(".3", ".+3")] {
+            wrong.parse::<JobAttempt>().unwrap_err();
+        }
+    }
 
     #[test]
     fn a_job_id_is_read_as_it_is_written() {

@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     Error, Record, Result,
     checkpoint::CheckpointConfig,
-    ids::{CheckpointId, OperatorUid},
+    ids::{CheckpointId, JobAttempt, JobId, OperatorUid},
     operator_state::OperatorStateStore,
 };
 
@@ -85,6 +85,9 @@ pub struct WriterContext<C = NoCommittable> {
     pub subtask: u32,
     /// The sink's parallelism.
     pub parallelism: u32,
+    /// The start that the writer belongs to. Those of earlier ones may live on as zombies: what they are able to touch
+    /// must not be what this one needs.
+    pub attempt: JobAttempt,
     /// Operator lists, for sinks that keep state.
     pub operator_state: OperatorStateStore,
     /// All that the restored checkpoint held to be committed, of *all* subtasks. It is committed when tasks begin to run;
@@ -94,9 +97,10 @@ pub struct WriterContext<C = NoCommittable> {
 }
 
 impl<C> WriterContext<C> {
-    /// The context of a writer that begins anew.
+    /// The context of a writer that begins anew, in the first start of job 0.
     pub fn new(uid: OperatorUid, subtask: u32, parallelism: u32) -> Self {
-        Self { uid, subtask, parallelism, operator_state: OperatorStateStore::default(), restored: Vec::new() }
+        let (attempt, operator_state) = (JobAttempt::first(JobId(0)), OperatorStateStore::default());
+        Self { uid, subtask, parallelism, attempt, operator_state, restored: Vec::new() }
     }
 }
 

@@ -3,7 +3,7 @@
 use millrace_core::{
     Batch, Result,
     clock::Clock,
-    ids::{CheckpointId, InputId, OperatorUid, OutputId},
+    ids::{CheckpointId, InputId, JobAttempt, OperatorUid, OutputId},
     operator_state::OperatorStateStore,
 };
 use millrace_state::KeyedStateStore;
@@ -65,6 +65,8 @@ pub struct OperatorContext {
     pub subtask: u32,
     /// Its parallelism.
     pub parallelism: u32,
+    /// The start that it belongs to.
+    pub attempt: JobAttempt,
     /// Its keyed state, where it stands behind a `key_by`.
     pub keyed_state: Option<KeyedStateStore>,
     /// Its operator state.

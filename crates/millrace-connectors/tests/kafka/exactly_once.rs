@@ -1,11 +1,14 @@
 //! The sink in transactions: what readers see, whenever a writer dies.
 
-use std::borrow::Cow;
+use std::{
+    borrow::Cow,
+    sync::atomic::{AtomicU32, Ordering},
+};
 
 use millrace_connectors::kafka::{KafkaCommittable, KafkaSink, KafkaSinkBuilder, MessageHeader, Serializer};
 use millrace_core::{
     FunctionResult,
-    ids::OperatorUid,
+    ids::{Attempt, OperatorUid},
     operator_state::{OperatorListSnapshot, OperatorStateStore},
     sink::{Committer, CommitterContext, DeliveryGuarantee, Sink, SinkWriter, WriterContext},
 };
@@ -35,11 +38,15 @@ struct Start {
     lists: Vec<OperatorListSnapshot>,
     subtask: u32,
     parallelism: u32,
+    attempt: u32,
 }
 
+/// Each is a later attempt than those before.
 impl Default for Start {
     fn default() -> Self {
-        Self { restored: vec![], lists: vec![], subtask: 0, parallelism: 1 }
+        static ATTEMPTS: AtomicU32 = AtomicU32::new(1);
+        let attempt = ATTEMPTS.fetch_add(1, Ordering::Relaxed);
+        Self { restored: vec![], lists: vec![], subtask: 0, parallelism: 1, attempt }
     }
 }
 
@@ -56,6 +63,7 @@ impl Start {
         let mut context = WriterContext::new(OperatorUid("uid".into()), self.subtask, self.parallelism);
         context.operator_state = OperatorStateStore::restored(self.lists);
         context.restored = self.restored;
+        context.attempt.attempt = Attempt(self.attempt);
         let writer = sink.create_writer(&mut context).unwrap();
         (writer, context.operator_state.snapshot().unwrap())
     }
@@ -177,6 +185,35 @@ fn what_dead_starts_left_open_is_aborted_also_of_subtasks_and_prefixes_that_are_
     eventually("it is committed", || committed(kafka, "orphans") == ["marker", "value-7"]);
 }
 
+/// A taskmanager that was given up goes on: what its successor has prepared is in a checkpoint, and must not be aborted.
+#[test]
+fn a_zombie_takes_nothing_from_its_successor() {
+    let kafka = KafkaBroker::shared();
+    let sink = sink(kafka, "zombies");
+    let sleeping = Start::default();
+    let mut zombie = Start::default().writer(&sink);
+    zombie.write(texts(0..10)).unwrap();
+    let mut committables = zombie.prepare_commit().unwrap();
+    let mut successor = Start::restored(&committables).writer(&sink);
+    for part in 1..4 {
+        successor.write(texts(part * 10..part * 10 + 10)).unwrap();
+        committables.extend(successor.prepare_commit().unwrap());
+    }
+    // One begins its next transaction and the one after it; another one was still about to start.
+    let _ = zombie.write(texts(900..910)).and_then(|()| zombie.prepare_commit().map(drop));
+    let mut started_late = sleeping.writer(&sink);
+    let _ = started_late.write(texts(910..920)).and_then(|()| started_late.prepare_commit().map(drop));
+    let written = kafka.consume_all("zombies", Isolation::ReadUncommitted).unwrap();
+    assert!(written.iter().any(|message| message.text() == "value-910"), "it has begun a transaction");
+    committer(&sink).commit(&committables).unwrap();
+    die(zombie);
+    die(started_late);
+    // What they have left open is aborted while the successor runs.
+    assert!(has_no_open_transaction(kafka, "zombies"));
+    let expected: Vec<_> = texts(0..40).into_iter().chain(["marker".to_string()]).collect();
+    assert_eq!(committed(kafka, "zombies"), expected);
+}
+
 #[test]
 fn a_writer_that_ends_lets_readers_go_on_at_once() {
     let kafka = KafkaBroker::shared();
@@ -225,7 +262,7 @@ fn a_transaction_that_kafka_has_aborted_is_lost_and_says_so() {
     eventually("the broker aborts it", || has_no_open_transaction(kafka, "timed-out"));
     let error = committer(&sink).commit(&committables).unwrap_err();
     assert!(!error.retryable, "{error:?}");
-    for part in ["prefix-of-timed-out-uid-0-0", "CompleteAbort", "transaction.timeout.ms"] {
+    for part in ["prefix-of-timed-out-uid-0-0-", "CompleteAbort", "transaction.timeout.ms"] {
         assert!(error.message.contains(part), "{part}: {error}");
     }
 }

@@ -3,7 +3,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use millrace_core::{
-    Error, Result, ids::OperatorUid, key::KeyGroupRange, operator_state::OperatorStateStore, source::ReaderContext,
+    Error, Result,
+    ids::{JobAttempt, OperatorUid},
+    key::KeyGroupRange,
+    operator_state::OperatorStateStore,
+    source::ReaderContext,
 };
 use millrace_state::{KeyedBackendContext, KeyedStateStore, SOURCE_SPLITS, SnapshotTarget};
 
@@ -112,6 +116,7 @@ fn context(
         name: node.name.clone(),
         subtask: spec.task.subtask,
         parallelism,
+        attempt: JobAttempt { job: setup.job, generation: spec.generation, attempt: spec.attempt },
         keyed_state,
         operator_state: OperatorStateStore::restored(lists),
         checkpoints: spec.barriers.is_some(),

@@ -159,7 +159,10 @@ fn sanitized(name: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use millrace_core::{ids::OperatorUid, operator_state::OperatorStateStore};
+    use millrace_core::{
+        ids::{JobAttempt, JobId, OperatorUid},
+        operator_state::OperatorStateStore,
+    };
 
     use super::*;
 
@@ -169,6 +172,7 @@ mod tests {
             name: "Count".into(),
             subtask,
             parallelism: 2,
+            attempt: JobAttempt::first(JobId(1)),
             keyed_state: None,
             operator_state: OperatorStateStore::default(),
             checkpoints: true,

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use millrace_core::{
     Batch, FunctionResult, RecordBatch, Result,
     clock::{Clock, ManualClock},
-    ids::{InputId, OperatorUid, OutputId},
+    ids::{InputId, JobAttempt, JobId, OperatorUid, OutputId},
     key::{KeyColumn, KeyGroupRange},
     operator_state::{OperatorListSnapshot, OperatorListState, OperatorStateStore},
 };
@@ -54,6 +54,7 @@ impl Tested {
             name: "Process".into(),
             subtask: 0,
             parallelism: 1,
+            attempt: JobAttempt::first(JobId(1)),
             keyed_state: keyed.then_some(store),
             operator_state: OperatorStateStore::restored(restored),
             checkpoints: true,

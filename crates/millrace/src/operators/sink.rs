@@ -61,6 +61,7 @@ impl<S: Sink> SinkOperator<S> {
 impl<S: Sink> Operator for SinkOperator<S> {
     fn open(&mut self, context: &mut OperatorContext) -> Result<()> {
         let mut writer_context = WriterContext::new(context.uid.clone(), context.subtask, context.parallelism);
+        writer_context.attempt = context.attempt;
         let commits = match is_committable::<S::Committable>() {
             true => {
                 let committer = self.sink.create_committer(&committer_context(context))?;

@@ -3,7 +3,7 @@ use std::sync::{Arc, Mutex};
 use millrace_core::{
     Batch, Error, ErrorDomain, FunctionResult, RecordBatch, Result,
     clock::Clock,
-    ids::{CheckpointId, InputId, OperatorUid, OutputId},
+    ids::{CheckpointId, InputId, JobAttempt, JobId, OperatorUid, OutputId},
     key::{KeyColumn, KeyGroupRange},
     operator_state::OperatorStateStore,
     sink::{Committer, CommitterContext, NoCommittable, NoCommitter, Sink, SinkWriter, WriterContext},
@@ -32,6 +32,7 @@ pub(super) fn context() -> OperatorContext {
         name: "Double".into(),
         subtask: 1,
         parallelism: 2,
+        attempt: JobAttempt::first(JobId(1)),
         keyed_state: None,
         operator_state: OperatorStateStore::default(),
         checkpoints: true,

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use millrace_core::{
     Error, Result,
+    ids::JobAttempt,
     sink::{Committer, WriterContext},
 };
 use serde::{Deserialize, Serialize};
@@ -91,8 +92,9 @@ impl Location {
 pub(super) struct Owner {
     /// Names the sink: a digest of its uid, since that may be anything.
     sink: String,
-    pub subtask: u32,
+    subtask: u32,
     parallelism: u32,
+    attempt: JobAttempt,
 }
 
 impl Owner {
@@ -103,19 +105,25 @@ impl Owner {
             .0
             .bytes()
             .fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3));
-        Self { sink: format!("{digest:016x}"), subtask: context.subtask, parallelism: context.parallelism.max(1) }
+        let WriterContext { subtask, attempt, .. } = *context;
+        Self { sink: format!("{digest:016x}"), subtask, parallelism: context.parallelism.max(1), attempt }
     }
 
     /// What the name of something in progress begins with, behind a dot.
     pub fn label(&self) -> String {
-        format!("{}-{}-", self.sink, self.subtask)
+        format!("{}-{}-{}-", self.sink, self.subtask, self.attempt)
     }
 
-    /// Whether something with this label is this subtask's to remove: its own, and that of subtasks that are no more.
+    /// Whether something with this label is this subtask's to remove: its own, and that of subtasks that are no more;
+    /// but not what a later attempt has begun, which may be committed although this one does not know it yet.
     pub fn removes(&self, label: &str) -> bool {
-        let subtask = label.strip_prefix(&self.sink).and_then(|rest| rest.strip_prefix('-')?.split('-').next());
-        let subtask = subtask.and_then(|subtask| subtask.parse::<u32>().ok());
-        subtask.is_some_and(|subtask| subtask % self.parallelism == self.subtask)
+        let Some(rest) = label.strip_prefix(&self.sink).and_then(|rest| rest.strip_prefix('-')) else { return false };
+        let mut parts = rest.split('-');
+        let subtask = parts.next().and_then(|subtask| subtask.parse::<u32>().ok());
+        // Labels were once without attempts.
+        let attempt = parts.next().and_then(|attempt| attempt.parse::<JobAttempt>().ok());
+        let is_over = attempt.is_none_or(|of| of == self.attempt || self.attempt.supersedes(of));
+        is_over && subtask.is_some_and(|subtask| subtask % self.parallelism == self.subtask)
     }
 }
 

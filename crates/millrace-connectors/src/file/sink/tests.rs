@@ -4,7 +4,7 @@ use std::{collections::BTreeSet, fs, path::Path};
 
 use millrace_core::{
     codec,
-    ids::{CheckpointId, OperatorUid},
+    ids::{Attempt, CheckpointId, OperatorUid},
     operator_state::OperatorStateStore,
     sink::PendingCommittable,
 };
@@ -118,6 +118,29 @@ fn a_writer_that_ends_takes_what_it_has_begun_with_it_and_leaves_strangers_alone
     drop(writer);
     let left: Vec<_> = files(dir.path()).into_iter().map(|(name, _)| name).collect();
     assert_eq!(left, strangers);
+}
+
+/// A taskmanager that was given up while it started goes on.
+#[test]
+fn a_start_that_comes_late_removes_nothing_of_its_successor() {
+    let dir = tempfile::tempdir().unwrap();
+    let sink = FileSink::<String>::directory(dir.path());
+    let before = |attempt: u32| {
+        let mut context = context(0, 1);
+        context.attempt.attempt = Attempt(attempt);
+        context
+    };
+    let mut abandoned = sink.create_writer(&mut before(1)).unwrap();
+    abandoned.write(vec!["lost".into()]).unwrap();
+    std::mem::forget(abandoned);
+    let mut successor = sink.create_writer(&mut before(3)).unwrap();
+    assert!(files(dir.path()).is_empty(), "what earlier attempts have left is removed");
+    successor.write(vec!["one".into()]).unwrap();
+    let committables = successor.prepare_commit().unwrap();
+    drop(sink.create_writer(&mut before(2)).unwrap());
+    committer(&sink).commit(&committables).unwrap();
+    let texts: Vec<_> = files(dir.path()).into_iter().map(|(_, text)| text).collect();
+    assert_eq!(texts, ["one\n"]);
 }
 
 #[test]

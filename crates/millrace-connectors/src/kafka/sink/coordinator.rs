@@ -19,7 +19,8 @@ use kafka_protocol::{
         ApiKey, DescribeConfigsRequest, DescribeConfigsResponse, DescribeTransactionsRequest,
         DescribeTransactionsResponse, EndTxnRequest, EndTxnResponse, FindCoordinatorRequest, FindCoordinatorResponse,
         InitProducerIdRequest, InitProducerIdResponse, ListTransactionsRequest, ListTransactionsResponse,
-        RequestHeader, ResponseHeader, TransactionalId, describe_configs_request::DescribeConfigsResource,
+        MetadataRequest, MetadataResponse, RequestHeader, ResponseHeader, TransactionalId,
+        describe_configs_request::DescribeConfigsResource,
     },
     protocol::{Decodable, Encodable, StrBytes},
 };
@@ -52,6 +53,17 @@ impl fmt::Display for Described {
         write!(f, "{} with producer {} of epoch {}", self.state, self.producer_id, self.producer_epoch)
     }
 }
+
+/// A transactional id that a coordinator knows.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Listed {
+    pub id: String,
+    /// Whether readers wait for its transaction.
+    pub is_open: bool,
+}
+
+/// The states of an id in which no transaction is open.
+const CLOSED: [&str; 4] = ["Empty", "CompleteCommit", "CompleteAbort", "Dead"];
 
 /// Why a call did not succeed.
 #[derive(Debug)]
@@ -138,17 +150,37 @@ impl Coordinators {
         Ok(())
     }
 
-    /// All transactional ids that the coordinators on these brokers (`host:port`) know.
-    pub fn list(&mut self, brokers: &[String]) -> Result<Vec<String>, Failure> {
-        let mut ids = Vec::new();
-        for broker in brokers {
+    /// All transactional ids that the cluster knows, or only those in these states.
+    pub fn list(&mut self, states: &[&'static str]) -> Result<Vec<Listed>, Failure> {
+        let states = states.iter().copied().map(StrBytes::from_static_str).collect();
+        let request = ListTransactionsRequest::default().with_state_filters(states);
+        let mut listed = Vec::new();
+        for (_, broker) in self.brokers()? {
             let code = |answer: &ListTransactionsResponse| answer.error_code;
-            let request = ListTransactionsRequest::default();
-            let address = |_: &mut Self| Ok(broker.clone());
-            let answer = self.persist(address, ApiKey::ListTransactions, 0, &request, code)?;
-            ids.extend(answer.transaction_states.iter().map(|state| state.transactional_id.0.to_string()));
+            let answer = self.persist(|_| Ok(broker.clone()), ApiKey::ListTransactions, 0, &request, code)?;
+            listed.extend(answer.transaction_states.iter().map(|state| Listed {
+                id: state.transactional_id.0.to_string(),
+                is_open: !CLOSED.contains(&&*state.transaction_state),
+            }));
         }
-        Ok(ids)
+        Ok(listed)
+    }
+
+    /// The brokers of the cluster: id and `host:port`.
+    pub fn brokers(&mut self) -> Result<Vec<(i32, String)>, Failure> {
+        let request = MetadataRequest::default().with_topics(Some(Vec::new()));
+        let give_up = Instant::now() + CALL_LIMIT;
+        let answer: MetadataResponse = loop {
+            match self.ask_any(ApiKey::Metadata, 9, &request) {
+                Err(failure) if failure.passes() && Instant::now() < give_up => thread::sleep(PAUSE),
+                answer => break answer?,
+            }
+        };
+        Ok(answer
+            .brokers
+            .iter()
+            .map(|broker| (broker.node_id.0, format!("{}:{}", &*broker.host, broker.port)))
+            .collect())
     }
 
     /// A setting of a broker; `None` if it does not tell.
@@ -218,15 +250,19 @@ impl Coordinators {
         let request = FindCoordinatorRequest::default()
             .with_key(StrBytes::from_string(id.to_string()))
             .with_key_type(TRANSACTION_COORDINATOR);
+        let answer: FindCoordinatorResponse = self.ask_any(ApiKey::FindCoordinator, 3, &request)?;
+        checked(answer.error_code)?;
+        let address = format!("{}:{}", &*answer.host, answer.port);
+        self.found.insert(id.to_string(), address.clone());
+        Ok(address)
+    }
+
+    /// Asks the first server that answers.
+    fn ask_any<A: Decodable>(&mut self, api: ApiKey, version: i16, request: &impl Encodable) -> Result<A, Failure> {
         let mut failure = Failure::Connection("there are no bootstrap servers".into());
         for server in self.servers.clone().split(',').map(str::trim).filter(|server| !server.is_empty()) {
-            let answer: Result<FindCoordinatorResponse, _> = self.ask(server, ApiKey::FindCoordinator, 3, &request);
-            match answer.and_then(|answer| checked(answer.error_code).map(|()| answer)) {
-                Ok(answer) => {
-                    let address = format!("{}:{}", &*answer.host, answer.port);
-                    self.found.insert(id.to_string(), address.clone());
-                    return Ok(address);
-                }
+            match self.ask(server, api, version, request) {
+                Ok(answer) => return Ok(answer),
                 Err(error) => failure = error,
             }
         }

@@ -8,14 +8,16 @@ use std::{
 
 use millrace_core::{
     Error, Record, Result,
+    ids::{Attempt, Generation, JobAttempt},
     sink::{SinkWriter, WriterContext},
 };
 use serde::{Deserialize, Serialize};
 
 use super::{
     KafkaCommittable, Settings,
-    coordinator::{Coordinators, failed},
+    coordinator::Coordinators,
     ids::{Place, TransactionalIds},
+    left_open::{LeftOpen, Share},
     outgoing::Outgoing,
     startup,
     transaction::Transaction,
@@ -31,6 +33,8 @@ struct WriterState {
     prefix: String,
     /// The highest parallelism that the sink has had.
     parallelism: u32,
+    /// Generation and attempt of its start; of old checkpoints, none.
+    attempt: Option<(u64, u32)>,
 }
 
 type Begun = Result<Transaction>;
@@ -42,39 +46,61 @@ pub(super) struct TransactionalWriter<T> {
     outgoing: Outgoing<T>,
     ids: TransactionalIds,
     subtask: u32,
-    /// The slots of transactions that are open or not settled. No other is ever touched.
+    attempt: JobAttempt,
+    /// The slots of transactions that are open or not settled.
     taken: BTreeSet<u32>,
     open: Option<Transaction>,
     next: Option<mpsc::Receiver<Begun>>,
     coordinators: Coordinators,
+    /// What zombies leave open is looked for as long as it is there.
+    _watch: mpsc::Sender<()>,
 }
 
 impl<T: Record> TransactionalWriter<T> {
-    /// What the checkpoint held is committed; ends what dead starts of this sink have left open, and only then writes.
+    /// What the checkpoint held is committed; ends what earlier attempts have left open, and only then writes.
     pub fn new(
         settings: Arc<Settings>,
         outgoing: Outgoing<T>,
         context: &mut WriterContext<KafkaCommittable>,
     ) -> Result<Self> {
+        let WriterContext { subtask, parallelism, attempt, .. } = *context;
         let prefix = settings.prefix()?;
-        let ids = TransactionalIds::new(prefix, &context.uid.0);
         startup::check(&settings, |client| outgoing.check_topic(client))?;
         let state = context.operator_state.union_list::<WriterState>(STATE)?;
         let known = state.get();
+        let since = known.iter().map(|state| state.attempt).min().flatten();
         let mut prefixes: BTreeSet<String> = known.iter().map(|state| state.prefix.clone()).collect();
         prefixes.insert(prefix.to_owned());
-        let parallelism = known.iter().map(|state| state.parallelism).max().unwrap_or(0).max(context.parallelism);
-        state.update(prefixes.iter().map(|prefix| WriterState { prefix: prefix.clone(), parallelism }).collect());
-        let mut coordinators = Coordinators::new(settings.properties.servers());
-        let left = LeftOpen { context, settings: &settings };
-        for prefix in &prefixes {
-            left.fence(&TransactionalIds::new(prefix, &context.uid.0), &mut coordinators)?;
-        }
-        let own = |committable: &KafkaCommittable| ids.place(&committable.transactional_id);
-        let places = context.restored.iter().filter_map(own).filter(|place| place.subtask == context.subtask);
-        let taken = places.map(|place| place.slot).collect();
-        let subtask = context.subtask;
-        let mut writer = Self { settings, outgoing, ids, subtask, taken, open: None, next: None, coordinators };
+        let highest = known.iter().map(|state| state.parallelism).max().unwrap_or(0).max(parallelism);
+        let state_of = |prefix: &String| WriterState {
+            prefix: prefix.clone(),
+            parallelism: highest,
+            attempt: Some((attempt.generation.0, attempt.attempt.0)),
+        };
+        state.update(prefixes.iter().map(state_of).collect());
+        let servers = settings.properties.servers();
+        let mut coordinators = Coordinators::new(servers);
+        let left_open = LeftOpen {
+            servers: servers.to_owned(),
+            ids: prefixes.iter().map(|prefix| TransactionalIds::new(prefix, &context.uid.0)).collect(),
+            attempt,
+            held: context.restored.iter().map(|committable| committable.transactional_id.clone()).collect(),
+        };
+        let since = since.map(|(generation, attempt)| (Generation(generation), Attempt(attempt)));
+        let share = Share { subtask, parallelism, since };
+        left_open.fence(share, &mut coordinators)?;
+        let mut writer = Self {
+            ids: TransactionalIds::new(prefix, &context.uid.0),
+            settings,
+            outgoing,
+            subtask,
+            attempt,
+            taken: BTreeSet::new(),
+            open: None,
+            next: None,
+            coordinators,
+            _watch: left_open.watch(share),
+        };
         writer.begin_next();
         Ok(writer)
     }
@@ -83,7 +109,7 @@ impl<T: Record> TransactionalWriter<T> {
     fn begin_next(&mut self) {
         let slot = (0..).find(|slot| !self.taken.contains(slot)).unwrap_or(u32::MAX);
         self.taken.insert(slot);
-        let place = Place { subtask: self.subtask, slot };
+        let place = Place { subtask: self.subtask, slot, attempt: Some(self.attempt) };
         let (id, settings) = (self.ids.id(place), Arc::clone(&self.settings));
         let (begun, receiver) = mpsc::sync_channel::<Begun>(1);
         self.next = Some(receiver);
@@ -132,10 +158,12 @@ impl<T: Record> SinkWriter<T, KafkaCommittable> for TransactionalWriter<T> {
 
     fn settled(&mut self, committables: &[KafkaCommittable]) -> Result<()> {
         for committable in committables {
-            if let Some(place) = self.ids.place(&committable.transactional_id)
-                && place.subtask == self.subtask
+            let place = self.ids.place(&committable.transactional_id);
+            // Slots of earlier attempts are not this one's.
+            if let Some(Place { subtask, slot, attempt }) = place
+                && (subtask, attempt) == (self.subtask, Some(self.attempt))
             {
-                self.taken.remove(&place.slot);
+                self.taken.remove(&slot);
             }
         }
         Ok(())
@@ -143,7 +171,7 @@ impl<T: Record> SinkWriter<T, KafkaCommittable> for TransactionalWriter<T> {
 }
 
 impl<T> Drop for TransactionalWriter<T> {
-    /// The next transaction may just be beginning: if that came late, it would fence the next start of this subtask.
+    /// The next transaction may just be beginning.
     fn drop(&mut self) {
         if let Some(next) = self.next.take() {
             // It is aborted by being dropped.
@@ -152,31 +180,27 @@ impl<T> Drop for TransactionalWriter<T> {
     }
 }
 
-/// What dead starts have left open.
-struct LeftOpen<'a> {
-    context: &'a WriterContext<KafkaCommittable>,
-    settings: &'a Settings,
-}
+#[cfg(test)]
+mod tests {
+    use millrace_core::operator_state::OperatorStateStore;
 
-impl LeftOpen<'_> {
-    /// Takes over every id that this subtask is responsible for, except those that a checkpoint still holds: so what was
-    /// left open is aborted, and no dead start that still runs can go on. Each subtask is responsible for its own
-    /// number, and for those that there are no subtasks of any more.
-    fn fence(&self, ids: &TransactionalIds, coordinators: &mut Coordinators) -> Result<()> {
-        let servers = self.settings.properties.servers();
-        let brokers = startup::brokers(self.settings)?;
-        let addresses: Vec<_> = brokers.into_iter().map(|(_, address)| address).collect();
-        let listed = coordinators.list(&addresses);
-        let listed = listed.map_err(|failure| failed("listing transactions", servers, &failure))?;
-        for id in listed {
-            let Some(place) = ids.place(&id) else { continue };
-            let is_held = self.context.restored.iter().any(|committable| committable.transactional_id == id);
-            if place.subtask % self.context.parallelism.max(1) != self.context.subtask || is_held {
-                continue;
-            }
-            let fenced = coordinators.fence(&id);
-            fenced.map_err(|failure| failed(format_args!("taking over transaction {id}"), servers, &failure))?;
-        }
-        Ok(())
+    use super::*;
+
+    /// What checkpoints held before attempts were in them.
+    #[derive(Serialize, Deserialize, Clone, Debug, PartialEq)]
+    #[serde(rename = "WriterState")]
+    struct WithoutAttempt {
+        prefix: String,
+        parallelism: u32,
+    }
+
+    #[test]
+    fn state_of_old_checkpoints_is_read() {
+        let mut store = OperatorStateStore::default();
+        let old = WithoutAttempt { prefix: "shop".into(), parallelism: 3 };
+        store.union_list(STATE).unwrap().add(old);
+        let mut store = OperatorStateStore::restored(store.snapshot().unwrap());
+        let read = store.union_list::<WriterState>(STATE).unwrap().get();
+        assert_eq!(read, [WriterState { prefix: "shop".into(), parallelism: 3, attempt: None }]);
     }
 }

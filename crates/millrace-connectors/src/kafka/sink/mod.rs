@@ -5,6 +5,7 @@ mod committer;
 mod coordinator;
 mod exactly_once;
 mod ids;
+mod left_open;
 mod outgoing;
 mod plain;
 mod startup;

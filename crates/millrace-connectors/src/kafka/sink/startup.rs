@@ -3,25 +3,15 @@
 use std::time::Duration;
 
 use millrace_core::{Error, Result};
-use rdkafka::producer::{BaseProducer, Producer};
+use rdkafka::producer::BaseProducer;
 
-use super::{Settings, coordinator::Coordinators};
-use crate::kafka::{context::Context, errors::call_failed};
+use super::{
+    Settings,
+    coordinator::{Coordinators, failed},
+};
+use crate::kafka::context::Context;
 
-const ANSWER_LIMIT: Duration = Duration::from_secs(8);
-const REPORT: Duration = Duration::from_millis(100);
 const BROKERS_LIMIT: &str = "transaction.max.timeout.ms";
-
-/// The brokers of the cluster: id and `host:port`.
-pub(super) fn brokers(settings: &Settings) -> Result<Vec<(i32, String)>> {
-    let client = client(settings)?;
-    let metadata = client.client().fetch_metadata(None, ANSWER_LIMIT).map_err(|error| {
-        client.poll(REPORT);
-        let reported = client.context().take_last_error();
-        call_failed("looking up the brokers", settings.properties.servers(), &error, reported)
-    })?;
-    Ok(metadata.brokers().iter().map(|broker| (broker.id(), format!("{}:{}", broker.host(), broker.port()))).collect())
-}
 
 /// A client that writes nothing.
 fn client(settings: &Settings) -> Result<BaseProducer<Context>> {
@@ -35,8 +25,10 @@ pub(super) fn check(settings: &Settings, check_topic: impl FnOnce(&BaseProducer<
     check_topic(&client(settings)?)?;
     let asked = settings.properties.transaction_timeout()?;
     let servers = settings.properties.servers();
-    for (id, address) in brokers(settings)? {
-        let limit = match Coordinators::new(servers).broker_setting(&address, id, BROKERS_LIMIT) {
+    let mut coordinators = Coordinators::new(servers);
+    let brokers = coordinators.brokers();
+    for (id, address) in brokers.map_err(|failure| failed("looking up the brokers", servers, &failure))? {
+        let limit = match coordinators.broker_setting(&address, id, BROKERS_LIMIT) {
             Ok(limit) => limit.and_then(|limit| limit.parse().ok()).map(Duration::from_millis),
             // Not everybody may read it. The broker refuses what is too long in any case.
             Err(failure) => {

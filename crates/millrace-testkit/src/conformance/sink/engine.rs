@@ -1,15 +1,20 @@
 //! What the engine does with a sink, a step at a time, so that it can end at any of them.
 
-use std::collections::VecDeque;
+use std::{
+    collections::VecDeque,
+    sync::atomic::{AtomicU32, Ordering},
+};
 
 use millrace_core::{
     Record, Result, codec,
-    ids::OperatorUid,
+    ids::{Attempt, OperatorUid},
     operator_state::{OperatorListSnapshot, OperatorStateStore, redistribute},
     sink::{Committer, CommitterContext, Sink, SinkWriter, WriterContext},
 };
 
 const UID: &str = "sink-under-test";
+/// Each start is an attempt of its own.
+static STARTS: AtomicU32 = AtomicU32::new(0);
 
 /// A completed checkpoint, as the store would hold it.
 pub(super) struct Checkpoint<C> {
@@ -51,6 +56,7 @@ impl<S: Sink<Record = String>> Engine<S> {
         checkpoint: Option<&Checkpoint<CommittableOf<S>>>,
         only_first: bool,
     ) -> Result<Self> {
+        let attempt = Attempt(STARTS.fetch_add(1, Ordering::Relaxed) + 1);
         let restored = checkpoint.map(Checkpoint::committables).unwrap_or_default();
         let lists = checkpoint.map(|checkpoint| redistribute(&checkpoint.lists, parallelism)).unwrap_or_default();
         let count = if only_first { 1 } else { parallelism };
@@ -61,6 +67,7 @@ impl<S: Sink<Record = String>> Engine<S> {
             let mine: Vec<_> = restored.iter().skip(subtask as usize).step_by(parallelism as usize).cloned().collect();
             committer.commit(&mine)?;
             let mut context = WriterContext::new(uid, subtask, parallelism);
+            context.attempt.attempt = attempt;
             context.operator_state =
                 OperatorStateStore::restored(lists.get(subtask as usize).cloned().unwrap_or_default());
             context.restored = restored.clone();
