@@ -134,7 +134,7 @@ struct Commits<C> {
 }
 
 impl<C: millrace_core::Record> Commits<C> {
-    /// Commits this subtask's share of what a checkpoint held. Returns all that it held.
+    /// Commits what a checkpoint held, of all subtasks, and returns it.
     fn open(context: &mut OperatorContext, committer: Box<dyn Committer<C>>) -> Result<(Self, Vec<C>)> {
         let pending = context.operator_state.union_list::<PendingCommittable<C>>(SINK_COMMITTABLES)?;
         let restored: Vec<C> = pending.get().into_iter().map(|pending| pending.committable).collect();
@@ -143,9 +143,12 @@ impl<C: millrace_core::Record> Commits<C> {
         let committed = restored.clone();
         let mut commits = Self { uid, committer, pending, committed, settling: VecDeque::new() };
         tracing::debug!(target: STEP, step = "commit-restored", uid = %commits.uid);
-        let (parallelism, subtask) = (context.parallelism.max(1) as usize, context.subtask as usize);
-        let mine: Vec<C> = restored.iter().skip(subtask).step_by(parallelism).cloned().collect();
-        commits.commit(&mine).map_err(|error| error.context("committing what the restored checkpoint holds"))?;
+        // Each subtask commits all of it, and begins elsewhere than the others: where only a region starts again, they run
+        // on and know nothing of what this one had prepared.
+        let mut due = restored.clone();
+        let first = context.subtask as usize % due.len().max(1);
+        due.rotate_left(first);
+        commits.commit(&due).map_err(|error| error.context("committing what the restored checkpoint holds"))?;
         Ok((commits, restored))
     }
 
