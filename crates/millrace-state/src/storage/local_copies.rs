@@ -20,9 +20,6 @@ const READ_BYTES: usize = 1 << 20;
 #[derive(Debug)]
 pub struct LocalCopies {
     directory: PathBuf,
-    /// Those that this process has written, or found whole: they are not read again only to see whether they are. Blocks
-    /// that a disk has damaged since are the backend's to notice.
-    whole: Mutex<BTreeSet<String>>,
     /// The subtasks of this process: what none of them refers to goes.
     users: Mutex<Vec<Weak<Mutex<Uploaded>>>>,
 }
@@ -33,7 +30,7 @@ impl LocalCopies {
         fs::create_dir_all(&directory).map_err(|error| {
             Error::external(format!("directory {} for local copies can't be made: {error}", directory.display()))
         })?;
-        Ok(Self { directory, whole: Mutex::default(), users: Mutex::default() })
+        Ok(Self { directory, users: Mutex::default() })
     }
 
     pub(super) fn serve(&self, user: &Arc<Mutex<Uploaded>>) {
@@ -43,9 +40,6 @@ impl LocalCopies {
     /// Keeps a copy of a file that is in the store. Failing to is no failure of anybody.
     pub(super) fn keep(&self, file: &StateFile, path: &Path) {
         match fs::hard_link(path, self.directory.join(&file.name)) {
-            Ok(()) => {
-                self.whole().insert(file.name.clone());
-            }
             Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
                 tracing::debug!(file = %path.display(), %error, "no local copy");
             }
@@ -56,16 +50,9 @@ impl LocalCopies {
     /// Links the copy of a file to another place; false if there is no copy, or a damaged one.
     pub(super) fn link(&self, file: &StateFile, to: &Path) -> bool {
         let copy = self.directory.join(&file.name);
-        let is_known = self.whole().contains(&file.name);
-        let is_whole = match is_known {
-            true => fs::metadata(&copy).map(|found| found.len() == file.size),
-            false => is_whole(&copy, file),
-        };
-        match is_whole {
-            Ok(true) => {
-                self.whole().insert(file.name.clone());
-                fs::hard_link(&copy, to).is_ok()
-            }
+        // Also one of this process's own: it is the file whose damage may be why the state is restored.
+        match is_whole(&copy, file) {
+            Ok(true) => fs::hard_link(&copy, to).is_ok(),
             Ok(false) => {
                 tracing::warn!(copy = %copy.display(), "a local copy is damaged: it is fetched anew");
                 let _ = fs::remove_file(&copy);
@@ -89,11 +76,6 @@ impl LocalCopies {
                 let _ = fs::remove_file(copy.path());
             }
         }
-        self.whole().retain(|name| needed.contains(name));
-    }
-
-    fn whole(&self) -> MutexGuard<'_, BTreeSet<String>> {
-        self.whole.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn users(&self) -> MutexGuard<'_, Vec<Weak<Mutex<Uploaded>>>> {
