@@ -13,7 +13,7 @@ CACHE := . scripts/cache.sh
 # And this where what is built has RocksDB in it: built once into the cache, then linked in seconds.
 ROCKSDB := ROCKSDB_STATIC=1; ROCKSDB_LIB_DIR=$$(scripts/fetch-rocksdb.sh); export ROCKSDB_STATIC ROCKSDB_LIB_DIR
 
-.PHONY: help setup build run test matrix soak chaos chaos-k8s bench bench-recovery unaligned fuzz cluster-up cluster-down clean-cache
+.PHONY: help setup build run test instructions matrix soak chaos chaos-k8s bench bench-recovery unaligned fuzz cluster-up cluster-down clean-cache
 
 help: ## list the targets
 	sed -n 's/^\([a-z0-9-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14
@@ -54,6 +54,9 @@ test: ## formatting, lints and all tests
 	# tests of processes start the programs as users do
 	cargo build --workspace --bins --features millrace-tests/rocksdb,millrace-tests/hdfs
 	cargo test --workspace --features millrace-tests/rocksdb,millrace-tests/hdfs --no-fail-fast
+
+instructions: ## the instructions that the five hottest paths take, against the committed baseline
+	$(CACHE)
 	scripts/count-instructions.sh
 
 matrix: ## restore checkpoints of each backend and parallelism on each other; FILTER='rocksdb@3 -> memory@7'
