@@ -9,9 +9,8 @@
 //! The attempts of a process that was killed are swept by the next one that gets the lock.
 
 use std::{
-    fs::{self, DirBuilder, File},
+    fs::{self, File},
     io::{self, Read, Write},
-    os::unix::fs::DirBuilderExt,
     path::{Path, PathBuf},
     sync::{
         Arc,
@@ -22,7 +21,7 @@ use std::{
 use millrace_core::{Error, Result};
 use millrace_state::{
     backend::LocalFiles,
-    storage::{LOCK, LocalCopies, try_lock},
+    storage::{LOCK, LocalCopies, lock_of_dead, make_locked, try_lock},
 };
 
 use crate::error::{LOCAL_DIRECTORY, local_error};
@@ -67,16 +66,8 @@ impl LocalDirectory {
 
     fn temporary(parent: &Path) -> Result<Self> {
         sweep_temporary(parent);
-        loop {
-            let path = parent.join(format!("{TEMPORARY}{}", uuid::Uuid::new_v4().simple()));
-            let failed = |error| local_error(OPENING, &path, &error);
-            DirBuilder::new().mode(0o700).create(&path).map_err(failed)?;
-            let lock = try_lock(&path).map_err(failed)?;
-            // A sweep of another process may have come between the two.
-            if let Some(lock) = lock.filter(|_| path.join(LOCK).exists()) {
-                return Self::locked(path, lock, true);
-            }
-        }
+        let (path, lock) = make_locked(parent, TEMPORARY).map_err(|error| local_error(OPENING, parent, &error))?;
+        Self::locked(path, lock, true)
     }
 
     fn locked(path: PathBuf, mut lock: File, temporary: bool) -> Result<Self> {
@@ -143,11 +134,9 @@ fn sweep_temporary(parent: &Path) {
     for entry in entries.flatten() {
         let ours = entry.file_name().to_str().is_some_and(|name| name.starts_with(TEMPORARY));
         let path = entry.path();
-        // Another user's is left alone: neither its lock can be opened nor its content be removed.
         if ours
             && entry.file_type().is_ok_and(|kind| kind.is_dir())
-            && path.join(LOCK).exists()
-            && let Ok(Some(_lock)) = try_lock(&path)
+            && let Some(_lock) = lock_of_dead(&path)
         {
             let _ = remove(&path);
         }

@@ -1,9 +1,10 @@
 //! Which process a directory belongs to.
 
 use std::{
-    fs::{File, TryLockError},
+    fs::{DirBuilder, File, TryLockError},
     io,
-    path::Path,
+    os::unix::fs::DirBuilderExt,
+    path::{Path, PathBuf},
 };
 
 /// The file in a directory whose lock its process holds while it lives.
@@ -17,4 +18,22 @@ pub fn try_lock(directory: &Path) -> io::Result<Option<File>> {
         Err(TryLockError::WouldBlock) => Ok(None),
         Err(TryLockError::Error(error)) => Err(error),
     }
+}
+
+/// Makes a directory of this process's own below `parent`, with a name that begins with `prefix`, and takes its lock.
+pub fn make_locked(parent: &Path, prefix: &str) -> io::Result<(PathBuf, File)> {
+    loop {
+        let path = parent.join(format!("{prefix}{}", uuid::Uuid::new_v4().simple()));
+        DirBuilder::new().mode(0o700).create(&path)?;
+        // A sweep of another process may have found the lock's file before it was locked.
+        if let Some(lock) = try_lock(&path)?.filter(|_| path.join(LOCK).exists()) {
+            return Ok((path, lock));
+        }
+    }
+}
+
+/// The lock of a directory that a process has made with [`make_locked`] and has died. Another user's can't be opened,
+/// and is left alone; one without a lock's file is being made.
+pub fn lock_of_dead(directory: &Path) -> Option<File> {
+    if directory.join(LOCK).exists() { try_lock(directory).ok().flatten() } else { None }
 }

@@ -23,7 +23,7 @@ use millrace_core::{
     ids::{CheckpointId, JobId},
 };
 
-use super::{checkpoint_directory, try_lock};
+use super::{checkpoint_directory, lock_of_dead, make_locked};
 
 const PREFIX: &str = "millrace-local-";
 /// What an unfinished copy ends with.
@@ -49,18 +49,15 @@ impl LocalState {
             Error::external(format!("{why}; taskmanager.state.local.root-dirs names it"))
         };
         let of_job = format!("{PREFIX}{job}-");
-        let directory = root.join(format!("{of_job}{}", uuid::Uuid::new_v4().simple()));
-        fs::create_dir_all(&directory).map_err(|error| failed("making a directory", error))?;
-        let lock = try_lock(&directory).map_err(|error| failed("taking a lock", error))?;
-        let lock = lock.ok_or_else(|| Error::internal("a directory that was just made is locked"))?;
+        let made = fs::create_dir_all(root).and_then(|()| make_locked(root, &of_job));
+        let (directory, lock) = made.map_err(|error| failed("making a directory", error))?;
         let local = Self { directory, _lock: lock, copies: Mutex::default() };
         for entry in fs::read_dir(root).map_err(|error| failed("listing", error))?.flatten() {
             let (path, name) = (entry.path(), entry.file_name());
             let Some(name) = name.to_str().filter(|name| name.starts_with(PREFIX) && path != local.directory) else {
                 continue;
             };
-            // The dead hold no locks. Another user's can't be opened, and is left alone.
-            if let Ok(Some(_lock)) = try_lock(&path) {
+            if let Some(_lock) = lock_of_dead(&path) {
                 if name.starts_with(&of_job) {
                     local.take_over(&path);
                     let _ = fs::remove_dir_all(&path);
@@ -239,6 +236,17 @@ mod tests {
         assert_eq!(read(&living, ONE, b"living").as_deref(), Some(&b"living"[..]));
         next.completed(CheckpointId(3));
         assert_eq!(read(&next, TWO, b"dead"), None);
+    }
+
+    #[test]
+    fn those_that_start_at_once_leave_each_other_alone() {
+        let root = tempfile::tempdir().unwrap();
+        std::thread::scope(|scope| {
+            let open = || (0..200).for_each(|_| drop(LocalState::open(root.path(), JOB).unwrap()));
+            for _ in 0..4 {
+                scope.spawn(open);
+            }
+        });
     }
 
     #[test]

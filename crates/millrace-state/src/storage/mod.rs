@@ -53,7 +53,7 @@ use object_store::{
 
 pub use browse::Browsed;
 pub use checkpoints::{MetadataWrite, open_checkpoint};
-pub use dir_lock::{LOCK, try_lock};
+pub use dir_lock::{LOCK, lock_of_dead, make_locked, try_lock};
 pub use fetched_state::{FetchMeter, FetchedState};
 pub use local_copies::LocalCopies;
 pub use local_state::{LocalState, LocalStateWriter};

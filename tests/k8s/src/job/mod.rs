@@ -172,6 +172,12 @@ impl<'a> Job<'a> {
         Ok(self.event_list().await?.iter().flat_map(|event| reasons(event).collect::<Vec<_>>()).collect())
     }
 
+    /// Waits for an event: they are published after the status that they are about.
+    pub async fn wait_for_event(&self, reason: &str) -> Result<()> {
+        let told = async || Ok(self.events().await?.iter().any(|event| event == reason).then_some(()));
+        wait::until(&format!("event {reason}"), wait::PATIENCE, told, async || self.describe().await).await
+    }
+
     /// The messages of its events of a reason.
     pub async fn event_messages(&self, reason: &str) -> Result<Vec<String>> {
         let events = self.event_list().await?.into_iter().filter(|event| event.reason.as_deref() == Some(reason));

@@ -43,7 +43,7 @@ pub fn upgrade_under_load(suite: &Suite) -> Result<()> {
             let given = pod.spec.iter().flat_map(|spec| spec.containers[0].args.iter().flatten());
             ensure!(given.clone().any(|arg| arg == "linger.ms=7"), "{} has arguments {given:?}", pods::name(&pod));
         }
-        ensure!(job.events().await?.contains(&"Upgrading".to_owned()), "an event says that it is upgraded");
+        job.wait_for_event("Upgrading").await?;
         let written = feed.finish()?;
         outputs.expect_all(&job, &written).await
     })
@@ -169,6 +169,7 @@ pub fn suspend_and_resume(suite: &Suite) -> Result<()> {
         let resumed = job.wait_until_settled().await?;
         ensure!(resumed.job_id() == before.job_id(), "the job's id stays");
         ensure!(resumed.generation() > before.generation(), "it is a new generation: {}", resumed.describe());
+        job.wait_for_event("Resumed").await?;
         let events = job.events().await?;
         for reason in ["Suspended", "Resumed"] {
             ensure!(events.iter().filter(|event| *event == reason).count() == 1, "one event {reason} in {events:?}");

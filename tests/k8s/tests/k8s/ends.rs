@@ -37,7 +37,7 @@ pub fn finished(suite: &Suite) -> Result<()> {
         let first = job.wait_for_phase("Finished").await?;
         job.wait_for_no_taskmanagers().await?;
         ensure!(job.pods(Role::JobManager).await?.len() == 1, "the jobmanager stays for a look at its log");
-        ensure!(job.events().await?.contains(&"Finished".to_owned()), "an event says so");
+        job.wait_for_event("Finished").await?;
         // A changed spec is a new run, and no part of the old one.
         job.patch_spec(json!({"restartNonce": 1})).await?;
         let again = |view: &millrace_k8s_tests::job::View| {
@@ -69,7 +69,7 @@ pub fn failed(suite: &Suite) -> Result<()> {
         job.delete_pod(&victim, Some(0)).await?;
         let failed = job.wait_for_phase("Failed").await?;
         ensure!(!failed.condition("Ready").message.is_empty(), "why it failed: {}", failed.describe());
-        ensure!(job.events().await?.contains(&"Failed".to_owned()), "an event says so");
+        job.wait_for_event("Failed").await?;
         ensure!(job.pods(Role::JobManager).await?.len() == 1, "the jobmanager stays for a look at its log");
         // Any change takes it up where it was.
         let strategy = json!({"type": "fixed-delay", "fixedDelay": {"attempts": 9, "delay": "100ms"}});

@@ -35,6 +35,7 @@ pub fn from_apply_to_delete(suite: &Suite) -> Result<()> {
         for kind in ["Ready", "JobManagerReady", "Checkpointing", "Valid"] {
             ensure!(view.condition(kind).status == "True", "condition {kind}: {:?}", view.condition(kind));
         }
+        job.wait_for_event("Running").await?;
         let events = job.events().await?;
         for reason in ["Deployed", "Running"] {
             ensure!(events.iter().filter(|event| *event == reason).count() == 1, "one event {reason} in {events:?}");
