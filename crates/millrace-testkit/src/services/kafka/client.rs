@@ -276,6 +276,8 @@ impl KafkaClient {
             .set("group.id", "millrace-testkit")
             .set("enable.auto.commit", "false")
             .set("enable.partition.eof", "true")
+            // By default a position that the broker doesn't have would be moved to the end, silently.
+            .set("auto.offset.reset", "error")
             .set("isolation.level", level)
             .create()
     }
