@@ -9,18 +9,15 @@ use serde::{
     de::{self, DeserializeOwned, DeserializeSeed, IntoDeserializer, Visitor},
 };
 
-use super::{Fields, Format, Schema, Type};
+use super::{Fields, Format, MAX_DEPTH, Schema, TOO_MANY_PARTS, Type, parts_within};
 use crate::{Error, Result};
-
-/// Deeper than any value that was written. The schema is read from a file: it might never end.
-const MAX_DEPTH: usize = 200;
 
 /// Decodes a value; bytes that are left over are an error.
 pub(super) fn decode<T: DeserializeOwned>(schema: &Schema, bytes: &[u8]) -> Result<T> {
-    let mut input = postcard::Deserializer::from_bytes(bytes);
+    let mut input = Input { bytes: postcard::Deserializer::from_bytes(bytes), parts: parts_within(bytes) };
     let value = Described { schema, format: &schema.root, depth: 0, input: &mut input };
     let value = T::deserialize(value).map_err(|error| cannot_decode::<T>(schema, &error))?;
-    match input.finalize() {
+    match input.bytes.finalize() {
         Ok([]) => Ok(value),
         Ok(rest) => Err(cannot_decode::<T>(schema, &Unreadable(format!("{} bytes are left over", rest.len())))),
         Err(error) => Err(cannot_decode::<T>(schema, &Unreadable(error.to_string()))),
@@ -50,7 +47,11 @@ impl de::Error for Unreadable {
     }
 }
 
-type Input<'de> = postcard::Deserializer<'de, Slice<'de>>;
+/// What is left to read, and of how many parts it may be.
+struct Input<'de> {
+    bytes: postcard::Deserializer<'de, Slice<'de>>,
+    parts: u64,
+}
 
 /// A value in the input, as its writer described it.
 struct Described<'a, 'de> {
@@ -92,7 +93,7 @@ impl<'a, 'de> Described<'a, 'de> {
 }
 
 fn read<'de, T: Deserialize<'de>>(input: &mut Input<'de>) -> Result<T, Unreadable> {
-    T::deserialize(input).map_err(|error| Unreadable(error.to_string()))
+    T::deserialize(&mut input.bytes).map_err(|error| Unreadable(error.to_string()))
 }
 
 impl<'de> Deserializer<'de> for Described<'_, 'de> {
@@ -210,6 +211,8 @@ struct Items<'b, 'a, 'de, I> {
 
 impl<'a, 'de, I> Items<'_, 'a, 'de, I> {
     fn item<S: DeserializeSeed<'de>>(&mut self, format: &'a Format, seed: S) -> Result<S::Value, Unreadable> {
+        let parts = self.input.parts.checked_sub(1);
+        self.input.parts = parts.ok_or_else(|| Unreadable(TOO_MANY_PARTS.to_string()))?;
         // The borrows of schema and input have lives of their own; a reborrow gives them one.
         seed.deserialize(Described { schema: self.schema, format, depth: self.depth, input: &mut *self.input })
     }

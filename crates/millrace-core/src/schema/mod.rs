@@ -4,6 +4,7 @@
 //! The crate serde-reflection was weighed: it does not explore enums inside options and sequences unless each enum is
 //! named to it, which generic code can't do, and its own encoding would have become part of our format.
 
+mod depth;
 mod described;
 mod json;
 mod migration;
@@ -17,6 +18,19 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 use crate::{Error, Result};
+
+/// Deeper than any value or type that was written. A schema is read from a file: it might never end.
+const MAX_DEPTH: usize = 200;
+
+/// So many parts a value may have whatever its size, and so many more for each of its bytes. Parts that take no bytes
+/// (units, empty structs) could otherwise be any number in a crafted file.
+const FREE_PARTS: u64 = 1 << 16;
+const PARTS_PER_BYTE: u64 = 64;
+const TOO_MANY_PARTS: &str = "it has more parts than its bytes could hold";
+
+fn parts_within(bytes: &[u8]) -> u64 {
+    (bytes.len() as u64).saturating_mul(PARTS_PER_BYTE).saturating_add(FREE_PARTS)
+}
 
 /// The shape of a value, as serde's data model sees it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -38,13 +52,16 @@ pub enum Format {
     /// Bytes.
     Bytes,
     /// Present or not.
-    Option(Box<Format>),
+    Option(#[serde(deserialize_with = "depth::inner")] Box<Format>),
     /// Any number of values of one shape.
-    Seq(Box<Format>),
+    Seq(#[serde(deserialize_with = "depth::inner")] Box<Format>),
     /// Keys with values.
-    Map(Box<Format>, Box<Format>),
+    Map(
+        #[serde(deserialize_with = "depth::inner")] Box<Format>,
+        #[serde(deserialize_with = "depth::inner")] Box<Format>,
+    ),
     /// A fixed number of values.
-    Tuple(Vec<Format>),
+    Tuple(#[serde(deserialize_with = "depth::inner")] Vec<Format>),
     /// A struct or enum among [`Schema::types`].
     Named(String),
 }

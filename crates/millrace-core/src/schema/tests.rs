@@ -300,6 +300,37 @@ fn damaged_values_and_schemas_without_an_end_are_errors() {
 }
 
 #[test]
+fn parts_without_bytes_come_to_an_end() {
+    let mut written = Schema::of::<changed::one::S>().unwrap();
+    let mut fields = vec![("units".to_string(), Format::Seq(Box::new(Format::Unit)))];
+    let Some(Type::Struct(Fields::Named(known))) = written.types.get("S") else { panic!("it has fields") };
+    fields.extend(known.clone());
+    written.types.insert("S".to_string(), Type::Struct(Fields::Named(fields)));
+    let migration = Migration::to::<changed::one::S>(&written).unwrap();
+    let units = crate::codec::encode(&u64::MAX).unwrap();
+    let error = migration.decode::<changed::one::S>(&units).err().expect("they are more than can be");
+    assert!(error.message.contains("more parts than its bytes"), "{error}");
+}
+
+#[test]
+fn a_schema_that_nests_without_an_end_is_refused_when_it_is_read() {
+    let nested = |times| Schema {
+        root: (0..times).fold(Format::Unit, |inner, _| Format::Option(Box::new(inner))),
+        types: BTreeMap::new(),
+    };
+    for times in [0, 1, MAX_DEPTH] {
+        let bytes = crate::codec::encode(&nested(times)).unwrap();
+        assert_eq!(crate::codec::decode::<Schema>(&bytes).unwrap(), nested(times));
+    }
+    // Options, sequences, maps and tuples of one: so many of them would take more stack than there is.
+    for nesting in [&[8][..], &[9], &[10, 0], &[11, 1]] {
+        let error = crate::codec::decode::<Schema>(&nesting.repeat(1_000_000)).unwrap_err();
+        assert!(error.message.contains("no value of type"), "{error}");
+    }
+    crate::codec::decode::<Schema>(&crate::codec::encode(&nested(1)).unwrap()).unwrap();
+}
+
+#[test]
 fn whatever_the_bytes_are_they_are_read_or_refused() {
     let migration = Migration::to::<after::Account>(&Schema::of::<before::Account>().unwrap()).unwrap();
     let kind = before::Kind::Company { name: "n".into(), size: 1 };

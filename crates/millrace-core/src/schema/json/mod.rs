@@ -12,11 +12,8 @@ mod tests;
 
 pub use written::WrittenValue;
 
-use super::{Fields, Format, Schema, Type};
+use super::{Fields, Format, MAX_DEPTH, Schema, TOO_MANY_PARTS, Type, parts_within};
 use crate::{Error, Result};
-
-/// Deeper than any value that was written. The schema is read from a file: it might never end.
-const MAX_DEPTH: usize = 200;
 
 impl Schema {
     /// A value that was written under this schema; it serializes as JSON.

@@ -7,12 +7,7 @@ use serde::{
     ser::{Error as _, SerializeMap, SerializeSeq},
 };
 
-use super::{Fields, Format, MAX_DEPTH, Schema, Type};
-
-/// So many parts a value may have whatever its size, and so many more for each of its bytes. Parts that take no bytes
-/// (units, empty structs) could otherwise be any number in a crafted file.
-const FREE_PARTS: u64 = 1 << 16;
-const PARTS_PER_BYTE: u64 = 64;
+use super::{Fields, Format, MAX_DEPTH, Schema, TOO_MANY_PARTS, Type, parts_within};
 
 /// An encoded value, beside the schema that it was written under. It serializes as its JSON; bytes that don't fit the
 /// schema are an error of the serializer.
@@ -30,8 +25,7 @@ impl<'a> WrittenValue<'a> {
 
 impl Serialize for WrittenValue<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let budget = (self.bytes.len() as u64).saturating_mul(PARTS_PER_BYTE).saturating_add(FREE_PARTS);
-        let input = Input { rest: Cell::new(self.bytes), budget: Cell::new(budget) };
+        let input = Input { rest: Cell::new(self.bytes), budget: Cell::new(parts_within(self.bytes)) };
         let root = Part { schema: self.schema, format: &self.schema.root, depth: 0, input: &input };
         let done = root
             .serialize(serializer)
@@ -135,7 +129,7 @@ impl Serialize for Part<'_, '_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let input = self.input;
         let budget = input.budget.get().checked_sub(1);
-        input.budget.set(budget.ok_or_else(|| S::Error::custom("it has more parts than its bytes could hold"))?);
+        input.budget.set(budget.ok_or_else(|| S::Error::custom(TOO_MANY_PARTS))?);
         if self.depth > MAX_DEPTH {
             return Err(S::Error::custom("it is nested too deeply"));
         }
