@@ -1,6 +1,11 @@
 //! What was measured, as a picture: lines over numbers, in SVG.
 
-use std::{env, fmt::Write, fs, path::PathBuf};
+use std::{
+    env,
+    fmt::Write,
+    fs,
+    path::{Path, PathBuf},
+};
 
 const WIDTH: f64 = 720.0;
 const HEIGHT: f64 = 360.0;
@@ -58,7 +63,8 @@ impl Plot {
     /// Writes the picture into the folder that `PLOTS` names, if it names one.
     pub fn write(&self, name: &str) {
         let Some(folder) = env::var_os("PLOTS").map(PathBuf::from) else { return };
-        let path = folder.join(name);
+        // Tests run in the folders of their crates: a relative path is one of the repository.
+        let path = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../..")).join(folder).join(name);
         fs::write(&path, self.to_svg()).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
     }
 
