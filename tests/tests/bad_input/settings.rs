@@ -34,6 +34,13 @@ fn intervals_that_are_no_intervals_are_refused_by_key_and_value() {
 }
 
 #[test]
+fn a_backend_that_writes_files_is_refused_without_a_directory() {
+    let words = Words::new();
+    let text = refused(job_over(&words).args(["--checkpoints", "100"]).set("state.backend", "filesystem"));
+    assert_says(&text, &["\"filesystem\"", "no directory is set", "state.checkpoints.dir"]);
+}
+
+#[test]
 fn an_unknown_setting_is_refused_with_the_one_that_was_meant() {
     let words = Words::new();
     let text = refused(job_over(&words).set("execution.checkpointing.intervall", "1 s"));

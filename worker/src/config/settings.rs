@@ -212,7 +212,7 @@ pub(super) fn read(config: &Configuration) -> Result<Settings> {
         max_parallelism: reader.count(&o::MAX_PARALLELISM)?,
         data_inline_threshold: reader.size(&o::DATA_INLINE_THRESHOLD)?,
         restart_strategy: reader.restart_strategy(checkpoint.is_enabled())?,
-        state_backend: reader.state_backend(checkpoint_dir.is_some())?,
+        state_backend: reader.state_backend(checkpoint_dir.is_some()),
         memory_max_state_size: reader.size(&o::MEMORY_MAX_STATE_SIZE)?,
         rocksdb: RocksDBSettings {
             memory_size: reader.size(&o::ROCKSDB_MEMORY_SIZE)?,
@@ -347,19 +347,16 @@ impl Reader<'_> {
 
     /// `hashmap` and no choice at all are the heap backend that suits the checkpoint directory; the other names are
     /// one backend each.
-    fn state_backend(&self, directory: bool) -> Result<String> {
+    fn state_backend(&self, directory: bool) -> String {
         let heap = if directory { "filesystem" } else { "memory" };
         let name = self.0.get(&o::STATE_BACKEND).unwrap_or("hashmap").to_ascii_lowercase();
         match name.as_str() {
-            "hashmap" => Ok(heap.to_string()),
-            "memory" | "jobmanager" => Ok("memory".to_string()),
-            "filesystem" | "rocksdb" if !directory => {
-                let why = format!("needs {}: set it to a directory such as file:///path", o::CHECKPOINT_DIRECTORY.key);
-                Err(self.0.error(&o::STATE_BACKEND, &why))
-            }
-            "filesystem" | "rocksdb" => Ok(name),
+            "hashmap" => heap.to_string(),
+            "memory" | "jobmanager" => "memory".to_string(),
+            // That these need a directory is the job's to say: who reads this may not know the program's settings.
+            "filesystem" | "rocksdb" => name,
             // A registered name is the program's: taken as it is written.
-            _ => Ok(self.0.get(&o::STATE_BACKEND).unwrap_or_default().to_string()),
+            _ => self.0.get(&o::STATE_BACKEND).unwrap_or_default().to_string(),
         }
     }
 

@@ -226,7 +226,7 @@ pub async fn open_checkpoint(uri: &str, options: &StorageOptions) -> Result<Chec
     let missing = || {
         Error::invalid(format!(
             "{directory} is no checkpoint: there is no {METADATA} in it. Give the chk-<n> directory of a completed \
-             checkpoint"
+             checkpoint; `millrace state list` shows those of a directory or a job"
         ))
     };
     if let StorageUri::File(path) = &directory
