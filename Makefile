@@ -106,6 +106,8 @@ bench-recovery: ## how long jobs are silent after a kill, beside Flink's; ARGS='
 	"$$CARGO_TARGET_DIR/release/bench-recovery" --flink "$$flink" --write docs/recovery-results.md $(ARGS)
 
 fuzz: ## fuzz all that is read from outside, each target for SECONDS=60
+	$(CACHE)
+	$(ROCKSDB)
 	scripts/fuzz.sh $(or $(SECONDS),60)
 
 cluster-up: ## bring up a real Kubernetes of one node, as root; prints the exports for kubectl and helm

@@ -128,6 +128,24 @@ pub(crate) fn decode_value(stored: &[u8]) -> Result<(&[u8], Option<u64>)> {
     }
 }
 
+/// Reads an entry of a database as it stands in its files, and panics where it would be written otherwise. For fuzzing:
+/// checkpoints carry such files.
+#[doc(hidden)]
+pub fn check_entry(key: &[u8], value: &[u8]) -> Result<()> {
+    let (mut state_key, mut again) = (Vec::new(), Vec::new());
+    let (prefix, sub_key) = (prefix_of(key), decode_key(key, &mut state_key)?);
+    let state = u16::from_be_bytes([key[0], key[1]]);
+    let key_group = key_group_of(key).ok_or_else(|| Error::internal("a key without a key group"))?;
+    encode_key(StateKey { state, key_group, key: &state_key, sub_key }, &mut again);
+    // Of a zero in a key, what escapes it is not looked at.
+    assert_eq!(again.len(), key.len());
+    assert!(has_prefix(key) && key.starts_with(prefix));
+    let (plain, expiry) = decode_value(value)?;
+    encode_value(plain, expiry, &mut again);
+    assert_eq!(again, value);
+    Ok(())
+}
+
 pub(crate) fn stored_value(stored: &[u8]) -> Result<StoredValue> {
     let (value, expiry) = decode_value(stored)?;
     Ok(StoredValue { value: value.to_vec(), expiry })

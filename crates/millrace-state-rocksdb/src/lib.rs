@@ -18,4 +18,5 @@ mod state;
 mod tests;
 
 pub use backend::{DEFAULT_MEMORY_SIZE, RocksDBStateBackend};
+pub use encoding::check_entry;
 pub use memory::LEAST_MEMORY_SIZE;
