@@ -33,21 +33,23 @@ impl Comparison {
                 Cell::number("share", share, format!("{:.0} %", share * 100.0)),
             ]);
         }
-        cells.push(self.detail("CPU s per million (Millrace, Flink)", 3, |one| one.cpu_per_million));
-        cells.push(self.detail("peak MiB (Millrace, Flink)", 0, |one| one.peak_mib));
+        cells.extend(self.details(["CPU s per million", "Flink's CPU s"], 3, |one| one.cpu_per_million));
+        cells.extend(self.details(["peak MiB", "Flink's peak MiB"], 0, |one| one.peak_mib));
         if self.millrace.iter().chain(&self.flink).any(|one| one.checkpoints > 0) {
-            cells.push(self.detail("checkpoints (Millrace, Flink)", 0, |one| one.checkpoints as f64));
+            cells.extend(self.details(["checkpoints", "Flink's checkpoints"], 0, |one| one.checkpoints as f64));
         }
         Row { name, cells }
     }
 
-    fn detail(&self, key: &'static str, digits: usize, of: fn(&Measurement) -> f64) -> Cell {
-        let middle = |measured: &[Measurement]| median(&measured.iter().map(of).collect::<Vec<_>>());
-        let shown = |measured: &[Measurement]| match measured {
-            [] => "-".to_owned(),
-            some => format!("{:.digits$}", middle(some)),
+    /// A column for each contender that was measured.
+    fn details(&self, keys: [&'static str; 2], digits: usize, of: fn(&Measurement) -> f64) -> Vec<Cell> {
+        let contenders = keys.into_iter().zip([&self.millrace, &self.flink]);
+        let measured = contenders.filter(|(_, measured)| !measured.is_empty());
+        let cell = |(key, measured): (_, &Vec<Measurement>)| {
+            let middle = median(&measured.iter().map(of).collect::<Vec<_>>());
+            Cell::detail(key, middle, format!("{middle:.digits$}"))
         };
-        Cell::detail(key, middle(&self.millrace), format!("{}, {}", shown(&self.millrace), shown(&self.flink)))
+        measured.map(cell).collect()
     }
 }
 

@@ -18,6 +18,7 @@ mod measure;
 mod network_edge;
 mod nexmark;
 mod pipeline;
+mod plots;
 mod process;
 mod scaling;
 mod table;
@@ -101,7 +102,7 @@ fn main() -> Result<()> {
         let table = table::markdown(&arguments, &rows);
         println!("\n{table}");
         if let Some(file) = &arguments.write {
-            table::replace(file, &workload, &table)?;
+            table::replace(file, &workload, &(table + &plots::write(file, &rows)?))?;
         }
     }
     ensure!(failed.is_empty(), "these could not be measured: {}", failed.join("; "));
