@@ -28,7 +28,7 @@ made_with=$(sed -n 's/^# made with //p' "$baseline" 2>/dev/null || true)
 [ "${1:-}" = --write ] || [ "$made_with" = "$compiler" ] ||
     skip "the baseline was made with $made_with, this is $compiler; make another with $0 --write"
 
-micro=$(cargo build --release --package millrace-runtime --bench micro --message-format=json-render-diagnostics |
+micro=$(cargo bench --package millrace-runtime --bench micro --no-run --message-format=json-render-diagnostics |
     sed -n 's/.*"executable":"\([^"]*\)".*/\1/p' | tail -n 1)
 [ -x "$micro" ] || {
     echo "count-instructions: cargo did not say where it put the benchmarks" >&2

@@ -1,6 +1,7 @@
 //! How records, keys and state values become bytes: postcard, whose wire format is documented and stable.
 //! The bytes don't describe themselves; a [schema](crate::schema) beside them does.
 
+use postcard::ser_flavors::Flavor;
 use serde::{Serialize, de::DeserializeOwned};
 
 use crate::{Error, Result};
@@ -10,9 +11,36 @@ pub fn encode<T: Serialize + ?Sized>(value: &T) -> Result<Vec<u8>> {
     postcard::to_stdvec(value).map_err(|error| cannot_encode::<T>(error))
 }
 
-/// Appends a value's encoding to a buffer.
-pub fn encode_into<T: Serialize + ?Sized>(value: &T, buffer: Vec<u8>) -> Result<Vec<u8>> {
-    postcard::to_extend(value, buffer).map_err(|error| cannot_encode::<T>(error))
+/// Appends a value's encoding to a buffer. After an error the buffer is as it was.
+pub fn encode_into<T: Serialize + ?Sized>(value: &T, buffer: &mut Vec<u8>) -> Result<()> {
+    let before = buffer.len();
+    postcard::serialize_with_flavor(value, Append(buffer)).map_err(|error| {
+        buffer.truncate(before);
+        cannot_encode::<T>(error)
+    })
+}
+
+/// The end of a buffer. Postcard's own way to append takes the buffer and gives it back, for each value.
+struct Append<'a>(&'a mut Vec<u8>);
+
+impl Flavor for Append<'_> {
+    type Output = ();
+
+    #[inline]
+    fn try_push(&mut self, byte: u8) -> postcard::Result<()> {
+        self.0.push(byte);
+        Ok(())
+    }
+
+    #[inline]
+    fn try_extend(&mut self, bytes: &[u8]) -> postcard::Result<()> {
+        self.0.extend_from_slice(bytes);
+        Ok(())
+    }
+
+    fn finalize(self) -> postcard::Result<()> {
+        Ok(())
+    }
 }
 
 /// Decodes a value; bytes that are left over are an error.

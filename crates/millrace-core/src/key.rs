@@ -120,9 +120,28 @@ impl KeyColumn {
     /// Appends a key and returns its hash.
     pub fn push<K: Serialize + ?Sized>(&mut self, key: &K) -> Result<KeyHash> {
         let start = self.bytes.len();
-        self.bytes = codec::encode_into(key, std::mem::take(&mut self.bytes))?;
+        codec::encode_into(key, &mut self.bytes)?;
         let hash = KeyHash::of(&self.bytes[start..]);
         self.seal(hash)
+    }
+
+    /// The column of these encoded keys, one after another, each of which ends at one of `ends`.
+    pub fn from_encoded(ends: Vec<u32>, bytes: Vec<u8>) -> Self {
+        let mut column = Self { hashes: Vec::with_capacity(ends.len()), ends, bytes };
+        for index in 0..column.ends.len() {
+            column.hashes.push(KeyHash::of(column.key(index)));
+        }
+        column
+    }
+
+    /// All encoded keys, one after another.
+    pub fn encoded(&self) -> &[u8] {
+        &self.bytes
+    }
+
+    /// Where each key ends in [`encoded`](Self::encoded).
+    pub fn ends(&self) -> &[u32] {
+        &self.ends
     }
 
     /// Appends a key that is encoded and hashed already.
@@ -201,11 +220,16 @@ pub fn murmur3_x64_128(data: &[u8]) -> (u64, u64) {
     (h1, h2)
 }
 
-/// Up to eight bytes as a little-endian number.
+/// Up to eight bytes as a little-endian number. Reads that overlap spare short keys a copy of unknown length.
 fn read_u64(bytes: &[u8]) -> u64 {
-    let mut word = [0; 8];
-    word[..bytes.len()].copy_from_slice(bytes);
-    u64::from_le_bytes(word)
+    let half = |bytes: &[u8; 4]| u64::from(u32::from_le_bytes(*bytes));
+    if let Some(all) = bytes.first_chunk() {
+        u64::from_le_bytes(*all)
+    } else if let (Some(low), Some(high)) = (bytes.first_chunk(), bytes.last_chunk()) {
+        half(low) | half(high) << (8 * (bytes.len() - 4))
+    } else {
+        bytes.iter().rev().fold(0, |word, byte| word << 8 | u64::from(*byte))
+    }
 }
 
 fn finalize(mut k: u64) -> u64 {

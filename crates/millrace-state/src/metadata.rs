@@ -95,7 +95,7 @@ impl CheckpointMetadata {
         relative.set_directory("");
         let mut payload = codec::encode(&relative)?;
         if self.format_version() >= WITH_DATA_IN_FLIGHT {
-            payload = codec::encode_into(&relative.in_flight(), payload)?;
+            codec::encode_into(&relative.in_flight(), &mut payload)?;
         }
         let mut bytes = Vec::with_capacity(HEADER + payload.len() + TRAILER);
         bytes.extend_from_slice(&FRAME.header(self.format_version(), payload.len() as u64));

@@ -1,13 +1,15 @@
 //! A batch as bytes, for edges that cross processes. All numbers but one are postcard varints:
 //!
 //! ```text
-//! flags: u8            1 = keys follow, 2 = an origin follows
+//! flags: u8            2 = an origin follows, 4 = keys follow; 1 = keys follow, each behind its length
 //! count: varint        how many records
 //! origin: varint + UTF-8                    where flagged
 //! section: u32 LE      the length of the records' section, at least `count`
 //! records              postcard, one after another, padded with zeros up to `count` bytes
-//! keys: count x (varint + bytes)            where flagged
+//! keys: count x varint, then their bytes    where flagged
 //! ```
+//!
+//! Keys behind their lengths are in checkpoints of earlier versions, and are read only.
 //!
 //! The padding matters only for records that encode to nothing, such as `()`: with it a count is always bounded by
 //! bytes that really arrived. Hashes are computed again: murmur3 of a key is cheaper than eight more bytes a record on
@@ -20,8 +22,10 @@ use millrace_core::{
     key::{KeyColumn, KeyHash},
 };
 
-const KEYED: u8 = 1;
+const KEYS_BEHIND_LENGTHS: u8 = 1;
 const WITH_ORIGIN: u8 = 2;
+const KEYED: u8 = 4;
+const EITHER: u8 = KEYED | KEYS_BEHIND_LENGTHS;
 
 pub(super) fn encode<T: Record>(batch: &Batch, mut buffer: Vec<u8>) -> Result<Vec<u8>> {
     let typed = batch.as_typed::<T>().ok_or_else(|| {
@@ -32,17 +36,13 @@ pub(super) fn encode<T: Record>(batch: &Batch, mut buffer: Vec<u8>) -> Result<Ve
         .map_err(|_| Error::invalid(format!("a batch of {} records is too large to be sent", typed.records.len())))?;
     let keyed = if typed.keys.is_some() { KEYED } else { 0 };
     buffer.push(keyed | if typed.origin.is_some() { WITH_ORIGIN } else { 0 });
-    buffer = codec::encode_into(&count, buffer)?;
+    codec::encode_into(&count, &mut buffer)?;
     if let Some(origin) = &typed.origin {
-        buffer = codec::encode_into(&**origin, buffer)?;
+        codec::encode_into(&**origin, &mut buffer)?;
     }
-    buffer = encode_records(&typed.records, buffer)?;
+    encode_records(&typed.records, &mut buffer)?;
     if let Some(keys) = &typed.keys {
-        for index in 0..keys.len() {
-            let key = keys.key(index);
-            buffer = codec::encode_into(&(key.len() as u32), buffer)?;
-            buffer.extend_from_slice(key);
-        }
+        encode_keys(keys, &mut buffer)?;
     }
     Ok(buffer)
 }
@@ -53,23 +53,39 @@ pub(crate) fn encoded_records(bytes: &[u8]) -> usize {
     count.map_or(0, |(count, _)| count as usize)
 }
 
-fn encode_records<T: Record>(records: &[T], mut buffer: Vec<u8>) -> Result<Vec<u8>> {
+fn encode_records<T: Record>(records: &[T], buffer: &mut Vec<u8>) -> Result<()> {
     let start = buffer.len() + 4;
     buffer.extend_from_slice(&[0; 4]);
     for record in records {
-        buffer = codec::encode_into(record, buffer)?;
+        codec::encode_into(record, buffer)?;
     }
     let end = buffer.len().max(start + records.len());
     buffer.resize(end, 0);
     let length = u32::try_from(end - start)
         .map_err(|_| Error::invalid(format!("a batch of {} bytes is too large to be sent", end - start)))?;
     buffer[start - 4..start].copy_from_slice(&length.to_le_bytes());
-    Ok(buffer)
+    Ok(())
+}
+
+fn encode_keys(keys: &KeyColumn, buffer: &mut Vec<u8>) -> Result<()> {
+    buffer.reserve(keys.len() + keys.encoded().len());
+    let mut begin = 0;
+    for &end in keys.ends() {
+        match u8::try_from(end - begin) {
+            // A varint of one byte.
+            Ok(length) if length < 128 => buffer.push(length),
+            _ => codec::encode_into(&(end - begin), buffer)?,
+        }
+        begin = end;
+    }
+    buffer.extend_from_slice(keys.encoded());
+    Ok(())
 }
 
 pub(super) fn decode<T: Record>(bytes: &[u8]) -> Result<RecordBatch<T>> {
     let (&flags, bytes) = bytes.split_first().ok_or_else(|| damaged("it is empty"))?;
-    if flags & !(KEYED | WITH_ORIGIN) != 0 {
+    let known = flags & !(KEYS_BEHIND_LENGTHS | WITH_ORIGIN | KEYED) == 0;
+    if !known || flags & EITHER == EITHER {
         return Err(damaged(format_args!("flags {flags:#04x} are unknown")));
     }
     let (count, bytes) = codec::decode_front::<u32>(bytes)?;
@@ -82,11 +98,10 @@ pub(super) fn decode<T: Record>(bytes: &[u8]) -> Result<RecordBatch<T>> {
     let (length, bytes) = bytes.split_first_chunk::<4>().ok_or_else(|| damaged("it ends within its header"))?;
     let (section, rest) = take(u32::from_le_bytes(*length) as usize, bytes)?;
     let records = decode_records(count as usize, section)?;
-    let (keys, rest) = if flags & KEYED != 0 {
-        let (keys, rest) = decode_keys(records.len(), rest)?;
-        (Some(keys), rest)
-    } else {
-        (None, rest)
+    let (keys, rest) = match flags & EITHER {
+        0 => (None, rest),
+        KEYED => decode_keys(records.len(), rest).map(|(keys, rest)| (Some(keys), rest))?,
+        _ => decode_keys_behind_lengths(records.len(), rest).map(|(keys, rest)| (Some(keys), rest))?,
     };
     if !rest.is_empty() {
         return Err(damaged(format_args!("{} bytes are left over", rest.len())));
@@ -115,6 +130,28 @@ fn decode_records<T: Record>(count: usize, mut section: &[u8]) -> Result<Vec<T>>
 }
 
 fn decode_keys(count: usize, mut bytes: &[u8]) -> Result<(KeyColumn, &[u8])> {
+    let (mut ends, mut end) = (Vec::with_capacity(count.min(bytes.len())), 0u32);
+    for _ in 0..count {
+        let length = match bytes {
+            // A varint of one byte.
+            [length @ 0..128, rest @ ..] => {
+                bytes = rest;
+                u32::from(*length)
+            }
+            _ => {
+                let (length, rest) = codec::decode_front(bytes)?;
+                bytes = rest;
+                length
+            }
+        };
+        end = end.checked_add(length).ok_or_else(|| damaged("its keys are larger than 4 GiB"))?;
+        ends.push(end);
+    }
+    let (keys, rest) = take(end as usize, bytes)?;
+    Ok((KeyColumn::from_encoded(ends, keys.to_vec()), rest))
+}
+
+fn decode_keys_behind_lengths(count: usize, mut bytes: &[u8]) -> Result<(KeyColumn, &[u8])> {
     let mut keys = KeyColumn::with_capacity(count.min(bytes.len()));
     for _ in 0..count {
         let (length, rest) = codec::decode_front::<u32>(bytes)?;
@@ -206,6 +243,25 @@ mod tests {
             let _ = decode::<Event>(&bytes);
             let _ = decode::<()>(&bytes);
         }
+    }
+
+    #[test]
+    fn keys_of_earlier_versions_are_read() {
+        let keys: Vec<_> = ["", "a", &"b".repeat(200)].map(|key| codec::encode(key).unwrap()).into();
+        let mut column = KeyColumn::default();
+        keys.iter().for_each(|key| column.push_encoded(KeyHash::of(key), key).unwrap());
+        let batch = RecordBatch { records: vec![1u8, 2, 3], keys: Some(column.clone()), origin: None };
+        let mut bytes = encode::<u8>(&Batch::new(batch), Vec::new()).unwrap();
+        assert_eq!(decode::<u8>(&bytes).unwrap().keys, Some(column.clone()));
+        bytes.truncate(bytes.len() - column.encoded().len() - 4);
+        bytes[0] = KEYS_BEHIND_LENGTHS;
+        for key in &keys {
+            codec::encode_into(&(key.len() as u32), &mut bytes).unwrap();
+            bytes.extend_from_slice(key);
+        }
+        assert_eq!(decode::<u8>(&bytes).unwrap().keys, Some(column));
+        bytes[0] |= KEYED;
+        assert!(decode::<u8>(&bytes).unwrap_err().message.contains("flags"));
     }
 
     #[test]

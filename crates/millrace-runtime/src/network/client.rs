@@ -3,7 +3,7 @@
 use std::{
     sync::{
         Arc, Condvar, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicUsize, Ordering},
     },
     time::Duration,
 };
@@ -166,7 +166,7 @@ pub(super) fn open(connection: Arc<Connection>, key: &ChannelKey, owner: &Arc<Ga
     let sent = connection.send(open.encode()?);
     drop(all);
     sent?;
-    Ok(RemoteChannel { connection, channel, number })
+    Ok(RemoteChannel { connection, channel, number, frame_size: AtomicUsize::default() })
 }
 
 impl Connection {
@@ -184,6 +184,8 @@ pub struct RemoteChannel {
     connection: Arc<Connection>,
     channel: Arc<Channel>,
     number: u32,
+    /// Of the last batch: the next one is about as large.
+    frame_size: AtomicUsize,
 }
 
 impl RemoteChannel {
@@ -196,9 +198,10 @@ impl RemoteChannel {
         cancelled: &AtomicBool,
         waiting: &mut dyn FnMut(),
     ) -> Result<(Sent, usize)> {
-        let frame = exchange.encode(&batch, begin_data(self.number))?;
+        let frame = exchange.encode(&batch, begin_data(self.number, self.frame_size.load(Ordering::Relaxed)))?;
         if frame.len() <= self.connection.max_frame_size {
             let bytes = frame.len();
+            self.frame_size.store(bytes, Ordering::Relaxed);
             return Ok((self.send(frame.into(), 1, cancelled, waiting)?, bytes));
         }
         if batch.len() <= 1 {

@@ -49,9 +49,10 @@ pub(super) enum Frame {
     Credit { channel: u32, credits: u32 },
 }
 
-/// Begins a data frame whose payload the caller appends.
-pub(super) fn begin_data(channel: u32) -> Vec<u8> {
-    let mut frame = vec![DATA];
+/// Begins a data frame whose payload the caller appends, with room for `capacity` bytes.
+pub(super) fn begin_data(channel: u32, capacity: usize) -> Vec<u8> {
+    let mut frame = Vec::with_capacity(capacity);
+    frame.push(DATA);
     frame.extend_from_slice(&channel.to_le_bytes());
     frame
 }

@@ -10,7 +10,7 @@ use super::{NetworkSettings, frame::garbage};
 
 const MAGIC: [u8; 4] = *b"MRDP";
 /// The version of the frames; taskmanagers of different versions don't talk.
-const VERSION: u16 = 1;
+const VERSION: u16 = 2;
 
 /// Who a producing taskmanager is and what it wants.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -29,7 +29,8 @@ impl Hello {
     pub(super) fn encode(&self) -> Result<Vec<u8>> {
         let mut bytes = MAGIC.to_vec();
         bytes.extend_from_slice(&VERSION.to_le_bytes());
-        codec::encode_into(self, bytes)
+        codec::encode_into(self, &mut bytes)?;
+        Ok(bytes)
     }
 
     pub(super) fn decode(bytes: &[u8]) -> Result<Self> {

@@ -220,8 +220,9 @@ fn contradictions_are_named() {
     let of_keyed = sharing("").operators[1].subtasks[0].keyed.clone().unwrap().data;
     assert!(in_flight(of_keyed).contains("in shared files"));
     let payload = |all: &[InFlight]| {
-        let plain = codec::encode(&sample("")).unwrap();
-        CheckpointMetadata::decode_payload(3, &codec::encode_into(all, plain).unwrap()).unwrap_err().message
+        let mut payload = codec::encode(&sample("")).unwrap();
+        codec::encode_into(all, &mut payload).unwrap();
+        CheckpointMetadata::decode_payload(3, &payload).unwrap_err().message
     };
     let to = |subtask| InFlight { operator: 1, subtask, data: StateHandle::Inline(vec![]) };
     assert!(payload(&[to(2)]).contains("not in it"));

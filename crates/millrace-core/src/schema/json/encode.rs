@@ -23,8 +23,7 @@ struct Encoder<'a> {
 
 impl Encoder<'_> {
     fn put<T: Serialize + ?Sized>(&mut self, value: &T) -> Encoded {
-        self.out = codec::encode_into(value, std::mem::take(&mut self.out)).map_err(|error| error.message)?;
-        Ok(())
+        codec::encode_into(value, &mut self.out).map_err(|error| error.message)
     }
 
     fn value(&mut self, format: &Format, json: &Value, depth: usize) -> Encoded {

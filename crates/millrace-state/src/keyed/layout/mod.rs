@@ -108,10 +108,8 @@ const SHORT_LOOK: usize = 32;
 
 /// Encodes into a buffer that is there.
 fn encode_to<T: serde::Serialize>(value: &T, scratch: &mut Vec<u8>) -> Result<()> {
-    let mut buffer = std::mem::take(scratch);
-    buffer.clear();
-    *scratch = codec::encode_into(value, buffer)?;
-    Ok(())
+    scratch.clear();
+    codec::encode_into(value, scratch)
 }
 
 fn unexpected(kind: StateKind, with: &str) -> Error {
