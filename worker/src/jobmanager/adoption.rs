@@ -17,7 +17,7 @@ use millrace_runtime::{
     task::{TaskCommand, TaskEvent},
 };
 
-use super::{AttemptState, Event, JobManager, TaskState, splits::Enumerators};
+use super::{AttemptState, Event, JobManager, TaskManager, TaskState, splits::Enumerators};
 use crate::{config::Role, rpc::ToTaskManager};
 
 /// Taskmanagers that run tasks come at once: they look for the jobmanager all the time. Where none has come after so
@@ -47,10 +47,17 @@ impl JobManager {
     }
 
     /// A taskmanager belongs to the job now. Its slots count once no tasks of an earlier jobmanager are in them.
-    pub(super) fn registered(&mut self, id: TaskManagerId, slots: u32) {
+    pub(super) fn registered(&mut self, id: TaskManagerId) {
         let runs_tasks = self.taskmanagers.get(&id).is_some_and(|taskmanager| taskmanager.running);
         if self.adoption.is_none() && !runs_tasks {
-            self.schedule(SchedulerEvent::TaskManagerRegistered { id, slots });
+            self.offer_slots(id);
+        }
+    }
+
+    fn offer_slots(&mut self, id: TaskManagerId) {
+        if let Some(TaskManager { resource_id, slots, .. }) = self.taskmanagers.get(&id) {
+            let (resource_id, slots) = (resource_id.clone(), *slots);
+            self.schedule(SchedulerEvent::TaskManagerRegistered { id, resource_id, slots });
         }
     }
 
@@ -107,12 +114,11 @@ impl JobManager {
                 if any {
                     tracing::info!("the tasks that run are not adopted: {why}");
                 }
-                let offers = self.taskmanagers.iter().map(|(id, tm)| (id.clone(), tm.slots, tm.running));
-                let (with_tasks, free): (Vec<_>, Vec<_>) = offers.partition(|(_, _, running)| *running);
-                with_tasks.iter().for_each(|(id, ..)| self.send_away(id));
-                for (id, slots, _) in free {
-                    self.schedule(SchedulerEvent::TaskManagerRegistered { id, slots });
-                }
+                let ids: Vec<_> = self.taskmanagers.keys().cloned().collect();
+                let (with_tasks, free): (Vec<_>, Vec<_>) =
+                    ids.into_iter().partition(|id| self.taskmanagers[id].running);
+                with_tasks.iter().for_each(|id| self.send_away(id));
+                free.into_iter().for_each(|id| self.offer_slots(id));
             }
         }
     }
@@ -147,12 +153,9 @@ impl JobManager {
             self.tell_attempt(attempt, &TaskCommand::NotifyAborted(CheckpointId(id)));
         }
         self.schedule(SchedulerEvent::Adopted { attempt, assignment, ended });
-        let offers: Vec<_> =
-            self.taskmanagers.iter().map(|(id, taskmanager)| (id.clone(), taskmanager.slots)).collect();
         self.taskmanagers.values_mut().for_each(|taskmanager| taskmanager.running = false);
-        for (id, slots) in offers {
-            self.schedule(SchedulerEvent::TaskManagerRegistered { id, slots });
-        }
+        let ids: Vec<_> = self.taskmanagers.keys().cloned().collect();
+        ids.into_iter().for_each(|id| self.offer_slots(id));
         let finished = self.recovery.adopted(self.clock.elapsed());
         self.tell_recovery(finished);
         let events = self.events.clone();

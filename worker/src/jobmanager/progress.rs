@@ -54,9 +54,7 @@ impl SourceProgress {
         }
         self.again.clone()
     }
-}
 
-impl SourceProgress {
     /// The same where only these tasks begin again, and the others run on.
     pub fn begin_again(&mut self, checkpoint: Option<CheckpointId>, tasks: &BTreeSet<TaskId>) -> RecordCounts {
         let base = self.at.get(&checkpoint).cloned();

@@ -178,29 +178,7 @@ impl JobManager {
 
     pub(super) fn on_peer(&mut self, event: PeerEvent) {
         match event {
-            PeerEvent::Registered(Registered { location, resource_id, slots, pid, running, connection, sender }) => {
-                let id = location.id.clone();
-                // It has given its tasks up before it came again; that its earlier connection is gone may be noticed
-                // late, or never.
-                self.lose(&id, Error::external(format!("taskmanager {id} has connected anew")), self.clock.elapsed());
-                tracing::info!(taskmanager = %id, slots, pid, address = location.data_address, "taskmanager registered");
-                let heard_at_ms = self.clock.now_ms();
-                let process = ProcessFigures::default();
-                let taskmanager = TaskManager {
-                    location,
-                    resource_id,
-                    slots,
-                    pid,
-                    connection,
-                    sender,
-                    heard_at_ms,
-                    process,
-                    running,
-                    leaving: false,
-                };
-                self.taskmanagers.insert(id.clone(), taskmanager);
-                self.registered(id, slots);
-            }
+            PeerEvent::Registered(registered) => self.on_registered(registered),
             PeerEvent::Message(id, message) => {
                 // What a taskmanager says after it was given up counts for nothing.
                 let Some(taskmanager) = self.taskmanagers.get_mut(&id) else { return };
@@ -219,6 +197,29 @@ impl JobManager {
                 }
             }
         }
+    }
+
+    fn on_registered(&mut self, registered: Registered) {
+        let Registered { location, resource_id, slots, pid, running, connection, sender } = registered;
+        let id = location.id.clone();
+        // It has given its tasks up before it came again; that its earlier connection is gone may be noticed late, or
+        // never.
+        self.lose(&id, Error::external(format!("taskmanager {id} has connected anew")), self.clock.elapsed());
+        tracing::info!(taskmanager = %id, slots, pid, address = location.data_address, "taskmanager registered");
+        let taskmanager = TaskManager {
+            location,
+            resource_id,
+            slots,
+            pid,
+            connection,
+            sender,
+            heard_at_ms: self.clock.now_ms(),
+            process: ProcessFigures::default(),
+            running,
+            leaving: false,
+        };
+        self.taskmanagers.insert(id.clone(), taskmanager);
+        self.registered(id);
     }
 
     fn on_task(&mut self, attempt: Attempt, task: TaskId, event: TaskEvent) {

@@ -27,7 +27,7 @@ fn job(checkpoints: bool) -> JobScheduler {
 }
 
 fn register(job: &mut JobScheduler, at: Duration, name: &str) -> Vec<Effect> {
-    job.on(at, Event::TaskManagerRegistered { id: tm(name), slots: 1 })
+    job.on(at, Event::TaskManagerRegistered { id: tm(name), resource_id: name.to_string(), slots: 1 })
 }
 
 /// Runs the attempt that is being prepared.

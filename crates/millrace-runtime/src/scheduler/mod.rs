@@ -4,12 +4,16 @@
 mod adaptive;
 pub mod adoption;
 mod leaving;
+mod messages;
+mod plan;
 mod regions;
 pub mod restart;
 mod result;
 pub mod slots;
 
 pub use adaptive::AdaptiveSettings;
+pub use messages::{Effect, Event};
+pub use plan::Plan;
 pub use result::JobResult;
 
 use std::{
@@ -27,132 +31,10 @@ use millrace_core::{
 use self::{
     adaptive::Adaptive,
     leaving::Departure,
-    regions::{Edge, Kept, regions},
+    regions::Kept,
     restart::{RestartBackoff, RestartDecision},
     slots::assign_slots,
 };
-use crate::graph::JobGraph;
-
-/// What happened.
-#[derive(Clone, Debug)]
-pub enum Event {
-    /// The tasks of an attempt run already, and are adopted. Comes first, before any taskmanager is registered.
-    Adopted {
-        /// The attempt.
-        attempt: Attempt,
-        /// Where each task runs.
-        assignment: BTreeMap<TaskId, TaskManagerId>,
-        /// The tasks that have read all their input.
-        ended: BTreeSet<TaskId>,
-    },
-    /// A taskmanager offers slots.
-    TaskManagerRegistered {
-        /// The process.
-        id: TaskManagerId,
-        /// How many.
-        slots: u32,
-    },
-    /// A taskmanager is gone. Every way to notice it ends here.
-    TaskManagerLost {
-        /// The process.
-        id: TaskManagerId,
-        /// How it was noticed.
-        error: Error,
-    },
-    /// A taskmanager was told to end, and asks to be let go.
-    TaskManagerLeaving(TaskManagerId),
-    /// The checkpoint of [`Effect::HandOver`] is complete.
-    HandedOver(Attempt),
-    /// The restore point and the splits of an attempt are at hand.
-    Prepared(Attempt),
-    /// A task's state is restored and its inputs are registered.
-    TaskDeployed(Attempt, TaskId),
-    /// A task has read all its input.
-    TaskEndOfInput(Attempt, TaskId),
-    /// A task has ended as it should.
-    TaskFinished(Attempt, TaskId),
-    /// A task has ended because it was told to.
-    TaskCanceled(Attempt, TaskId),
-    /// A task has failed and ended.
-    TaskFailed(Attempt, TaskId, Error),
-    /// Something that belongs to the attempt as a whole failed: its preparation, a source's discovery, or too many
-    /// checkpoints.
-    AttemptFailed(Attempt, Error),
-    /// A checkpoint is complete.
-    CheckpointCompleted {
-        /// Whether it is the final one of this attempt.
-        is_final: bool,
-    },
-    /// The time of [`Effect::RestartAfter`] has passed.
-    RestartTimer(Attempt),
-    /// The time of [`Effect::LookAfter`] has passed.
-    LookTimer,
-    /// A user cancels the job.
-    Cancel,
-    /// A user stops the job with a final checkpoint.
-    Stop,
-}
-
-/// What to do.
-#[derive(Clone, Debug, PartialEq)]
-pub enum Effect {
-    /// Read the newest completed checkpoint and find the sources' splits, then answer [`Event::Prepared`].
-    Prepare(Attempt),
-    /// Deploy the tasks of the prepared attempt to their taskmanagers, but for those that run on.
-    Deploy(Attempt, BTreeMap<TaskId, TaskManagerId>),
-    /// All tasks are deployed: start them and their checkpoints.
-    Start(Attempt),
-    /// The tasks no longer run: no checkpoint of this attempt can complete.
-    Stopped(Attempt),
-    /// End these tasks.
-    CancelTasks(BTreeMap<TaskId, TaskManagerId>),
-    /// Tell the sources to stop reading.
-    DrainSources(Attempt),
-    /// All input is read: take the final checkpoint.
-    TriggerFinalCheckpoint(Attempt),
-    /// Tell all tasks to finish.
-    FinishTasks(Attempt),
-    /// Take a checkpoint at which the sources stop, then answer [`Event::HandedOver`].
-    HandOver(Attempt),
-    /// The taskmanager may end.
-    Release(TaskManagerId),
-    /// Answer [`Event::RestartTimer`] after this time.
-    RestartAfter(Attempt, Duration),
-    /// Answer [`Event::LookTimer`] after this time: whether there are slots enough is decided then.
-    LookAfter(Duration),
-    /// Show this failure to a person.
-    Report(Error, Option<TaskId>),
-    /// The job has ended.
-    End(JobResult),
-}
-
-/// The part of the job graph that scheduling needs.
-#[derive(Clone, Debug)]
-pub struct Plan {
-    tasks: Vec<TaskId>,
-    /// Which of them start again together.
-    regions: Vec<BTreeSet<TaskId>>,
-    slots_needed: u32,
-    checkpoints: bool,
-}
-
-impl Plan {
-    /// The plan of a graph whose job takes checkpoints or does not.
-    pub fn new(graph: &JobGraph, checkpoints: bool) -> Self {
-        let tasks_of = |vertex: &crate::graph::JobVertex| {
-            let id = vertex.id;
-            (0..vertex.parallelism).map(move |subtask| TaskId { vertex: id, subtask })
-        };
-        let tasks: Vec<_> = graph.vertices.iter().flat_map(tasks_of).collect();
-        let regions = regions(&tasks, Edge::all(graph));
-        Self { tasks, regions, slots_needed: graph.slots_needed(), checkpoints }
-    }
-
-    /// All tasks.
-    pub fn tasks(&self) -> &[TaskId] {
-        &self.tasks
-    }
-}
 
 #[derive(Clone, Debug)]
 enum Phase {
@@ -180,6 +62,9 @@ pub struct JobScheduler {
     phase: Phase,
     attempt: Attempt,
     slots: BTreeMap<TaskManagerId, u32>,
+    /// The resource ids of the taskmanagers that are there and of those that had the slots of the last attempt.
+    resources: BTreeMap<TaskManagerId, String>,
+    /// The taskmanager of each slot of the last attempt.
     previous: Vec<TaskManagerId>,
     stopping: bool,
     restarts: u32,
@@ -205,6 +90,7 @@ impl JobScheduler {
             phase: Phase::WaitingForSlots,
             attempt: Attempt(1),
             slots: BTreeMap::new(),
+            resources: BTreeMap::new(),
             previous: Vec::new(),
             stopping: false,
             restarts: 0,
@@ -269,9 +155,8 @@ impl JobScheduler {
             Event::Adopted { attempt, assignment, ended } => {
                 self.adopt(now, attempt, assignment, &ended, &mut effects);
             }
-            Event::TaskManagerRegistered { id, slots } => {
-                let leaves = self.leaving.contains_key(&id);
-                self.slots.insert(id, if leaves { 0 } else { slots });
+            Event::TaskManagerRegistered { id, resource_id, slots } => {
+                self.registered(id, resource_id, slots);
                 self.allocate(now, &mut effects);
             }
             Event::TaskManagerLost { id, error } => self.taskmanager_lost(now, &id, error, &mut effects),
@@ -284,10 +169,9 @@ impl JobScheduler {
             Event::TaskEndOfInput(attempt, task) if self.is_current(attempt, task) => {
                 self.end_of_input(task, &mut effects)
             }
-            Event::TaskFinished(attempt, task) if self.is_current(attempt, task) => {
-                self.task_ended(now, task, &mut effects)
-            }
-            Event::TaskCanceled(attempt, task) if self.is_current(attempt, task) => {
+            Event::TaskFinished(attempt, task) | Event::TaskCanceled(attempt, task)
+                if self.is_current(attempt, task) =>
+            {
                 self.task_ended(now, task, &mut effects)
             }
             Event::TaskFailed(attempt, task, error) if self.is_current(attempt, task) => {
@@ -326,6 +210,14 @@ impl JobScheduler {
         effects
     }
 
+    fn registered(&mut self, id: TaskManagerId, resource_id: String, slots: u32) {
+        let Self { slots: there, previous, .. } = self;
+        self.resources.retain(|known, _| there.contains_key(known) || previous.contains(known));
+        self.resources.insert(id.clone(), resource_id);
+        let leaves = self.leaving.contains_key(&id);
+        self.slots.insert(id, if leaves { 0 } else { slots });
+    }
+
     fn adopt(
         &mut self,
         now: Duration,
@@ -360,7 +252,7 @@ impl JobScheduler {
             return;
         }
         let Some(slots) = self.slots_to_use(now, effects) else { return };
-        let Some(by_slot) = assign_slots(slots, &self.slots, &self.previous) else { return };
+        let Some(by_slot) = assign_slots(slots, &self.slots, &self.previous, &self.resources) else { return };
         // With fewer slots there are fewer subtasks of every vertex.
         let place = |task: &TaskId| Some((*task, by_slot.get(task.subtask as usize)?.clone()));
         let assignment = self.plan.tasks.iter().filter_map(place).collect();

@@ -212,7 +212,7 @@ mod tests {
         let plan = Plan { tasks, regions, slots_needed: 2, checkpoints: true };
         let mut job = JobScheduler::new(plan, RestartStrategy::exponential_delay());
         for name in ["a", "b", "c"] {
-            job.on(NOW, Event::TaskManagerRegistered { id: tm(name), slots: 1 });
+            job.on(NOW, Event::TaskManagerRegistered { id: tm(name), resource_id: name.to_string(), slots: 1 });
         }
         start(&mut job, 6);
         job.on(NOW, Event::CheckpointCompleted { is_final: false });

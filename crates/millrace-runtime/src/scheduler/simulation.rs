@@ -62,9 +62,11 @@ impl World {
 
     fn register(&mut self) {
         let id = TaskManagerId(format!("tm-{}", self.started));
+        // Some come in the place of others.
+        let resource_id = format!("resource-{}", self.started % 5);
         self.started += 1;
         self.live.insert(id.clone());
-        self.inbox.push_back(Event::TaskManagerRegistered { id, slots: 1 });
+        self.inbox.push_back(Event::TaskManagerRegistered { id, resource_id, slots: 1 });
     }
 
     fn kill(&mut self) {

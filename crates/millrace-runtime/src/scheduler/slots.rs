@@ -5,12 +5,13 @@ use std::collections::BTreeMap;
 use millrace_core::ids::TaskManagerId;
 
 /// Assigns `needed` slots to taskmanagers (with the slots each offers). Slots stay where they were before, as their
-/// state may still be there, if only on the disk of a process that came in the place of another (the ids of both begin
-/// with the same resource id); the others go to where most is free. `None` while there are too few.
+/// state may still be there, if only on the disk of a process that came in the place of another and has its resource id;
+/// the others go to where most is free. `None` while there are too few.
 pub fn assign_slots(
     needed: u32,
     offered: &BTreeMap<TaskManagerId, u32>,
     previous: &[TaskManagerId],
+    resources: &BTreeMap<TaskManagerId, String>,
 ) -> Option<Vec<TaskManagerId>> {
     let mut free = offered.clone();
     let mut assigned: Vec<Option<TaskManagerId>> = vec![None; needed as usize];
@@ -21,9 +22,9 @@ pub fn assign_slots(
         }
     }
     for (slot, before) in assigned.iter_mut().zip(previous).filter(|(slot, _)| slot.is_none()) {
-        let of_resource = |id: &TaskManagerId| id.0.rsplit_once('-').map(|(resource, _)| resource.to_string());
-        let came_after = |(id, left): &(&TaskManagerId, &mut u32)| **left > 0 && of_resource(id) == of_resource(before);
-        if let Some((id, left)) = free.iter_mut().find(came_after).filter(|_| of_resource(before).is_some()) {
+        let Some(resource) = resources.get(before) else { continue };
+        let in_its_place = |(id, left): &(&TaskManagerId, &mut u32)| **left > 0 && resources.get(*id) == Some(resource);
+        if let Some((id, left)) = free.iter_mut().find(in_its_place) {
             *left -= 1;
             *slot = Some(id.clone());
         }
@@ -48,26 +49,32 @@ mod tests {
         slots.iter().map(|(name, slots)| (TaskManagerId((*name).to_string()), *slots)).collect()
     }
 
+    fn assigned(needed: u32, slots: &[(&str, u32)], previous: &[&str]) -> Option<Vec<TaskManagerId>> {
+        let resources = [("a-1", "a"), ("a-2", "a"), ("b-1", "b"), ("c-1", "c")];
+        let resources = resources.map(|(name, resource)| (TaskManagerId(name.to_string()), resource.to_string()));
+        assign_slots(needed, &offered(slots), &ids(previous), &resources.into())
+    }
+
     #[test]
     fn slots_are_spread() {
-        let assigned = assign_slots(2, &offered(&[("a", 2), ("b", 2)]), &[]).unwrap();
+        let assigned = assigned(2, &[("a", 2), ("b", 2)], &[]).unwrap();
         assert_ne!(assigned[0], assigned[1]);
     }
 
     #[test]
     fn a_slot_stays_where_it_was() {
-        let all = offered(&[("a", 1), ("b", 1), ("c", 1)]);
-        assert_eq!(assign_slots(2, &all, &ids(&["c", "gone"])).unwrap()[0], ids(&["c"])[0]);
+        let assigned = assigned(2, &[("a", 1), ("b", 1), ("c", 1)], &["c", "gone"]).unwrap();
+        assert_eq!(assigned[0], ids(&["c"])[0]);
     }
 
     #[test]
     fn a_process_in_the_place_of_another_gets_its_slot() {
-        let all = offered(&[("a-2", 1), ("b-1", 1), ("c-1", 1)]);
-        assert_eq!(assign_slots(2, &all, &ids(&["b-1", "a-1"])).unwrap(), ids(&["b-1", "a-2"]));
+        let assigned = assigned(2, &[("c-1", 1), ("b-1", 1), ("a-2", 1)], &["b-1", "a-1"]);
+        assert_eq!(assigned.unwrap(), ids(&["b-1", "a-2"]));
     }
 
     #[test]
     fn too_few_slots_are_none() {
-        assert_eq!(assign_slots(3, &offered(&[("a", 2)]), &[]), None);
+        assert_eq!(assigned(3, &[("a", 2)], &[]), None);
     }
 }

@@ -19,7 +19,7 @@ fn plan(checkpoints: bool) -> Plan {
 }
 
 fn registered(name: &str, slots: u32) -> Event {
-    Event::TaskManagerRegistered { id: tm(name), slots }
+    Event::TaskManagerRegistered { id: tm(name), resource_id: name.to_string(), slots }
 }
 
 fn lost(name: &str) -> Event {

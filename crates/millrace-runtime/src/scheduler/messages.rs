@@ -1,0 +1,108 @@
+//! What the scheduler is told, and what it answers.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
+
+use millrace_core::{
+    Error,
+    ids::{Attempt, TaskId, TaskManagerId},
+};
+
+use super::JobResult;
+
+/// What happened.
+#[derive(Clone, Debug)]
+pub enum Event {
+    /// The tasks of an attempt run already, and are adopted. Comes first, before any taskmanager is registered.
+    Adopted {
+        /// The attempt.
+        attempt: Attempt,
+        /// Where each task runs.
+        assignment: BTreeMap<TaskId, TaskManagerId>,
+        /// The tasks that have read all their input.
+        ended: BTreeSet<TaskId>,
+    },
+    /// A taskmanager offers slots.
+    TaskManagerRegistered {
+        /// The process.
+        id: TaskManagerId,
+        /// What it keeps when another process comes in its place: its disk may have state.
+        resource_id: String,
+        /// How many.
+        slots: u32,
+    },
+    /// A taskmanager is gone. Every way to notice it ends here.
+    TaskManagerLost {
+        /// The process.
+        id: TaskManagerId,
+        /// How it was noticed.
+        error: Error,
+    },
+    /// A taskmanager was told to end, and asks to be let go.
+    TaskManagerLeaving(TaskManagerId),
+    /// The checkpoint of [`Effect::HandOver`] is complete.
+    HandedOver(Attempt),
+    /// The restore point and the splits of an attempt are at hand.
+    Prepared(Attempt),
+    /// A task's state is restored and its inputs are registered.
+    TaskDeployed(Attempt, TaskId),
+    /// A task has read all its input.
+    TaskEndOfInput(Attempt, TaskId),
+    /// A task has ended as it should.
+    TaskFinished(Attempt, TaskId),
+    /// A task has ended because it was told to.
+    TaskCanceled(Attempt, TaskId),
+    /// A task has failed and ended.
+    TaskFailed(Attempt, TaskId, Error),
+    /// Something that belongs to the attempt as a whole failed: its preparation, a source's discovery, or too many
+    /// checkpoints.
+    AttemptFailed(Attempt, Error),
+    /// A checkpoint is complete.
+    CheckpointCompleted {
+        /// Whether it is the final one of this attempt.
+        is_final: bool,
+    },
+    /// The time of [`Effect::RestartAfter`] has passed.
+    RestartTimer(Attempt),
+    /// The time of [`Effect::LookAfter`] has passed.
+    LookTimer,
+    /// A user cancels the job.
+    Cancel,
+    /// A user stops the job with a final checkpoint.
+    Stop,
+}
+
+/// What to do.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Effect {
+    /// Read the newest completed checkpoint and find the sources' splits, then answer [`Event::Prepared`].
+    Prepare(Attempt),
+    /// Deploy the tasks of the prepared attempt to their taskmanagers, but for those that run on.
+    Deploy(Attempt, BTreeMap<TaskId, TaskManagerId>),
+    /// All tasks are deployed: start them and their checkpoints.
+    Start(Attempt),
+    /// The tasks no longer run: no checkpoint of this attempt can complete.
+    Stopped(Attempt),
+    /// End these tasks.
+    CancelTasks(BTreeMap<TaskId, TaskManagerId>),
+    /// Tell the sources to stop reading.
+    DrainSources(Attempt),
+    /// All input is read: take the final checkpoint.
+    TriggerFinalCheckpoint(Attempt),
+    /// Tell all tasks to finish.
+    FinishTasks(Attempt),
+    /// Take a checkpoint at which the sources stop, then answer [`Event::HandedOver`].
+    HandOver(Attempt),
+    /// The taskmanager may end.
+    Release(TaskManagerId),
+    /// Answer [`Event::RestartTimer`] after this time.
+    RestartAfter(Attempt, Duration),
+    /// Answer [`Event::LookTimer`] after this time: whether there are slots enough is decided then.
+    LookAfter(Duration),
+    /// Show this failure to a person.
+    Report(Error, Option<TaskId>),
+    /// The job has ended.
+    End(JobResult),
+}
