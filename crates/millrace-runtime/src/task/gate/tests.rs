@@ -1,6 +1,10 @@
 use std::{sync::mpsc, thread};
 
-use millrace_core::{RecordBatch, ids::CheckpointId};
+use millrace_core::{
+    RecordBatch,
+    checkpoint::CheckpointBarrier,
+    ids::{CheckpointId, InputId},
+};
 
 use super::*;
 

@@ -8,6 +8,9 @@
 //! A producer does not wait within a call if it can help it. It asks after each call whether there is room, and while
 //! there is none it listens to its own mailbox, which the consumer nudges when there is.
 
+mod element;
+mod queues;
+
 use std::{
     collections::VecDeque,
     sync::{
@@ -17,174 +20,12 @@ use std::{
     time::{Duration, Instant},
 };
 
-use bytes::Bytes;
-use millrace_core::{
-    Batch, Error,
-    checkpoint::CheckpointBarrier,
-    ids::{CheckpointId, InputId},
-};
+use millrace_core::{Batch, Error, ids::CheckpointId};
 
+pub use self::element::{ChannelId, CreditReturn, GateEvent, Offer, Sent, StreamElement};
+pub(super) use self::queues::Lifted;
+use self::queues::{After, Channel, End, Queued, State};
 use super::TaskCommand;
-use crate::exchange::encoded_records;
-
-/// The identity of an input channel.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct ChannelId {
-    /// The input of the vertex that it belongs to.
-    pub input: InputId,
-    /// The edge, by its index in the job graph.
-    pub edge: u32,
-    /// The producing subtask.
-    pub producer: u32,
-}
-
-/// What travels through a channel.
-#[derive(Debug)]
-pub enum StreamElement {
-    /// Records of a producer in this process.
-    Batch(Batch),
-    /// Records of a producer in another process.
-    Encoded(Bytes),
-    /// Everything before belongs to the checkpoint.
-    Barrier(CheckpointBarrier),
-    /// No record follows. Barriers may.
-    EndOfInput,
-}
-
-impl StreamElement {
-    /// Whether it takes one of a channel's places.
-    fn counts(&self) -> bool {
-        matches!(self, Self::Batch(_) | Self::Encoded(_))
-    }
-
-    fn records(&self) -> usize {
-        match self {
-            Self::Batch(batch) => batch.len(),
-            Self::Encoded(bytes) => encoded_records(bytes),
-            Self::Barrier(_) | Self::EndOfInput => 0,
-        }
-    }
-}
-
-/// What a task finds in its mailbox.
-#[derive(Debug)]
-pub enum GateEvent {
-    /// A command.
-    Control(TaskCommand),
-    /// A barrier waits in a channel's queue and may overtake what waits before it.
-    Announced {
-        /// The channel's index.
-        channel: usize,
-        /// The barrier.
-        barrier: CheckpointBarrier,
-    },
-    /// There may be room at a consumer again.
-    Nudged,
-    /// The next element of a channel.
-    Element {
-        /// The channel's index.
-        channel: usize,
-        /// The element.
-        element: StreamElement,
-    },
-    /// Nothing came in time.
-    Timeout,
-    /// The task was cancelled.
-    Closed,
-    /// A channel of the task, in or out, is lost.
-    Failed(Error),
-}
-
-/// What became of an offered element.
-#[derive(Debug)]
-pub enum Offer {
-    /// It is in the queue.
-    Taken {
-        /// Whether there is room for another.
-        room: bool,
-    },
-    /// The queue is full; here it is again.
-    Full(StreamElement),
-    /// The consumer takes nothing any more.
-    Closed,
-}
-
-/// What became of an element that was sent.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Sent {
-    /// It is in the queue, or on its way there.
-    Done {
-        /// Whether there is room for another.
-        room: bool,
-    },
-    /// The consumer takes nothing any more.
-    Closed,
-    /// The producer was told to stop.
-    Cancelled,
-}
-
-/// Takes back the credits of a channel whose producer is in another process.
-pub trait CreditReturn: Send + Sync {
-    /// As many elements were taken from the queue.
-    fn give_back(&self, credits: u32);
-}
-
-/// An element in a queue.
-pub(super) struct Queued {
-    pub(super) element: StreamElement,
-    /// Whether it takes one of the producer's places: not so the rest of a split batch.
-    counts: bool,
-}
-
-#[derive(Default)]
-struct Channel {
-    queue: VecDeque<Queued>,
-    /// How many places are taken.
-    taken: usize,
-    /// How many records wait.
-    records: usize,
-    blocked: bool,
-    /// The producer sleeps until there is room.
-    producer_waits: bool,
-    /// The mailbox of a producer that is to be nudged when there is room.
-    nudge: Option<Arc<Gate>>,
-    remote: Option<Arc<dyn CreditReturn>>,
-    /// Places that were freed and are not given back yet.
-    owed: u32,
-}
-
-enum End {
-    Closed,
-    Failed(Error),
-}
-
-#[derive(Default)]
-struct State {
-    control: VecDeque<TaskCommand>,
-    announced: VecDeque<(usize, CheckpointBarrier)>,
-    nudged: bool,
-    channels: Vec<Channel>,
-    /// How many records may wait in each channel.
-    limit: Option<usize>,
-    /// What a checkpoint held in flight, for each edge. Nothing else is taken while there is any of it.
-    restored: Vec<VecDeque<StreamElement>>,
-    /// The channel that is looked at first.
-    cursor: usize,
-    consumer_waits: bool,
-    /// Whether it waits for elements too.
-    wants_elements: bool,
-    end: Option<End>,
-}
-
-/// What is to be done once the lock is free.
-#[derive(Default)]
-struct After {
-    /// Wake the producer that sleeps.
-    wake: bool,
-    nudge: Option<Arc<Gate>>,
-    /// Credits to be given back.
-    owed: Option<(Arc<dyn CreditReturn>, u32)>,
-}
 
 /// How many elements that take no place a channel may hold beside the others: far more than checkpoints under way.
 const UNCOUNTED: usize = 1024;
@@ -546,66 +387,5 @@ impl Gate {
     }
 }
 
-/// What was taken out of the queues, to be put back.
-pub(super) struct Lifted {
-    /// For each edge, what was restored.
-    pub(super) restored: Vec<VecDeque<StreamElement>>,
-    /// For each channel.
-    pub(super) queued: Vec<VecDeque<Queued>>,
-}
-
-impl State {
-    /// The next element, and what has to follow.
-    fn take_element(&mut self, capacity: usize) -> Option<(GateEvent, After)> {
-        let count = self.channels.len();
-        let restored = self.restored.iter_mut().zip(count..).find_map(|(queue, at)| Some((at, queue.pop_front()?)));
-        if let Some((channel, element)) = restored {
-            return Some((GateEvent::Element { channel, element }, After::default()));
-        }
-        let ready = |&index: &usize| !self.channels[index].blocked && !self.channels[index].queue.is_empty();
-        let index = (self.cursor..count).chain(0..self.cursor.min(count)).find(ready)?;
-        self.cursor = index + 1;
-        let limit = self.limit;
-        let channel = &mut self.channels[index];
-        let Queued { element, counts } = channel.queue.pop_front()?;
-        channel.records -= element.records();
-        let after = channel.follow(counts, capacity, limit);
-        Some((GateEvent::Element { channel: index, element }, after))
-    }
-}
-
-impl Channel {
-    fn has_room(&self, capacity: usize, limit: Option<usize>) -> bool {
-        self.taken < capacity && !self.is_beyond(limit)
-    }
-
-    /// Whether more records wait than shall.
-    fn is_beyond(&self, limit: Option<usize>) -> bool {
-        limit.is_some_and(|limit| self.records >= limit.max(1))
-    }
-
-    /// What follows when an element was taken; `counts` says whether that freed a place.
-    fn follow(&mut self, counts: bool, capacity: usize, limit: Option<usize>) -> After {
-        self.taken -= usize::from(counts);
-        let mut after = After::default();
-        // A producer is woken, and credits return, by the half queue: fewer wake-ups, and never none left under way.
-        if self.taken <= capacity / 2 {
-            after.wake = std::mem::take(&mut self.producer_waits);
-            if !self.is_beyond(limit) {
-                after.nudge = self.nudge.take();
-            }
-        }
-        if let Some(remote) = &self.remote {
-            self.owed += u32::from(counts);
-            let enough = self.owed as usize >= capacity.div_ceil(2);
-            if enough && (self.taken == 0 || !self.is_beyond(limit)) {
-                after.owed = Some((Arc::clone(remote), std::mem::take(&mut self.owed)));
-            }
-        }
-        after
-    }
-}
-
 #[cfg(test)]
-#[path = "gate_tests.rs"]
 mod tests;
