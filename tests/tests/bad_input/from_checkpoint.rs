@@ -100,7 +100,7 @@ fn the_counter_goes_on_and_nothing_of_the_old_job_is_needed_after_the_first_chec
     retained.words.write_many(5, 1);
     wait_for_count(&mut cluster, COUNTED + 25)?;
     // The tasks have counted on without it. Whether it knows them already makes no difference.
-    cluster.wait_until("jobmanager that leads", |state| state.job.state != JobStatus::Initializing)?;
+    cluster.wait_until_led()?;
     cancel(&mut cluster)?;
     assert_eq!(counts(&cluster.stdout(0)), (COUNTED + 1..=COUNTED + 10).collect::<Vec<_>>());
     let printed = counts(&cluster.stdout(second));

@@ -313,9 +313,14 @@ impl JobCluster {
         self.wait_until("running job", JobState::is_running)
     }
 
+    /// Waits until the jobmanager leads the job: before, it does not know what there is of it.
+    pub fn wait_until_led(&mut self) -> Result<JobState> {
+        self.wait_until("jobmanager that leads", |state| state.job.state != JobStatus::Initializing)
+    }
+
     /// Waits for a checkpoint that was triggered from now on: whatever a task has read until now is in it.
     pub fn wait_for_new_checkpoint(&mut self) -> Result<JobState> {
-        let newest = self.state()?.checkpoints.history.iter().map(|checkpoint| checkpoint.id).max().unwrap_or(0);
+        let newest = self.wait_until_led()?.newest_checkpoint();
         self.wait_until("new checkpoint", |state| state.completed().is_some_and(|completed| completed.id > newest))
     }
 

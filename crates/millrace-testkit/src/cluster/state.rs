@@ -32,6 +32,11 @@ impl JobState {
         self.checkpoints.latest.completed.as_ref()
     }
 
+    /// The highest number of a checkpoint that is known, triggered by this jobmanager or by one before it; 0 where none is.
+    pub fn newest_checkpoint(&self) -> u64 {
+        newest(&self.checkpoints)
+    }
+
     /// The number of the checkpoint that the last recovery restored.
     pub fn recovered_from(&self) -> Option<u64> {
         self.job.last_recovery.as_ref().and_then(|recovery| recovery.restored_checkpoint)
@@ -56,5 +61,48 @@ impl fmt::Display for JobState {
             write!(f, "; {}: {}, {read} records in, {written} out", vertex.name, tasks.join(", "))?;
         }
         Ok(())
+    }
+}
+
+fn newest(known: &CheckpointingStatistics) -> u64 {
+    known.history.iter().chain(&known.latest.completed).map(|checkpoint| checkpoint.id).max().unwrap_or(0)
+}
+
+#[cfg(test)]
+mod tests {
+    use millrace_core::rest::CheckpointStatus;
+
+    use super::*;
+
+    fn checkpoint(id: u64, status: CheckpointStatus) -> CheckpointStatistics {
+        CheckpointStatistics {
+            id,
+            status,
+            is_savepoint: false,
+            trigger_timestamp: 0,
+            latest_ack_timestamp: -1,
+            checkpointed_size: 0,
+            state_size: 0,
+            end_to_end_duration: 0,
+            processed_data: 0,
+            persisted_data: 0,
+            num_subtasks: 0,
+            num_acknowledged_subtasks: 0,
+            external_path: None,
+            discarded: None,
+            failure_timestamp: None,
+            failure_message: None,
+        }
+    }
+
+    #[test]
+    fn what_a_new_jobmanager_has_inherited_is_known() {
+        let mut known = CheckpointingStatistics::default();
+        assert_eq!(newest(&known), 0);
+        // It is in no history: another jobmanager has triggered it.
+        known.latest.completed = Some(checkpoint(7, CheckpointStatus::Completed));
+        assert_eq!(newest(&known), 7);
+        known.history = vec![checkpoint(9, CheckpointStatus::InProgress), checkpoint(8, CheckpointStatus::Completed)];
+        assert_eq!(newest(&known), 9);
     }
 }
