@@ -65,14 +65,9 @@ fn operator_lines(
     lines.extend(list_lines(operator, problems));
     let (mut snapshots, mut is_whole) = (Vec::new(), true);
     for opened in contents.each_snapshot(operator, &store.runtime) {
-        match opened {
-            Ok(snapshot) => snapshots.push(snapshot),
-            Err(error) if error.retryable => return Err(error),
-            Err(error) => {
-                is_whole = false;
-                note(problems, error);
-            }
-        }
+        let snapshot = unless_damaged(opened, problems)?;
+        is_whole &= snapshot.is_some();
+        snapshots.extend(snapshot);
     }
     for state in OperatorSnapshots::from_iter(snapshots).states() {
         lines.extend(state_lines(&state, key_groups, contents.metadata().max_parallelism, is_whole, problems)?);
@@ -123,14 +118,9 @@ fn state_lines(
     }
     let mut groups = Vec::new();
     for part in state.groups_in_parts(KeyGroupRange::all(max_parallelism)) {
-        match part {
-            Ok(part) => groups.extend(part),
-            Err(error) if error.retryable => return Err(error),
-            Err(error) => {
-                is_whole = false;
-                note(problems, error);
-            }
-        }
+        let part = unless_damaged(part, problems)?;
+        is_whole &= part.is_some();
+        groups.extend(part.into_iter().flatten());
     }
     let entries = count(groups.iter().map(|group| group.entries()).sum(), "entry", "entries");
     let bytes = show_size(groups.iter().map(|group| group.bytes()).sum());
@@ -153,15 +143,8 @@ fn in_flight_lines(
 ) -> Result<Vec<String>> {
     let mut edges: Vec<EdgeInFlight> = Vec::new();
     for data in operator.subtasks.iter().filter_map(|subtask| subtask.in_flight.as_ref()) {
-        let found = match store.runtime.block_on(contents.in_flight(data)) {
-            Ok(found) => found,
-            Err(error) if error.retryable => return Err(error),
-            Err(error) => {
-                note(problems, error);
-                continue;
-            }
-        };
-        for of_edge in found {
+        let found = unless_damaged(store.runtime.block_on(contents.in_flight(data)), problems)?;
+        for of_edge in found.into_iter().flatten() {
             match edges.iter_mut().find(|known| known.edge == of_edge.edge) {
                 Some(known) => known.batches.extend(of_edge.batches),
                 None => edges.push(of_edge),
@@ -186,14 +169,8 @@ fn file_lines(
 ) -> Result<Vec<String>> {
     let mut rows = Vec::new();
     for (file, of) in files(operator) {
-        let verified = match store.runtime.block_on(contents.verify(&file)) {
-            Ok(()) => "verified",
-            Err(error) if error.retryable => return Err(error),
-            Err(error) => {
-                note(problems, error);
-                "DAMAGED"
-            }
-        };
+        let whole = unless_damaged(store.runtime.block_on(contents.verify(&file)), problems)?;
+        let verified = if whole.is_some() { "verified" } else { "DAMAGED" };
         let (name, crc) = match &file {
             StateHandle::File { directory, name, crc32, .. } => {
                 (shown_name(contents.uri(), directory, name), format!("crc32 {crc32:08x}"))
@@ -232,6 +209,18 @@ fn handles(keyed: &KeyedStateHandle) -> Vec<(StateHandle, &'static str)> {
             std::iter::once((own.handle(), "")).chain(files.map(|file| (file, ", shared"))).collect()
         }
         other => vec![(other.clone(), "")],
+    }
+}
+
+/// What was found; `None`, and noted, where it is damaged. What another try may cure is an error.
+fn unless_damaged<T>(found: Result<T>, problems: &mut Vec<String>) -> Result<Option<T>> {
+    match found {
+        Ok(found) => Ok(Some(found)),
+        Err(error) if error.retryable => Err(error),
+        Err(error) => {
+            note(problems, error);
+            Ok(None)
+        }
     }
 }
 
