@@ -30,7 +30,7 @@ impl Frame {
         header
     }
 
-    /// Takes version and payload out of a whole file. Anything else is refused with the reason: `damaged: …`.
+    /// Takes version and payload out of a whole file. Anything else is refused with what it is: `torn: …`.
     pub(crate) fn unframe<'a>(&self, bytes: &'a [u8]) -> Result<(u32, &'a [u8]), String> {
         if bytes.len() < HEADER + TRAILER {
             return Err(format!("torn: it has {} bytes", bytes.len()));

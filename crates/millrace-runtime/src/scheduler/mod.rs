@@ -322,7 +322,7 @@ impl JobScheduler {
         self.stopping = true;
         match &self.phase {
             Phase::Running { .. } => effects.push(Effect::DrainSources(self.attempt)),
-            // nothing runs, and what is to be kept is in the last checkpoint
+            // Nothing runs that could take a final checkpoint: what is to be kept is in the last one.
             Phase::WaitingForSlots | Phase::WaitingToRestart | Phase::Preparing { .. } => {
                 self.end_tasks(now, AfterEnding::End(JobResult::Stopped), effects);
             }

@@ -75,7 +75,7 @@ impl CheckpointStorage {
             async move {
                 if let Some(copies) = copies.cloned() {
                     let (of, place) = (file.clone(), to.clone());
-                    // A copy of another process is read once, to see whether it is whole.
+                    // It is read, to see whether it is whole.
                     if let Ok(true) = tokio::task::spawn_blocking(move || copies.link(&of, &place)).await {
                         return Ok(file.size);
                     }
