@@ -22,8 +22,8 @@ pub struct Spread {
 impl Spread {
     /// Starts a program of this workspace and waits until it runs. Records are those that tasks take whose name begins
     /// with `counted`.
-    pub fn start(name: &str, args: &[&str], counted: &'static str) -> Result<Self> {
-        let cluster = JobCluster::start(ClusterSpec::new(program(name)?).args(args.iter().copied()).taskmanagers(0))?;
+    pub fn start(name: &str, args: impl IntoIterator<Item = impl Into<String>>, counted: &'static str) -> Result<Self> {
+        let cluster = JobCluster::start(ClusterSpec::new(program(name)?).args(args).taskmanagers(0))?;
         let mut job = Self { cluster, metrics: vec![free_port(), free_port()], client: Client::new(), counted };
         for port in &job.metrics {
             job.cluster.start_taskmanager_with(|spec| spec.set("metrics.port", port.to_string()))?;

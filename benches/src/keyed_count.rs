@@ -90,6 +90,16 @@ impl KeyedCount {
         self.start_flink(home, ENDLESS, "discard")
     }
 
+    /// The arguments of a job that does not end by itself, without its state's.
+    pub fn endless_arguments(&self) -> [String; 8] {
+        self.job_arguments(ENDLESS, "discard")
+    }
+
+    fn job_arguments(&self, records: u64, sink: &str) -> [String; 8] {
+        let (records, keys, parallelism) = (records.to_string(), self.keys.to_string(), self.parallelism.to_string());
+        ["--records", &records, "--keys", &keys, "--sink", sink, "--parallelism", &parallelism].map(str::to_owned)
+    }
+
     /// Measures it on Millrace.
     pub fn millrace(&self, arguments: &Arguments) -> Result<Measurement> {
         self.measure(self.endless()?, arguments)
@@ -129,8 +139,7 @@ impl KeyedCount {
 
     fn start_millrace(&self, records: u64, sink: &str) -> Result<Running> {
         let job = MillraceJob::new("keyed_count")?
-            .args(["--records", &records.to_string(), "--keys", &self.keys.to_string(), "--sink", sink])
-            .args(["--parallelism", &self.parallelism.to_string()])
+            .args(self.job_arguments(records, sink))
             .state(self.backend, self.checkpoint);
         let counted = job.taken_by("Count");
         job.start(counted)
@@ -138,8 +147,7 @@ impl KeyedCount {
 
     fn start_flink(&self, home: &Path, records: u64, sink: &str) -> Result<Running> {
         let job = FlinkJob::new(home, "KeyedCount")?
-            .args(["--records", &records.to_string(), "--keys", &self.keys.to_string(), "--sink", sink])
-            .args(["--parallelism", &self.parallelism.to_string()])
+            .args(self.job_arguments(records, sink))
             .state(self.backend, self.checkpoint);
         let counted = job.taken_by("Count");
         job.start(counted)

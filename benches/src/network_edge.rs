@@ -42,7 +42,7 @@ impl Case for NetworkEdge {
     fn run(&self, arguments: &Arguments) -> Result<Row> {
         let (mut rates, mut bytes, mut by_hand) = (Vec::new(), Vec::new(), Vec::new());
         for _ in 0..arguments.runs.min(RUNS) {
-            let mut job = Spread::start("bench_job", &["edge", "--keys", &KEYS.to_string()], "Arrive")?;
+            let mut job = Spread::start("bench_job", ["edge", "--keys", &KEYS.to_string()], "Arrive")?;
             let measured = watch(&mut job, arguments.warm_up, arguments.time)?;
             rates.push(measured.rate);
             bytes.push(bytes_per_record(&job)? * measured.rate);

@@ -33,8 +33,8 @@ impl Case for Process {
     }
 
     fn run(&self, arguments: &Arguments) -> Result<Row> {
-        let mut cells = memory(arguments)?;
         let job = KeyedCount::on_heap(KEYS, 1, "off");
+        let mut cells = memory(arguments, &job)?;
         let ours = (0..arguments.runs).map(|_| first_record(|| job.endless()));
         let ours = median(&ours.collect::<Result<Vec<_>>>()?);
         cells.push(Cell::number("first-record", ours, format!("{ours:.0}ms")));
@@ -47,16 +47,8 @@ impl Case for Process {
 }
 
 /// A jobmanager, a taskmanager with the job, and one without.
-fn memory(arguments: &Arguments) -> Result<Vec<Cell>> {
-    let keys = KEYS.to_string();
-    let spec = ClusterSpec::new(program("keyed_count")?).args([
-        "--records",
-        &(1u64 << 40).to_string(),
-        "--keys",
-        &keys,
-        "--sink",
-        "discard",
-    ]);
+fn memory(arguments: &Arguments, job: &KeyedCount) -> Result<Vec<Cell>> {
+    let spec = ClusterSpec::new(program("keyed_count")?).args(job.endless_arguments());
     let mut cluster = JobCluster::start(spec.taskmanagers(2))?;
     let state = cluster
         .wait_until("a busy and an idle taskmanager", |state| state.is_running() && state.taskmanagers.len() == 2)?;

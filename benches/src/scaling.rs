@@ -41,8 +41,7 @@ impl Case for Scaling {
 
 impl Scaling {
     fn spread(&self, arguments: &Arguments) -> Result<Measurement> {
-        let (records, keys, parallelism) = ((1u64 << 40).to_string(), KEYS.to_string(), self.parallelism.to_string());
-        let args = ["--records", &records, "--keys", &keys, "--sink", "discard", "--parallelism", &parallelism];
-        watch(&mut Spread::start("keyed_count", &args, "Count")?, arguments.warm_up, arguments.time)
+        let args = KeyedCount::on_heap(KEYS, self.parallelism, "off").endless_arguments();
+        watch(&mut Spread::start("keyed_count", args, "Count")?, arguments.warm_up, arguments.time)
     }
 }

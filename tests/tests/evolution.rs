@@ -37,9 +37,38 @@ trait Tally: Serialize + DeserializeOwned + Default + Clone + Send + Sync + 'sta
 /// The types of one version of the program.
 trait Version: Clone + Default + Send + Sync + 'static {
     type Tally: Tally;
-    type Split: SourceSplit + Sync + From<Position> + Into<Position>;
-    type Number: Serialize + DeserializeOwned + Clone + Send + Sync + TryFrom<u64, Error: std::fmt::Debug> + Into<i64>;
+    type Split: Split;
+    type Number: Number;
 }
+
+impl<T: Tally, S: Split, N: Number> Version for (T, S, N) {
+    type Tally = T;
+    type Split = S;
+    type Number = N;
+}
+
+type Before = (before::Tally, before::Split, u16);
+type After = (after::Tally, after::Split, i64);
+/// What can't read what the first version wrote: a number has become text.
+type Unfit = (unfit::Tally, after::Split, i64);
+
+trait Split: SourceSplit + Default + Sync + From<Position> + Into<Position> {}
+
+trait Number:
+    Serialize
+    + DeserializeOwned
+    + Clone
+    + Default
+    + Send
+    + Sync
+    + TryFrom<u64, Error: std::fmt::Debug>
+    + Into<i64>
+    + 'static
+{
+}
+
+impl Number for u16 {}
+impl Number for i64 {}
 
 /// A split without its form.
 struct Position {
@@ -48,10 +77,7 @@ struct Position {
 }
 
 mod before {
-    use super::{Deserialize, Position, Serialize, Version};
-
-    #[derive(Clone, Default)]
-    pub struct Program;
+    use super::{Deserialize, Serialize};
 
     #[derive(Clone, Default, Serialize, Deserialize)]
     pub struct Tally {
@@ -59,11 +85,11 @@ mod before {
         note: String,
     }
 
-    #[derive(Clone, Serialize, Deserialize)]
+    #[derive(Clone, Default, Serialize, Deserialize)]
     pub struct Split {
-        next: u8,
-        name: String,
-        speed: f32,
+        pub next: u8,
+        pub name: String,
+        pub speed: f32,
     }
 
     impl super::Tally for Tally {
@@ -76,31 +102,10 @@ mod before {
             self.count.into()
         }
     }
-
-    impl From<Position> for Split {
-        fn from(Position { name, next }: Position) -> Self {
-            Self { name, next: next.try_into().expect("the first half is short"), speed: 1.5 }
-        }
-    }
-
-    impl From<Split> for Position {
-        fn from(Split { name, next, .. }: Split) -> Self {
-            Self { name, next: next.into() }
-        }
-    }
-
-    impl Version for Program {
-        type Tally = Tally;
-        type Split = Split;
-        type Number = u16;
-    }
 }
 
 mod after {
-    use super::{Deserialize, Position, Serialize, Version};
-
-    #[derive(Clone, Default)]
-    pub struct Program;
+    use super::{Deserialize, Serialize};
 
     #[derive(Clone, Default, Serialize, Deserialize)]
     pub struct Tally {
@@ -110,11 +115,11 @@ mod after {
         by: Option<String>,
     }
 
-    #[derive(Clone, Serialize, Deserialize)]
+    #[derive(Clone, Default, Serialize, Deserialize)]
     pub struct Split {
-        name: String,
-        next: u64,
-        end: Option<u64>,
+        pub name: String,
+        pub next: u64,
+        pub end: Option<u64>,
     }
 
     impl super::Tally for Tally {
@@ -129,32 +134,10 @@ mod after {
             self.count.try_into().expect("a count")
         }
     }
-
-    impl From<Position> for Split {
-        fn from(Position { name, next }: Position) -> Self {
-            Self { name, next, end: None }
-        }
-    }
-
-    impl From<Split> for Position {
-        fn from(Split { name, next, .. }: Split) -> Self {
-            Self { name, next }
-        }
-    }
-
-    impl Version for Program {
-        type Tally = Tally;
-        type Split = Split;
-        type Number = i64;
-    }
 }
 
-/// What can't read what the first version wrote: a number has become text.
 mod unfit {
-    use super::{Deserialize, Serialize, Version, after};
-
-    #[derive(Clone, Default)]
-    pub struct Program;
+    use super::{Deserialize, Serialize};
 
     #[derive(Clone, Default, Serialize, Deserialize)]
     pub struct Tally {
@@ -170,24 +153,38 @@ mod unfit {
             self.count.len() as u64
         }
     }
+}
 
-    impl Version for Program {
-        type Tally = Tally;
-        type Split = after::Split;
-        type Number = i64;
+impl From<Position> for before::Split {
+    fn from(Position { name, next }: Position) -> Self {
+        Self { name, next: next.try_into().expect("the first half is short"), speed: 1.5 }
     }
 }
 
-macro_rules! split_ids {
+impl From<Position> for after::Split {
+    fn from(Position { name, next }: Position) -> Self {
+        Self { name, next, end: None }
+    }
+}
+
+macro_rules! splits {
     ($($split:ty),*) => {$(
-        impl SourceSplit for $split {
-            fn split_id(&self) -> String {
-                Position::from(self.clone()).name
+        impl From<$split> for Position {
+            fn from(split: $split) -> Self {
+                Self { name: split.name, next: split.next.into() }
             }
         }
+
+        impl SourceSplit for $split {
+            fn split_id(&self) -> String {
+                self.name.clone()
+            }
+        }
+
+        impl Split for $split {}
     )*};
 }
-split_ids!(before::Split, after::Split);
+splits!(before::Split, after::Split);
 
 /// Numbers from zero, in each of two splits.
 struct Numbers<V> {
@@ -493,26 +490,26 @@ fn changes_on(choose_backend: impl Fn(&mut StreamExecutionEnvironment, &Path)) {
         env
     };
     let [whole, first, second, third] = [0; 4].map(|_| tempfile::tempdir().unwrap());
-    let (ended, meant) = run::<after::Program>(env(whole.path()), 1, NUMBERS, false);
+    let (ended, meant) = run::<After>(env(whole.path()), 1, NUMBERS, false);
     ended.unwrap();
     assert_eq!((meant.told.len() as u64, meant.passed), (KEYS, 2 * NUMBERS));
     let per_key = 2 * NUMBERS / KEYS;
     assert!(meant.told.values().all(|told| told.value == per_key && told.list.len() as u64 == per_key), "{meant:?}");
 
-    let (ended, halfway) = run::<before::Program>(env(first.path()), 1, HALF, true);
+    let (ended, halfway) = run::<Before>(env(first.path()), 1, HALF, true);
     assert!(ended.unwrap_err().message.contains(HALFWAY));
     assert!(halfway.told.values().all(|told| told.value == per_key / 2), "{halfway:?}");
     let checkpoint = newest(&first.path().join("checkpoints"));
 
     let mut changed = env(second.path());
     changed.configure("execution.state-recovery.path", &checkpoint);
-    let (ended, output) = run::<after::Program>(changed, 2, NUMBERS, false);
+    let (ended, output) = run::<After>(changed, 2, NUMBERS, false);
     ended.unwrap();
     assert_eq!(output, meant);
 
     let mut unfit = env(third.path());
     unfit.configure("execution.state-recovery.path", &checkpoint);
-    let (ended, output) = run::<unfit::Program>(unfit, 1, NUMBERS, false);
+    let (ended, output) = run::<Unfit>(unfit, 1, NUMBERS, false);
     let refused = ended.unwrap_err();
     for part in ["{count: u16, note: str}", "{count: str}", "u16 can't become str"] {
         assert!(refused.message.contains(part), "{part} is not in: {refused}");

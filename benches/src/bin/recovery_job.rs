@@ -5,6 +5,7 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use millrace::{connectors::kafka::StartingOffsets, prelude::*};
+use millrace_testkit::cluster::exit_code;
 use serde::{Deserialize, Serialize};
 
 #[derive(Clone, Parser)]
@@ -98,11 +99,5 @@ fn run(args: &Args) -> Result<(), Error> {
 }
 
 fn main() -> ExitCode {
-    match run(&Args::parse()) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("{error}");
-            ExitCode::FAILURE
-        }
-    }
+    exit_code(run(&Args::parse()))
 }

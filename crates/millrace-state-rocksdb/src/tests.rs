@@ -7,12 +7,7 @@ use std::{
     sync::Arc,
 };
 
-use millrace_core::{
-    Result,
-    clock::Clock,
-    ids::OperatorUid,
-    key::{KeyGroupRange, KeyHash},
-};
+use millrace_core::{Result, clock::Clock, key::KeyHash};
 use millrace_state::{
     BytesBackend, KeyedBackend, KeyedBackendContext, StateBackend,
     backend::{BytesSnapshot, StateKey},
@@ -33,15 +28,7 @@ use crate::{
 const GROUPS: u32 = 4;
 
 fn context(clock: Clock) -> KeyedBackendContext {
-    KeyedBackendContext {
-        uid: OperatorUid("operator".to_string()),
-        operator: "Operator".to_string(),
-        subtask: 0,
-        max_parallelism: GROUPS,
-        range: KeyGroupRange::all(GROUPS),
-        key_schema: None,
-        clock,
-    }
+    KeyedBackendContext { clock, ..KeyedBackendContext::alone("operator", GROUPS) }
 }
 
 fn open(backend: &RocksDBStateBackend, clock: &Clock) -> Box<dyn BytesBackend> {

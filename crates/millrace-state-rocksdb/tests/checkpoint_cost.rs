@@ -1,14 +1,13 @@
 //! What an incremental checkpoint costs when a share of the keys has changed since the one before.
 
 use std::{
-    path::Path,
+    path::{Path, PathBuf},
     time::{Duration, Instant},
 };
 
 use millrace_core::{
-    clock::Clock,
-    ids::{CheckpointId, JobId, OperatorUid},
-    key::{KeyColumn, KeyGroupRange},
+    ids::{CheckpointId, JobId},
+    key::{DEFAULT_MAX_PARALLELISM, KeyColumn},
 };
 use millrace_state::{
     KeyedBackendContext, KeyedStateStore, ValueState,
@@ -18,6 +17,7 @@ use millrace_state::{
 use millrace_state_rocksdb::RocksDBStateBackend;
 use millrace_testkit::plot::Plot;
 use rand::{Rng, seq::SliceRandom};
+use tokio::runtime::{self, Runtime};
 
 const JOB: JobId = JobId(7);
 const KEYS: u64 = 1 << 20;
@@ -49,75 +49,92 @@ fn size(directory: &Path) -> u64 {
     std::fs::read_dir(directory).unwrap().map(|file| file.unwrap().metadata().unwrap().len()).sum()
 }
 
+/// Keyed state whose checkpoints go to a directory.
+struct Checkpoints {
+    storage: CheckpointStorage,
+    shared: PathBuf,
+    runtime: Runtime,
+    store: KeyedStateStore,
+    newest: CheckpointId,
+}
+
+/// What one cost.
+struct Cost {
+    mb: f64,
+    took: Duration,
+    /// How long the task stood still.
+    paused: Duration,
+}
+
+impl Checkpoints {
+    fn new(directory: &Path) -> Self {
+        let storage = format!("file://{}", directory.display());
+        let backend = RocksDBStateBackend::configured().with_memory_size(256 << 20).with_incremental_checkpoints(true);
+        let context = KeyedBackendContext::alone("cost", DEFAULT_MAX_PARALLELISM);
+        Self {
+            storage: CheckpointStorage::open(&storage, &StorageOptions::default()).unwrap(),
+            shared: directory.join(JOB.to_string()).join("shared"),
+            runtime: runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap(),
+            store: KeyedStateStore::open(&backend, context).unwrap(),
+            newest: CheckpointId(0),
+        }
+    }
+
+    fn take(&mut self) -> Cost {
+        self.newest = self.newest.next();
+        let before = if self.shared.exists() { size(&self.shared) } else { 0 };
+        let started = Instant::now();
+        let mut snapshot = self.store.snapshot().unwrap();
+        let paused = started.elapsed();
+        let SnapshotFiles { files, .. } = snapshot.files().unwrap().expect("incremental snapshots are files");
+        let written = self.storage.write_shared(JOB, self.newest, &files, self.store.uploaded_files());
+        self.runtime.block_on(written).unwrap();
+        let took = started.elapsed();
+        self.store.uploaded_files().checkpoint_completed(self.newest);
+        Cost { mb: (size(&self.shared) - before) as f64 / MB, took, paused }
+    }
+}
+
+fn median(mut of: Vec<f64>) -> f64 {
+    of.sort_by(f64::total_cmp);
+    of[of.len() / 2]
+}
+
 #[test]
 fn a_checkpoint_costs_what_has_changed() {
     let directory = tempfile::tempdir().unwrap();
-    let storage = format!("file://{}", directory.path().display());
-    let storage = CheckpointStorage::open(&storage, &StorageOptions::default()).unwrap();
-    let shared = directory.path().join(JOB.to_string()).join("shared");
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
-    let backend = RocksDBStateBackend::configured().with_memory_size(256 << 20).with_incremental_checkpoints(true);
-    let context = KeyedBackendContext {
-        uid: OperatorUid("cost".to_string()),
-        operator: "Cost".to_string(),
-        subtask: 0,
-        max_parallelism: 128,
-        range: KeyGroupRange::all(128),
-        key_schema: None,
-        clock: Clock::system(),
-    };
-    let store = KeyedStateStore::open(&backend, context).unwrap();
-    let state = store.value("value", Vec::<u8>::new()).unwrap();
-    let mut id = 0;
-    let mut checkpoint = || {
-        id += 1;
-        let before = if shared.exists() { size(&shared) } else { 0 };
-        let started = Instant::now();
-        let mut snapshot = store.snapshot().unwrap();
-        let paused = started.elapsed();
-        let SnapshotFiles { files, .. } = snapshot.files().unwrap().expect("incremental snapshots are files");
-        let written = storage.write_shared(JOB, CheckpointId(id), &files, store.uploaded_files());
-        runtime.block_on(written).unwrap();
-        let took = started.elapsed();
-        store.uploaded_files().checkpoint_completed(CheckpointId(id));
-        (size(&shared) - before, took, paused)
-    };
-
+    let mut checkpoints = Checkpoints::new(directory.path());
+    let state = checkpoints.store.value("value", Vec::<u8>::new()).unwrap();
     let mut random = rand::rng();
     let mut keys: Vec<u64> = (0..KEYS).collect();
-    update(&store, &state, &keys, &mut random);
-    let (full, took, _) = checkpoint();
-    println!("{KEYS} keys, the first checkpoint {:.0} MB in {took:?}", full as f64 / MB);
-    let (mut bytes, mut seconds) = (vec![(0.0, 0.0)], vec![]);
+    update(&checkpoints.store, &state, &keys, &mut random);
+    let Cost { mb: full, took, .. } = checkpoints.take();
+    println!("{KEYS} keys, the first checkpoint {full:.0} MB in {took:?}");
+    let (mut written, mut durations) = (vec![(0.0, 0.0)], vec![]);
     for share in SHARES {
-        let (mut of_bytes, mut of_time, mut longest) = (Vec::new(), Vec::new(), Duration::ZERO);
-        for _ in 0..ROUNDS {
+        let mut change_and_take = || {
             keys.shuffle(&mut random);
-            update(&store, &state, &keys[..(KEYS * share / 100) as usize], &mut random);
-            let (written, took, paused) = checkpoint();
-            of_bytes.push(written as f64 / MB);
-            of_time.push(took.as_secs_f64());
-            longest = longest.max(paused);
-        }
-        println!(
-            "{share:>3} % changed: {of_bytes:.1?} MB in {of_time:.2?} s, the task stood still {longest:?} at most"
-        );
-        of_bytes.sort_by(f64::total_cmp);
-        of_time.sort_by(f64::total_cmp);
-        bytes.push((share as f64, of_bytes[ROUNDS / 2]));
-        seconds.push((share as f64, of_time[ROUNDS / 2]));
+            update(&checkpoints.store, &state, &keys[..(KEYS * share / 100) as usize], &mut random);
+            checkpoints.take()
+        };
+        let costs: Vec<_> = (0..ROUNDS).map(|_| change_and_take()).collect();
+        let mb: Vec<_> = costs.iter().map(|cost| cost.mb).collect();
+        let seconds: Vec<_> = costs.iter().map(|cost| cost.took.as_secs_f64()).collect();
+        let longest = costs.iter().map(|cost| cost.paused).max().unwrap_or_default();
+        println!("{share:>3} % changed: {mb:.1?} MB in {seconds:.2?} s, the task stood still {longest:?} at most");
         // What compactions write again comes on top.
-        assert!(share > 1 || of_bytes[0] < full as f64 / MB / 10.0, "{of_bytes:?} MB of {full} bytes");
+        let least = mb.iter().copied().fold(f64::INFINITY, f64::min);
+        assert!(share > 1 || least < full / 10.0, "{mb:?} MB of {full} MB");
+        written.push((share as f64, median(mb)));
+        durations.push((share as f64, median(seconds)));
     }
-    let title =
-        |what: &str| format!("{what} of an incremental checkpoint of {:.0} MB, median of {ROUNDS}", full as f64 / MB);
     let plot = |what: &str, y: &str, points| Plot {
-        title: title(what),
+        title: format!("{what} of an incremental checkpoint of {full:.0} MB, median of {ROUNDS}"),
         x: "share of the keys that has changed, %".to_string(),
         y: y.to_string(),
         lines: vec![(y.to_string(), points)],
         ..Plot::default()
     };
-    plot("Written bytes", "MB written", bytes).write("incremental-bytes.svg");
-    plot("Duration", "seconds", seconds).write("incremental-duration.svg");
+    plot("Written bytes", "MB written", written).write("incremental-bytes.svg");
+    plot("Duration", "seconds", durations).write("incremental-duration.svg");
 }

@@ -5,8 +5,7 @@ use std::{collections::BTreeMap, sync::Arc};
 use bytes::Bytes;
 use millrace_core::{
     Result,
-    clock::Clock,
-    ids::{CheckpointId, JobId, OperatorUid},
+    ids::{CheckpointId, JobId},
     key::{KeyColumn, KeyGroupRange, KeyHash},
 };
 use millrace_state::{
@@ -82,15 +81,7 @@ impl Store {
 }
 
 fn context(range: KeyGroupRange) -> KeyedBackendContext {
-    KeyedBackendContext {
-        uid: OperatorUid("operator".to_string()),
-        operator: "Operator".to_string(),
-        subtask: 0,
-        max_parallelism: GROUPS,
-        range,
-        key_schema: None,
-        clock: Clock::system(),
-    }
+    KeyedBackendContext { range, ..KeyedBackendContext::alone("operator", GROUPS) }
 }
 
 fn incremental() -> Arc<RocksDBStateBackend> {

@@ -8,11 +8,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use millrace_core::{
-    clock::Clock,
-    ids::OperatorUid,
-    key::{KeyColumn, KeyGroupRange},
-};
+use millrace_core::key::{DEFAULT_MAX_PARALLELISM, KeyColumn};
 use millrace_state::{KeyedBackendContext, KeyedStateStore, StateBackend, ValueState};
 use millrace_state_rocksdb::RocksDBStateBackend;
 use millrace_testkit::plot::Plot;
@@ -31,15 +27,7 @@ const CHECKPOINTS: Duration = Duration::from_secs(10);
 type Value = Vec<u8>;
 
 fn open(backend: &dyn StateBackend, subtask: u32) -> KeyedStateStore {
-    let context = KeyedBackendContext {
-        uid: OperatorUid("load".to_string()),
-        operator: "Load".to_string(),
-        subtask,
-        max_parallelism: 128,
-        range: KeyGroupRange::all(128),
-        key_schema: None,
-        clock: Clock::system(),
-    };
+    let context = KeyedBackendContext { subtask, ..KeyedBackendContext::alone("load", DEFAULT_MAX_PARALLELISM) };
     KeyedStateStore::open(backend, context).expect("state opens")
 }
 

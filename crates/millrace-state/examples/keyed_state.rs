@@ -11,9 +11,7 @@ use std::{
 
 use millrace_core::{
     Result,
-    clock::Clock,
-    ids::OperatorUid,
-    key::{KeyColumn, KeyGroupRange},
+    key::{DEFAULT_MAX_PARALLELISM, KeyColumn},
 };
 use millrace_state::{FsStateBackend, KeyedBackendContext, KeyedStateStore, ValueState};
 
@@ -29,15 +27,7 @@ fn main() -> Result<()> {
 }
 
 fn measure(keys: u64) -> Result<()> {
-    let context = KeyedBackendContext {
-        uid: OperatorUid("bench".to_string()),
-        operator: "bench".to_string(),
-        subtask: 0,
-        max_parallelism: 128,
-        range: KeyGroupRange::all(128),
-        key_schema: None,
-        clock: Clock::system(),
-    };
+    let context = KeyedBackendContext::alone("bench", DEFAULT_MAX_PARALLELISM);
     let store = KeyedStateStore::open(&FsStateBackend::configured(), context)?;
     let count = store.value("count", 0i64)?;
     fill(&store, &count, keys)?;

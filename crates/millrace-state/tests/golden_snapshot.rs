@@ -55,13 +55,9 @@ fn open() -> KeyedStateStore {
 
 fn open_at(clock: Clock) -> KeyedStateStore {
     let context = KeyedBackendContext {
-        uid: OperatorUid("golden".to_string()),
-        operator: "Golden".to_string(),
-        subtask: 0,
-        max_parallelism: 16,
-        range: KeyGroupRange::all(16),
         key_schema: Some(Schema::of::<String>().unwrap()),
         clock,
+        ..KeyedBackendContext::alone("golden", 16)
     };
     KeyedStateStore::open(&FsStateBackend::configured(), context).unwrap()
 }

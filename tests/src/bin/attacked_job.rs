@@ -4,6 +4,7 @@ use std::{collections::BTreeMap, process::ExitCode};
 
 use clap::Parser;
 use millrace::{connectors::kafka::StartingOffsets, prelude::*, sink::DeliveryGuarantee};
+use millrace_testkit::cluster::exit_code;
 use millrace_tests::attack::effect::{Effect, key_of};
 
 #[derive(Parser)]
@@ -81,11 +82,5 @@ fn run(args: &Args) -> Result<(), Error> {
 }
 
 fn main() -> ExitCode {
-    match run(&Args::parse()) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("{error}");
-            ExitCode::FAILURE
-        }
-    }
+    exit_code(run(&Args::parse()))
 }

@@ -9,6 +9,7 @@ use millrace::{
     connectors::{FileSource, Undecodable, kafka::StartingOffsets},
     prelude::*,
 };
+use millrace_testkit::cluster::exit_code;
 use serde::{Deserialize, Serialize};
 
 #[derive(Parser)]
@@ -161,13 +162,7 @@ fn noise(seed: i64, bytes: usize) -> Vec<u8> {
 }
 
 fn main() -> ExitCode {
-    match run(&Args::parse()) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("error: {error}");
-            ExitCode::FAILURE
-        }
-    }
+    exit_code(run(&Args::parse()))
 }
 
 fn run(args: &Args) -> Result<(), Error> {

@@ -5,6 +5,7 @@ use std::{fs, path::PathBuf, process::ExitCode};
 
 use clap::Parser;
 use millrace::{connectors::kafka::StartingOffsets, prelude::*, sink::DeliveryGuarantee};
+use millrace_testkit::cluster::exit_code;
 
 #[derive(Parser)]
 struct Args {
@@ -58,11 +59,5 @@ fn run(args: &Args) -> Result<(), Error> {
 }
 
 fn main() -> ExitCode {
-    match run(&Args::parse()) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("{error}");
-            ExitCode::FAILURE
-        }
-    }
+    exit_code(run(&Args::parse()))
 }

@@ -15,6 +15,7 @@ mod table;
 use std::{path::PathBuf, process::ExitCode};
 
 use clap::Parser;
+use millrace_testkit::cluster::exit_code;
 
 use contender::Contender;
 use scenario::Scenario;
@@ -60,13 +61,7 @@ strategy, as after a first failure; *tuned* has heartbeats every second with a t
 ";
 
 fn main() -> ExitCode {
-    match run(&Args::parse()) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("bench-recovery: {error}");
-            ExitCode::FAILURE
-        }
-    }
+    exit_code(run(&Args::parse()))
 }
 
 fn run(args: &Args) -> Result<()> {

@@ -11,6 +11,7 @@ mod nexmark;
 use std::process::ExitCode;
 
 use clap::Parser;
+use millrace_testkit::cluster::exit_code;
 
 type Result<T, E = Box<dyn std::error::Error + Send + Sync>> = std::result::Result<T, E>;
 
@@ -32,19 +33,12 @@ enum Job {
 }
 
 fn main() -> ExitCode {
-    let result = match Job::parse() {
+    exit_code(match Job::parse() {
         Job::KafkaCount(args) => kafka_count::run(&args),
         Job::BareClients(args) => bare_clients::run(&args),
         Job::Nexmark(args) => nexmark::run(&args),
         Job::Changes(args) => changes::run(&args),
         Job::Latency(args) => latency::run(&args),
         Job::Edge(args) => edge::run(&args),
-    };
-    match result {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("{error}");
-            ExitCode::FAILURE
-        }
-    }
+    })
 }

@@ -1,26 +1,15 @@
 //! A batch on a keyed edge: dealt out by its keys, and encoded and decoded between processes.
 
 use millrace_core::{Batch, RecordBatch};
-use millrace_runtime::exchange::{Exchange, HashExchange, KeySelector, Partitioner};
+use millrace_runtime::exchange::{ByItself, Exchange, HashExchange, Partitioner};
 
 use super::{BATCH, Workload, key};
 
 const TARGETS: u32 = 2;
 const MAX_PARALLELISM: u32 = 128;
 
-#[derive(Clone)]
-struct Whole;
-
-impl KeySelector<String> for Whole {
-    type Key = str;
-
-    fn with_key<R>(&self, record: &String, use_key: impl FnOnce(&str) -> R) -> R {
-        use_key(record)
-    }
-}
-
-fn exchange() -> HashExchange<String, Whole> {
-    HashExchange::new(Whole)
+fn exchange() -> HashExchange<String, ByItself> {
+    HashExchange::new(ByItself)
 }
 
 fn batch() -> Batch {

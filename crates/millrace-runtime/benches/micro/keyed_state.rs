@@ -1,10 +1,6 @@
 //! Keyed state on the heap: its changes, and a snapshot of it.
 
-use millrace_core::{
-    clock::Clock,
-    ids::OperatorUid,
-    key::{KeyColumn, KeyGroupRange},
-};
+use millrace_core::key::{DEFAULT_MAX_PARALLELISM, KeyColumn};
 use millrace_state::{FsStateBackend, KeyedBackendContext, KeyedStateStore, ValueState};
 
 use super::{BATCH, Workload, key};
@@ -20,15 +16,7 @@ struct Counters {
 
 impl Counters {
     fn new() -> Self {
-        let context = KeyedBackendContext {
-            uid: OperatorUid("bench".to_owned()),
-            operator: "bench".to_owned(),
-            subtask: 0,
-            max_parallelism: 128,
-            range: KeyGroupRange::all(128),
-            key_schema: None,
-            clock: Clock::system(),
-        };
+        let context = KeyedBackendContext::alone("bench", DEFAULT_MAX_PARALLELISM);
         let store = KeyedStateStore::open(&FsStateBackend::configured(), context).expect("a store can be opened");
         let count = store.value("count", 0).expect("a state can be had");
         let batches = (0..BATCHES).map(|batch| keys((batch * BATCH) as u64)).collect();

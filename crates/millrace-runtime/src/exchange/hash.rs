@@ -20,6 +20,18 @@ pub trait KeySelector<T>: Clone + Send + Sync + 'static {
     fn with_key<R>(&self, record: &T, use_key: impl FnOnce(&Self::Key) -> R) -> R;
 }
 
+/// Keys records by themselves.
+#[derive(Clone)]
+pub struct ByItself;
+
+impl<T: Serialize> KeySelector<T> for ByItself {
+    type Key = T;
+
+    fn with_key<R>(&self, record: &T, use_key: impl FnOnce(&T) -> R) -> R {
+        use_key(record)
+    }
+}
+
 /// To the subtask that owns the record's key group.
 pub struct HashExchange<T, S> {
     selector: S,
@@ -108,17 +120,8 @@ mod tests {
 
     use super::*;
 
-    #[derive(Clone)]
-    struct Whole;
-    impl KeySelector<String> for Whole {
-        type Key = str;
-        fn with_key<R>(&self, record: &String, use_key: impl FnOnce(&str) -> R) -> R {
-            use_key(record)
-        }
-    }
-
     fn partition(targets: u32, records: &[String]) -> Vec<(u32, RecordBatch<String>)> {
-        let exchange = HashExchange::new(Whole);
+        let exchange = HashExchange::<String, _>::new(ByItself);
         let mut out = Vec::new();
         let batch = RecordBatch::new(records.to_vec(), Some("file@0..9".into()));
         exchange.partitioner(0, targets, 128).partition(Batch::new(batch), &mut out).unwrap();

@@ -6,7 +6,7 @@ mod hash;
 mod typed;
 mod wire;
 
-pub use hash::{HashExchange, KeySelector};
+pub use hash::{ByItself, HashExchange, KeySelector};
 pub use typed::{BroadcastExchange, ForwardExchange, RebalanceExchange};
 pub(crate) use wire::encoded_records;
 

@@ -81,6 +81,21 @@ pub struct KeyedBackendContext {
     pub clock: Clock,
 }
 
+impl KeyedBackendContext {
+    /// That of an operator's only subtask: all key groups are its, and its clock is the system's.
+    pub fn alone(uid: &str, max_parallelism: u32) -> Self {
+        Self {
+            uid: OperatorUid(uid.to_string()),
+            operator: uid.to_string(),
+            subtask: 0,
+            max_parallelism,
+            range: KeyGroupRange::all(max_parallelism),
+            key_schema: None,
+            clock: Clock::system(),
+        }
+    }
+}
+
 /// How a backend holds state.
 pub enum KeyedBackend {
     /// Typed values on the heap: nothing is serialized on access.

@@ -1,22 +1,14 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use millrace_core::{clock::Clock, ids::OperatorUid, key::KeyGroupRange, schema::Schema};
+use millrace_core::{clock::Clock, ids::OperatorUid, schema::Schema};
 use serde::{Deserialize, Serialize};
 
 use super::*;
 use crate::backend::{FsStateBackend, MemoryStateBackend};
 
 fn context() -> KeyedBackendContext {
-    KeyedBackendContext {
-        uid: OperatorUid("counter".to_string()),
-        operator: "Flat Map".to_string(),
-        subtask: 0,
-        max_parallelism: 8,
-        range: KeyGroupRange::all(8),
-        key_schema: None,
-        clock: Clock::system(),
-    }
+    KeyedBackendContext { operator: "Flat Map".to_string(), ..KeyedBackendContext::alone("counter", 8) }
 }
 
 fn store() -> KeyedStateStore {

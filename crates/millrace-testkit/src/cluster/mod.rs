@@ -38,7 +38,7 @@ use serde::{Deserialize, de::DeserializeOwned};
 use crate::services::process::{ManagedProcess, Signal};
 
 pub use error::{Error, Result};
-pub use programs::program;
+pub use programs::{exit_code, program};
 pub use rest::RestClient;
 pub use spec::ClusterSpec;
 pub use state::JobState;

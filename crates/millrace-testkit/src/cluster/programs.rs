@@ -1,6 +1,6 @@
-//! Where the programs are that tests run as processes.
+//! Programs that tests run as processes: where they are, and how they end.
 
-use std::{env, path::PathBuf};
+use std::{env, fmt::Display, path::PathBuf, process::ExitCode};
 
 use super::{Error, Result};
 
@@ -18,6 +18,17 @@ pub fn program(name: &str) -> Result<PathBuf> {
     }
     let profile = if profile.ends_with("release") { " --release" } else { "" };
     Err(Error::NotBuilt { path, profile })
+}
+
+/// What a program ends with: its error is told on standard error.
+pub fn exit_code<E: Display>(result: Result<(), E>) -> ExitCode {
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error}");
+            ExitCode::FAILURE
+        }
+    }
 }
 
 #[cfg(test)]

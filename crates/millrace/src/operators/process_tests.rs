@@ -6,7 +6,7 @@ use millrace_core::{
     Batch, FunctionResult, RecordBatch, Result,
     clock::{Clock, ManualClock},
     ids::{InputId, JobAttempt, JobId, OperatorUid, OutputId},
-    key::{KeyColumn, KeyGroupRange},
+    key::KeyColumn,
     operator_state::{OperatorListSnapshot, OperatorListState, OperatorStateStore},
 };
 use millrace_runtime::operator::{Operator, OperatorContext, OperatorFactory, Output};
@@ -39,15 +39,7 @@ struct Tested {
 impl Tested {
     fn open(factory: &dyn OperatorFactory, keyed: bool, restored: Vec<OperatorListSnapshot>) -> Result<Self> {
         let (clock, hand) = Clock::manual(1000);
-        let store = KeyedBackendContext {
-            uid: OperatorUid("uid".into()),
-            operator: "Process".into(),
-            subtask: 0,
-            max_parallelism: 16,
-            range: KeyGroupRange::all(16),
-            key_schema: None,
-            clock: clock.clone(),
-        };
+        let store = KeyedBackendContext { clock: clock.clone(), ..KeyedBackendContext::alone("uid", 16) };
         let store = KeyedStateStore::open(&FsStateBackend::configured(), store)?;
         let mut context = OperatorContext {
             uid: OperatorUid("uid".into()),

@@ -4,7 +4,7 @@ use millrace_core::{
     Batch, Error, ErrorDomain, FunctionResult, RecordBatch, Result,
     clock::Clock,
     ids::{CheckpointId, InputId, JobAttempt, JobId, OperatorUid, OutputId},
-    key::{KeyColumn, KeyGroupRange},
+    key::{DEFAULT_MAX_PARALLELISM, KeyColumn},
     operator_state::OperatorStateStore,
     sink::{Committer, CommitterContext, NoCommittable, NoCommitter, Sink, SinkWriter, WriterContext},
 };
@@ -148,15 +148,7 @@ fn a_type_is_opened_called_and_closed_once_and_every_subtask_has_its_own() {
 }
 
 fn keyed_context() -> OperatorContext {
-    let store = KeyedBackendContext {
-        uid: OperatorUid("uid".into()),
-        operator: "Sum".into(),
-        subtask: 0,
-        max_parallelism: 128,
-        range: KeyGroupRange::all(128),
-        key_schema: None,
-        clock: Clock::system(),
-    };
+    let store = KeyedBackendContext::alone("uid", DEFAULT_MAX_PARALLELISM);
     let store = KeyedStateStore::open(&MemoryStateBackend::new(), store).unwrap();
     OperatorContext { keyed_state: Some(store), ..context() }
 }
