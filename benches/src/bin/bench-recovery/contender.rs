@@ -59,6 +59,8 @@ impl Contender {
 pub trait Running {
     /// Waits until all tasks run with a slot to spare, and a checkpoint has completed since.
     fn settle(&mut self) -> Result<()>;
+    /// Chooses who is killed next.
+    fn aim(&mut self) -> Result<()>;
     /// SIGKILL. Returns when the process is gone.
     fn kill(&mut self) -> Result<()>;
     /// Waits until all tasks run again, after a kill at this time since the epoch.

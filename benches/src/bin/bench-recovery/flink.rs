@@ -60,6 +60,7 @@ pub fn start(place: &Place, scenario: Scenario, tuning: Tuning) -> Result<Box<dy
         jobmanager: None,
         taskmanagers: BTreeMap::new(),
         started: 0,
+        victim: None,
         killed: None,
         rest: RestClient::new(),
         address: format!("127.0.0.1:{rest}"),
@@ -184,6 +185,8 @@ struct Job {
     jobmanager: Option<ManagedProcess>,
     taskmanagers: BTreeMap<String, (ManagedProcess, PathBuf)>,
     started: usize,
+    /// Who is killed next.
+    victim: Option<String>,
     /// The local directory of the one that was killed last.
     killed: Option<PathBuf>,
     rest: RestClient,
@@ -264,11 +267,16 @@ impl Running for Job {
         self.wait("new checkpoint", |job| job.completed().is_ok_and(|completed| completed > newest))
     }
 
-    fn kill(&mut self) -> Result<()> {
+    fn aim(&mut self) -> Result<()> {
         let (_, subtasks) = self.state()?;
         let victim = subtasks.iter().find_map(|subtask| subtask["taskmanager-id"].as_str());
-        let victim = victim.ok_or("no taskmanager has tasks")?;
-        let (mut process, local) = self.taskmanagers.remove(victim).ok_or("a taskmanager that nobody started")?;
+        self.victim = victim.map(str::to_owned);
+        Ok(())
+    }
+
+    fn kill(&mut self) -> Result<()> {
+        let victim = self.victim.take().ok_or("no taskmanager has tasks")?;
+        let (mut process, local) = self.taskmanagers.remove(&victim).ok_or("a taskmanager that nobody started")?;
         process.signal(Signal::KILL)?;
         process.kill()?;
         self.killed = Some(local);

@@ -31,6 +31,7 @@ pub fn start(place: &Place, scenario: Scenario) -> Result<Box<dyn Running>> {
         scenario,
         directories: Vec::new(),
         killed: None,
+        newest: 0,
         restarted: None,
         checkpoint_after: None,
     };
@@ -46,8 +47,10 @@ struct Job {
     scenario: Scenario,
     /// By taskmanager: its local directory's number.
     directories: Vec<usize>,
-    /// The taskmanager that was killed last.
+    /// The taskmanager that is killed next, or was last.
     killed: Option<usize>,
+    /// The newest checkpoint before that.
+    newest: u64,
     /// When the jobmanager was started again, and the newest checkpoint before.
     restarted: Option<(Instant, u64)>,
     /// How long after that a checkpoint completed.
@@ -85,17 +88,23 @@ impl Running for Job {
         Ok(())
     }
 
-    fn kill(&mut self) -> Result<()> {
+    fn aim(&mut self) -> Result<()> {
         let state = self.cluster.state()?;
-        if self.scenario.victim == Victim::JobManager {
-            self.cluster.kill_jobmanager()?;
-            self.restarted = Some((Instant::now(), state.completed().map_or(0, |completed| completed.id)));
-            return Ok(());
-        }
         let busy = self.cluster.busy_taskmanagers(&state);
-        let victim = *busy.first().ok_or("no taskmanager has tasks")?;
-        self.cluster.kill_taskmanager(victim)?;
-        self.killed = Some(victim);
+        self.killed = Some(*busy.first().ok_or("no taskmanager has tasks")?);
+        self.newest = state.completed().map_or(0, |completed| completed.id);
+        Ok(())
+    }
+
+    fn kill(&mut self) -> Result<()> {
+        match (self.scenario.victim, self.killed) {
+            (Victim::JobManager, _) => {
+                self.cluster.kill_jobmanager()?;
+                self.restarted = Some((Instant::now(), self.newest));
+            }
+            (_, Some(victim)) => self.cluster.kill_taskmanager(victim)?,
+            (_, None) => return Err("nobody was chosen".into()),
+        }
         Ok(())
     }
 

@@ -140,6 +140,7 @@ impl Scenario {
             catch_up(&outputs, &feed, rate)?;
             // A moment is what is random here: there is nothing to wait for.
             thread::sleep(Duration::from_millis(rand::rng().random_range(0..1000)));
+            running.aim()?;
             let (at, at_ms) = (Instant::now(), now_ms());
             running.kill()?;
             if self.victim != Victim::TaskManager {

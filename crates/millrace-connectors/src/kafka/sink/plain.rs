@@ -7,10 +7,10 @@ use millrace_core::{
 use rdkafka::producer::BaseProducer;
 
 use super::{KafkaCommittable, Settings, outgoing::Outgoing};
-use crate::kafka::context::Context;
+use crate::kafka::{closing::ClosingProducer, context::Context};
 
 pub(super) struct PlainWriter<T: 'static> {
-    producer: BaseProducer<Context>,
+    producer: ClosingProducer,
     outgoing: Outgoing<T>,
     guarantee: DeliveryGuarantee,
 }
@@ -24,7 +24,7 @@ impl<T: 'static> PlainWriter<T> {
             .create_with_context(Context::default())
             .map_err(|error| Error::invalid(format!("Kafka client refused: {error}")))?;
         outgoing.check_topic(&producer)?;
-        Ok(Self { producer, outgoing, guarantee: settings.guarantee })
+        Ok(Self { producer: ClosingProducer::new(producer), outgoing, guarantee: settings.guarantee })
     }
 }
 

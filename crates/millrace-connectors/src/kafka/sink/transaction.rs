@@ -1,9 +1,6 @@
 //! A transaction of one writer, from its beginning until it is prepared.
 
-use std::{
-    thread,
-    time::{Duration, Instant},
-};
+use std::time::{Duration, Instant};
 
 use millrace_core::{Error, Result};
 use rdkafka::{
@@ -17,7 +14,7 @@ use super::{
     committer::KafkaCommittable,
     coordinator::{Coordinators, Described, END_TXN_VERSION, failed},
 };
-use crate::kafka::{context::Context, properties::Properties};
+use crate::kafka::{closing::drop_beside, context::Context, properties::Properties};
 
 /// So long a transaction may take to begin.
 const INIT_LIMIT: Duration = Duration::from_secs(15);
@@ -101,12 +98,6 @@ impl Drop for Transaction {
             }
         });
     }
-}
-
-/// Dropping a client waits for librdkafka's threads: a task must not.
-fn drop_beside(drop: impl FnOnce() + Send + 'static) {
-    // Where no thread can be had, the closure is dropped, and what it holds with it, here.
-    let _ = thread::Builder::new().name("kafka-close".into()).spawn(drop);
 }
 
 fn init(producer: &BaseProducer<Context>, id: &str, servers: &str) -> Result<()> {
