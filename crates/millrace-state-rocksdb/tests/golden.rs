@@ -1,0 +1,153 @@
+//! An incremental checkpoint's files, written once and never again: this version reads them. When a test here fails,
+//! checkpoints that users have cannot be read any more.
+
+use std::{
+    collections::BTreeMap,
+    fs,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use bytes::Bytes;
+use millrace_core::{
+    clock::Clock,
+    ids::OperatorUid,
+    key::{KeyColumn, KeyGroupRange},
+};
+use millrace_state::{
+    FsStateBackend, KeyedBackendContext, KeyedStateStore, ListState, MapState, ReducingState, StateTtlConfig,
+    ValueState, backend::LocalFiles, keyed::SnapshotFiles,
+};
+use millrace_state_rocksdb::{LEAST_MEMORY_SIZE, RocksDBStateBackend};
+
+/// When the files were written, and how long their state lives.
+const WRITTEN: u64 = 1_800_000_000_000;
+const TTL: u64 = 60_000;
+const GROUPS: u32 = 16;
+/// Also such as are escaped in the files.
+const KEYS: [&[u8]; 5] = [b"", b"\0", b"a\0\0b", b"key-1", b"a key that is longer than the others"];
+/// The states that expire, by their ids in the snapshot.
+const EXPIRING: [u16; 1] = [4];
+
+struct States {
+    value: ValueState<i64>,
+    list: ListState<String>,
+    map: MapState<u8, String>,
+    longest: ReducingState<String>,
+    expiring: ValueState<u32>,
+}
+
+fn directory() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/v1")
+}
+
+fn backend() -> RocksDBStateBackend {
+    RocksDBStateBackend::configured().with_memory_size(LEAST_MEMORY_SIZE).with_incremental_checkpoints(true)
+}
+
+fn context(now: u64) -> KeyedBackendContext {
+    KeyedBackendContext {
+        uid: OperatorUid("golden".to_string()),
+        operator: "Golden".to_string(),
+        subtask: 0,
+        max_parallelism: GROUPS,
+        range: KeyGroupRange::all(GROUPS),
+        key_schema: None,
+        clock: Clock::manual(now).0,
+    }
+}
+
+fn states(store: &KeyedStateStore) -> States {
+    let longer = |a: String, b: String| if b.len() > a.len() { b } else { a };
+    let expiring = store.with_ttl(StateTtlConfig::new(Duration::from_millis(TTL)));
+    States {
+        value: store.value("value", 0).unwrap(),
+        list: store.list("list").unwrap(),
+        map: store.map("map").unwrap(),
+        longest: store.reducing("longest", longer).unwrap(),
+        expiring: expiring.value("expiring", 0).unwrap(),
+    }
+}
+
+fn on_key(store: &KeyedStateStore, key: &[u8]) {
+    let mut keys = KeyColumn::default();
+    keys.push(key).unwrap();
+    store.begin_batch(keys);
+    store.select(0);
+}
+
+fn texts(number: usize) -> Vec<String> {
+    (0..number).map(|length| "x".repeat(length)).collect()
+}
+
+fn check(store: &KeyedStateStore, is_alive: bool) {
+    let states = states(store);
+    for (number, key) in KEYS.into_iter().enumerate() {
+        on_key(store, key);
+        assert_eq!(states.value.get().unwrap(), number as i64 - 7);
+        assert_eq!(states.list.get().unwrap(), texts(number));
+        let entries: BTreeMap<_, _> = states.map.entries().unwrap().into_iter().collect();
+        assert_eq!(entries, (0..).zip(texts(number)).collect());
+        assert_eq!(states.longest.get().unwrap(), texts(number).pop());
+        assert_eq!(states.expiring.get().unwrap(), if is_alive { number as u32 + 1 } else { 0 });
+    }
+    on_key(store, b"another");
+    assert_eq!(states.value.get().unwrap(), 0);
+}
+
+/// The files at a place of the backend's own, and the snapshot beside them.
+fn place(backend: &RocksDBStateBackend, context: &KeyedBackendContext) -> (LocalFiles, Bytes) {
+    let (place, _) = KeyedStateStore::place_for_files(backend, context).unwrap();
+    let mut files = 0;
+    for file in fs::read_dir(directory().join("files")).unwrap() {
+        let file = file.unwrap();
+        fs::copy(file.path(), place.directory().join(file.file_name())).unwrap();
+        files += 1;
+    }
+    assert!(files >= 3, "tables, their list and its name");
+    (place, fs::read(directory().join("snapshot.bin")).unwrap().into())
+}
+
+#[test]
+fn version_1_is_gone_on_from() {
+    for (elapsed, is_alive) in [(0, true), (TTL, false)] {
+        let (backend, context) = (backend(), context(WRITTEN + elapsed));
+        let (files, snapshot) = place(&backend, &context);
+        let store = KeyedStateStore::adopt(&backend, context, "golden", snapshot, files, EXPIRING.to_vec()).unwrap();
+        check(&store, is_alive);
+    }
+}
+
+#[test]
+fn version_1_is_read_by_another_backend() {
+    let (backend, context) = (backend(), context(WRITTEN));
+    let (files, snapshot) = place(&backend, &context);
+    let store = KeyedStateStore::open(&FsStateBackend::configured(), context).unwrap();
+    store.restore_files("golden", snapshot, &backend, files).unwrap();
+    check(&store, true);
+}
+
+#[test]
+#[ignore = "writes the golden files: only for a new version of the format"]
+fn write_golden_files() {
+    let store = KeyedStateStore::open(&backend(), context(WRITTEN)).unwrap();
+    let states = states(&store);
+    for (number, key) in KEYS.into_iter().enumerate() {
+        on_key(&store, key);
+        states.value.set(number as i64 - 7).unwrap();
+        states.list.update(texts(number)).unwrap();
+        for (key, text) in (0..).zip(texts(number)) {
+            states.map.put(key, text.clone()).unwrap();
+            states.longest.add(text).unwrap();
+        }
+        states.expiring.set(number as u32 + 1).unwrap();
+    }
+    let mut snapshot = store.snapshot().unwrap();
+    let SnapshotFiles { files, expiring } = snapshot.files().unwrap().expect("incremental snapshots are files");
+    assert_eq!(expiring, EXPIRING);
+    fs::create_dir_all(directory().join("files")).unwrap();
+    for file in files {
+        fs::copy(&file.path, directory().join("files").join(&file.name)).unwrap();
+    }
+    snapshot.write(&mut fs::File::create(directory().join("snapshot.bin")).unwrap()).unwrap();
+}
