@@ -46,14 +46,17 @@ SERVICES = \
 	scripts/fetch-kubernetes.sh >/dev/null; \
 	export MILLRACE_KAFKA_HOME MILLRACE_MINIO_BIN MILLRACE_HADOOP_HOME
 
+# The same for all that is built for the tests: what differs is built again.
+TESTED := millrace-tests/rocksdb,millrace-tests/hdfs,millrace-connectors/parquet,millrace-connectors/postgres
+
 test: ## formatting, lints and all tests
 	$(SERVICES)
 	cargo fmt --all --check
-	cargo clippy --workspace --all-targets --features millrace-tests/rocksdb,millrace-tests/hdfs -- -D warnings
+	cargo clippy --workspace --all-targets --features $(TESTED) -- -D warnings
 	scripts/check-own-job.sh
 	# tests of processes start the programs as users do
-	cargo build --workspace --bins --features millrace-tests/rocksdb,millrace-tests/hdfs
-	cargo test --workspace --features millrace-tests/rocksdb,millrace-tests/hdfs --no-fail-fast
+	cargo build --workspace --bins --features $(TESTED)
+	cargo test --workspace --features $(TESTED) --no-fail-fast
 
 instructions: ## the instructions that the five hottest paths take, against the committed baseline
 	$(CACHE)

@@ -8,7 +8,7 @@
 #          lld as linker)
 #   bench  that of build, and what Flink takes: a JDK, Maven, pip
 #   test   that of build, and what the tests take: rustfmt and clippy, Java and
-#          Maven for Kafka, Go for MinIO and Kubernetes, and on Linux
+#          Maven for Kafka, Go for MinIO and Kubernetes, PostgreSQL, and on Linux
 #          libfaketime, valgrind and what a Kubernetes node takes from its
 #          system
 #
@@ -131,6 +131,8 @@ setup_test() {
     [ "$(uname)" != Linux ] || compgen -G '/usr/lib/*/faketime/libfaketime.so.1' >/dev/null || packages+=(libfaketime)
     # to count instructions
     [ "$(uname)" != Linux ] || want valgrind valgrind
+    # the PostgreSQL sink's server
+    compgen -G '/usr/lib/postgresql/*/bin/initdb' >/dev/null || packages+=(postgresql)
     want_node
     install
     java_suits || die "Java 17 or later is needed, found: $(java -version 2>&1 | head -n 1)"

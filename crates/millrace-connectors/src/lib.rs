@@ -3,7 +3,8 @@
 //! | | source | sink |
 //! |---|---|---|
 //! | Kafka (feature `kafka`, on by default) | [`KafkaSource`](kafka::KafkaSource) | [`KafkaSink`](kafka::KafkaSink) |
-//! | files | [`FileSource`], of text lines | [`FileSink`], also on S3 (feature `s3`, on by default) |
+//! | files | [`FileSource`], of text lines | [`FileSink`], also on S3 (feature `s3`, on by default); Parquet with the feature `parquet` |
+//! | PostgreSQL (feature `postgres`) | | `postgres::PostgresSink`, which updates rows by their key |
 //! | made up | [`GeneratorSource`], [`CollectionSource`] | [`PrintSink`], [`DiscardingSink`] |
 //!
 //! All sources are replayable: each keeps the position of every split, so that with checkpoints on no record is lost
@@ -17,6 +18,8 @@ pub mod file;
 mod generator;
 #[cfg(feature = "kafka")]
 pub mod kafka;
+#[cfg(feature = "postgres")]
+pub mod postgres;
 mod print;
 mod undecodable;
 

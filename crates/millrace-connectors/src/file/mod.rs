@@ -21,6 +21,8 @@ use reader::FileReader;
 pub use sink::{
     BucketAssigner, DateTimeBuckets, FileCommittable, FileFormat, FileSink, JsonLines, PartEncoder, TextLines,
 };
+#[cfg(feature = "parquet")]
+pub use sink::{Compression, Parquet, WriterProperties, arrow_schema};
 
 const DISCOVERY_INTERVAL: Duration = Duration::from_millis(100);
 const MAX_LINE_BYTES: u64 = 16 * 1024 * 1024;

@@ -1,10 +1,11 @@
 //! Real services, started for a test on free loopback ports and ended with it.
 //!
-//! [`KafkaBroker`](kafka::KafkaBroker), [`Minio`](minio::Minio) and
-//! [`Hdfs`](hdfs::Hdfs) are processes of their own, each with a fresh data
-//! folder. They come in two ways: `start()` gives a test its own, which it can stop, kill, pause and
-//! restart; `shared()` gives all tests of a process the same one, which they
-//! keep apart with topics and buckets of their own.
+//! [`KafkaBroker`](kafka::KafkaBroker), [`Minio`](minio::Minio),
+//! [`Hdfs`](hdfs::Hdfs) and [`PostgresServer`](postgres::PostgresServer) are
+//! processes of their own, each with a fresh data folder. They come in two
+//! ways: `start()` gives a test its own, which it can stop, kill, pause and
+//! restart; `shared()`, where there is one, gives all tests of a process the
+//! same one, which they keep apart with topics and buckets of their own.
 //!
 //! They are not installed by Cargo: `make test` brings them into the cache. A
 //! test that needs one which is missing fails and says so; it never passes by
@@ -26,6 +27,7 @@ pub mod hdfs;
 pub mod kafka;
 pub mod minio;
 pub mod ports;
+pub mod postgres;
 pub mod process;
 pub(crate) mod workdir;
 

@@ -3,6 +3,8 @@
 mod buckets;
 mod format;
 mod local;
+#[cfg(feature = "parquet")]
+mod parquet;
 #[cfg(feature = "s3")]
 mod s3;
 mod store;
@@ -19,6 +21,8 @@ use millrace_core::{
 
 pub use buckets::{BucketAssigner, DateTimeBuckets};
 pub use format::{FileFormat, JsonLines, PartEncoder, TextLines};
+#[cfg(feature = "parquet")]
+pub use parquet::{Compression, Parquet, WriterProperties, arrow_schema};
 pub use store::FileCommittable;
 use store::{FileCommitter, Location};
 use writer::FileWriter;

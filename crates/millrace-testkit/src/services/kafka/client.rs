@@ -279,6 +279,8 @@ impl KafkaClient {
             // By default a position that the broker doesn't have would be moved to the end, silently.
             .set("auto.offset.reset", "error")
             .set("isolation.level", level)
+            // 500 ms by default: what is committed meanwhile would be seen that late
+            .set("fetch.wait.max.ms", "20")
             .create()
     }
 
