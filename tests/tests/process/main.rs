@@ -4,6 +4,7 @@
 
 mod adaptive;
 mod attack;
+mod committed_output;
 mod demonstration;
 mod exactly_once;
 mod kills;
