@@ -24,6 +24,7 @@ pub use fault::{Fault, Moment};
 pub use job::{Backend, Expected, Guarantee, Job};
 pub use report::{Report, Struck};
 pub use schedule::{Focus, Strike, schedule};
+pub use steps::{LOG_LEVEL, Logs, is_step};
 
 /// An error is a sentence.
 pub type Result<T, E = Box<dyn std::error::Error + Send + Sync>> = std::result::Result<T, E>;

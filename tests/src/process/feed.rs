@@ -30,6 +30,8 @@ const PAUSE: Duration = Duration::from_millis(20);
 pub enum Target<'a> {
     /// A topic of a broker, with [`PARTITIONS`] partitions.
     Kafka(&'static KafkaBroker, &'a str),
+    /// One partition of a topic.
+    Partition(&'static KafkaBroker, &'a str, i32),
     /// Files in a directory.
     Files(&'a Path),
 }
@@ -49,6 +51,10 @@ impl Feed {
             Target::Kafka(kafka, topic) => {
                 let topic = topic.to_owned();
                 thread::spawn(move || to_kafka(kafka, &topic, records))
+            }
+            Target::Partition(kafka, topic, partition) => {
+                let topic = topic.to_owned();
+                thread::spawn(move || to_partition(kafka, &topic, partition, records))
             }
             Target::Files(directory) => {
                 fs::create_dir_all(directory).expect("the directory can be made");
@@ -106,6 +112,13 @@ fn to_kafka(kafka: &KafkaBroker, topic: &str, records: Records) -> BTreeMap<Stri
     let counted = records.inspect(|record| *counts.entry(record.clone()).or_default() += 1);
     // Without a key a record goes to any partition: the copies of one record come by different ways.
     kafka.produce(topic, counted.map(|record| (None::<&[u8]>, record))).expect("all records are acknowledged");
+    counts
+}
+
+fn to_partition(kafka: &KafkaBroker, topic: &str, partition: i32, records: Records) -> BTreeMap<String, u64> {
+    let mut counts = BTreeMap::new();
+    let counted = records.inspect(|record| *counts.entry(record.clone()).or_default() += 1);
+    kafka.produce_to(topic, partition, counted).expect("all records are acknowledged");
     counts
 }
 

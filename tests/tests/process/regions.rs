@@ -1,16 +1,24 @@
 //! Failover by regions: tasks that nothing connects to those that failed run on.
 
-use std::{collections::BTreeMap, fs};
+use std::{collections::BTreeMap, fs, time::Duration};
 
 use millrace_core::rest::{JobVertexInfo, SubtaskInfo};
 use millrace_testkit::{
     cluster::{ClusterSpec, JobCluster, PATIENCE, Result, program},
     services::kafka::{Isolation, KafkaBroker},
 };
-use millrace_tests::process::{
-    feed::{Feed, PARTITIONS, Target},
-    restart_always, unique,
+use millrace_tests::{
+    attack::{self, LOG_LEVEL, Logs, is_step},
+    process::{
+        feed::{Feed, PARTITIONS, Target},
+        restart_always, unique,
+    },
 };
+
+/// So many checkpoints are tried to be caught at a step.
+const TRIES: usize = 40;
+/// A checkpoint that all have acknowledged is complete within this time.
+const ON_THE_WAY: Duration = Duration::from_millis(500);
 
 /// Two graphs in one job: one copies a topic straight on, each of its two subtasks for itself; the other exchanges its
 /// records between its subtasks. There are two taskmanagers and a spare one.
@@ -35,7 +43,8 @@ impl TwoGraphs {
             .args(["--kafka", &kafka.bootstrap(), "--straight", &straight, "--exchanged", &exchanged])
             .args(["--fail-on", &fail_on])
             .set("state.checkpoints.dir", format!("file://{}/checkpoints", directory.path().display()))
-            .set("execution.checkpointing.interval", "300 ms");
+            .set("execution.checkpointing.interval", "300 ms")
+            .set("log.level", LOG_LEVEL);
         let cluster = JobCluster::start(restart_always(spec).taskmanagers(3))?;
         Ok(Self { straight, exchanged, directory, cluster })
     }
@@ -53,6 +62,46 @@ impl TwoGraphs {
             let all = !read.is_empty() && !read.contains(&0);
             (all.then_some(subtasks), format!("{read:?}"))
         })
+    }
+
+    /// The taskmanager, by its index, at which a subtask runs.
+    fn taskmanager_of(&self, subtask: &SubtaskInfo) -> Result<usize> {
+        let state = self.cluster.state()?;
+        let of = |index: &usize| {
+            let pid = Some(self.cluster.taskmanager_pid(*index));
+            let mut taskmanagers = state.taskmanagers.iter();
+            taskmanagers.any(|tm| tm.pid == pid && Some(&tm.id.0) == subtask.taskmanager_id.as_ref())
+        };
+        Ok(self.cluster.busy_taskmanagers(&state).into_iter().find(of).expect("it runs somewhere"))
+    }
+
+    /// Stops a taskmanager from running where a checkpoint is complete, and the taskmanager has committed nothing of it.
+    /// Returns the checkpoint's number.
+    fn pause_before_commit(&mut self, taskmanager: usize, tasks: usize) -> attack::Result<String> {
+        for _ in 0..TRIES {
+            let mut acknowledges = Logs::follow([self.cluster.log_file(taskmanager)]);
+            let mut completes = Logs::follow([self.cluster.jobmanager_log_file()]);
+            let mut acknowledged = BTreeMap::<String, usize>::new();
+            let by_all = |line: &str| {
+                let count = is_step(line, "acknowledge").then(|| acknowledged.entry(checkpoint(line)).or_default());
+                count.is_some_and(|count| {
+                    *count += 1;
+                    *count == tasks
+                })
+            };
+            let (_, line) = acknowledges.wait_for("checkpoint that all have acknowledged", PATIENCE, by_all)?;
+            self.cluster.pause_taskmanager(taskmanager)?;
+            let number = checkpoint(&line);
+            let is = |line: &str, step| is_step(line, step) && checkpoint(line) == number;
+            // Unless it was stopped before its acknowledgements were on their way.
+            let complete = completes.wait_for("complete checkpoint", ON_THE_WAY, |line| is(line, "complete"));
+            let committed = self.cluster.log(taskmanager).lines().any(|line| is(line, "commit"));
+            if complete.is_ok() && !committed {
+                return Ok(number);
+            }
+            self.cluster.resume_taskmanager(taskmanager)?;
+        }
+        Err(format!("no checkpoint of {TRIES} was caught between its completion and its commit").into())
     }
 
     /// Waits until the copies hold each record as often as it was written, no more and no less.
@@ -78,6 +127,12 @@ fn subtasks(cluster: &JobCluster, topic: &str) -> Result<Vec<SubtaskInfo>> {
         subtasks.extend(info.subtasks);
     }
     Ok(subtasks)
+}
+
+/// The number of the checkpoint that a line about a step names.
+fn checkpoint(line: &str) -> String {
+    let number = line.split_once("checkpoint=").map_or("", |(_, rest)| rest);
+    number.split_whitespace().next().unwrap_or_default().to_owned()
 }
 
 fn copy(topic: &str) -> String {
@@ -148,4 +203,49 @@ fn a_graph_that_fails_leaves_the_other_alone() -> Result<()> {
     let [straight, exchanged] = feeds.map(Feed::finish);
     job.check(&topics[0], &straight)?;
     job.check(&topics[1], &exchanged)
+}
+
+/// A subtask whose transactions nobody else knows of: those that run on have their own, and the other region that starts
+/// again has another sink. If it commits only a share of what its sink had prepared, as when all subtasks start, this
+/// output is lost.
+#[test]
+fn a_region_commits_what_it_had_prepared_before_its_taskmanager_was_lost() -> attack::Result<()> {
+    let mut job = TwoGraphs::start("commit")?;
+    let topics = [job.straight.clone(), job.exchanged.clone()];
+    let kafka = KafkaBroker::shared();
+    job.cluster.wait_until_running()?;
+    // Only the second subtask has something to commit.
+    let first = Feed::start(Target::Partition(kafka, &topics[0], 0), 6);
+    let read = job.cluster.wait_for("records of a subtask", PATIENCE, |cluster| {
+        let subtasks = subtasks(cluster, &topics[0]).unwrap_or_default();
+        let reads = subtasks.iter().position(|subtask| subtask.metrics.read_records > 0);
+        (reads, format!("{subtasks:?}"))
+    })?;
+    let mut written = first.finish();
+    let partition = if read == 1 { 0 } else { 1 };
+    let feed = Feed::start(Target::Partition(kafka, &topics[0], partition), 7);
+    let exchanged = Feed::start(Target::Kafka(kafka, &topics[1]), 8);
+    for kill in 1..=3 {
+        job.cluster.wait_for_new_checkpoint()?;
+        let (straight, others) = (job.subtasks(&topics[0])?, job.subtasks(&topics[1])?);
+        let (spared, hit) = (&straight[0], &straight[1]);
+        let victim = job.taskmanager_of(hit)?;
+        let of_victim = |subtask: &&SubtaskInfo| subtask.taskmanager_id == hit.taskmanager_id;
+        let tasks = straight.iter().chain(&others).filter(of_victim).count();
+        let checkpoint = job.pause_before_commit(victim, tasks)?;
+        job.cluster.kill_taskmanager(victim)?;
+        let state = job.cluster.wait_until("recovery", |state| state.is_running() && state.job.restarts == kill)?;
+        assert_eq!(state.recovered_from().map(|id| id.to_string()), Some(checkpoint.clone()), "{state}");
+        let commits = |line: &str| is_step(line, "commit") && self::checkpoint(line) == checkpoint;
+        assert!(!job.cluster.log(victim).lines().any(commits), "it was killed before it committed {checkpoint}");
+        let after = job.subtasks(&topics[0])?;
+        assert_eq!((after[0].attempt, &after[0].taskmanager_id), (spared.attempt, &spared.taskmanager_id), "{after:?}");
+        assert!(after[1].attempt > hit.attempt && after[1].taskmanager_id != hit.taskmanager_id, "{after:?}");
+        job.cluster.start_taskmanager()?;
+    }
+    for (record, count) in feed.finish() {
+        *written.entry(record).or_default() += count;
+    }
+    job.check(&topics[0], &written)?;
+    Ok(job.check(&topics[1], &exchanged.finish())?)
 }
