@@ -3,6 +3,7 @@
 
 use std::{collections::BTreeMap, fs, process::Command};
 
+use millrace_core::rest::{CheckpointStatistics, CheckpointStatus};
 use millrace_state::storage::{StorageOptions, open_checkpoint};
 use millrace_testkit::cluster::{ClusterSpec, JobCluster, PATIENCE, Result, program};
 use millrace_tests::process::{
@@ -43,20 +44,24 @@ impl Job {
     }
 
     fn start(&self, parallelism: usize, from: Option<&str>) -> Result<JobCluster> {
+        let spec = self.spec(parallelism, "2ms", "250ms")?;
+        JobCluster::start(restart_always(match from {
+            Some(path) => spec.set("execution.state-recovery.path", path),
+            None => spec,
+        }))
+    }
+
+    fn spec(&self, parallelism: usize, throttle: &str, interval: &str) -> Result<ClusterSpec> {
         let path = |name| self.directory.path().join(name).display().to_string();
-        let spec = ClusterSpec::new(program("checkpoint_example")?)
+        Ok(ClusterSpec::new(program("checkpoint_example")?)
             .args(["--files".to_owned(), path("in")])
-            .args(["--key-by", "record", "--throttle-count", "2ms", "--checkpoints", "--interval", "250ms"])
+            .args(["--key-by", "record", "--throttle-count", throttle, "--checkpoints", "--interval", interval])
             .args(["--state-backend", self.backend, "--parallelism", &parallelism.to_string()])
             .args(["--checkpoint-dir".to_owned(), format!("file://{}", path("checkpoints"))])
             .set("execution.checkpointing.unaligned.enabled", "true")
             .set("execution.checkpointing.data-inline-threshold", "0")
             .taskmanagers(parallelism.min(2))
-            .slots(parallelism.div_ceil(2) as u32);
-        JobCluster::start(restart_always(match from {
-            Some(path) => spec.set("execution.state-recovery.path", path),
-            None => spec,
-        }))
+            .slots(parallelism.div_ceil(2) as u32))
     }
 
     /// Waits for a checkpoint that holds data that was in flight, and returns where it lies.
@@ -141,4 +146,23 @@ fn every_record_counts_once_on_the_filesystem() -> Result<()> {
 #[test]
 fn every_record_counts_once_in_rocksdb() -> Result<()> {
     Job::new("rocksdb").survives_kills_and_new_parallelisms()
+}
+
+/// The counter, and the sink that it is chained to, work off less than a tenth of what the source could bring.
+#[test]
+fn checkpoints_complete_within_twice_their_interval_before_a_sink_that_is_ten_times_too_slow() -> Result<()> {
+    let job = Job::new("filesystem");
+    let mut cluster = JobCluster::start(job.spec(2, "20ms", "1s")?)?;
+    cluster.wait_until_running()?;
+    let state = cluster.wait_until("checkpoints", |state| state.checkpoints.counts.completed >= 8)?;
+    let source = &state.job.vertices[0].metrics;
+    let waited = source.accumulated_backpressured_time;
+    assert!(waited >= 10 * source.accumulated_busy_time && waited > 4000, "backpressure: {source:?}");
+    let completed = |checkpoint: &&CheckpointStatistics| checkpoint.status == CheckpointStatus::Completed;
+    let history = state.checkpoints.history.iter().filter(completed);
+    let durations: Vec<_> = history.map(|checkpoint| checkpoint.end_to_end_duration).collect();
+    println!("checkpoints every second took {durations:?} ms; the source waited {waited} ms, {source:?}");
+    assert!(durations.len() >= 8 && durations.iter().all(|ms| *ms <= 2000), "{durations:?}");
+    assert_eq!(state.checkpoints.counts.failed, 0, "{state}");
+    cancel(&mut cluster)
 }
