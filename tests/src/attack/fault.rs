@@ -11,6 +11,8 @@ pub enum Fault {
     KillJobManager,
     /// SIGKILL of both at once.
     KillBoth,
+    /// SIGKILL of all; the job is started again at another parallelism.
+    Rescale,
     /// SIGSTOP of a taskmanager until the job has gone on without it, then SIGCONT: a zombie.
     PauseTaskManager,
     /// SIGSTOP of a taskmanager for less than a heartbeat's timeout.
@@ -43,10 +45,11 @@ pub enum Fault {
 
 impl Fault {
     /// All of them.
-    pub const ALL: [Self; 17] = [
+    pub const ALL: [Self; 18] = [
         Self::KillTaskManager,
         Self::KillJobManager,
         Self::KillBoth,
+        Self::Rescale,
         Self::PauseTaskManager,
         Self::StallTaskManager,
         Self::PauseJobManager,
@@ -64,13 +67,14 @@ impl Fault {
     ];
 
     /// Those that interrupt a sink between two steps.
-    pub const AT_SINKS: [Self; 6] = [
+    pub const AT_SINKS: [Self; 7] = [
         Self::KillTaskManager,
         Self::KillJobManager,
         Self::KillBoth,
         Self::PauseTaskManager,
         Self::CutConnections,
         Self::RestartKafka,
+        Self::Rescale,
     ];
 
     /// Whether it is done in an instant, so that it can be struck at a step of the protocol.
@@ -80,6 +84,7 @@ impl Fault {
             Self::KillTaskManager
                 | Self::KillJobManager
                 | Self::KillBoth
+                | Self::Rescale
                 | Self::PauseTaskManager
                 | Self::PauseJobManager
                 | Self::CloseConnections
@@ -93,6 +98,7 @@ impl Fault {
             Self::KillTaskManager => "kill-taskmanager",
             Self::KillJobManager => "kill-jobmanager",
             Self::KillBoth => "kill-both",
+            Self::Rescale => "rescale",
             Self::PauseTaskManager => "pause-taskmanager",
             Self::StallTaskManager => "stall-taskmanager",
             Self::PauseJobManager => "pause-jobmanager",

@@ -79,7 +79,7 @@ impl Job {
 
     /// The harness's own: see [`effect`](super::effect).
     pub fn own(program: PathBuf) -> Self {
-        let args = ["--kafka", "{kafka}", "--input", "{input}", "--output", "{output}", "--parallelism", "2"];
+        let args = ["--kafka", "{kafka}", "--input", "{input}", "--output", "{output}"];
         Self { expected: Expected::Effects, ..Self::new(program, args) }
     }
 
@@ -88,6 +88,12 @@ impl Job {
         let mut job = Self { guarantee: Guarantee::ExactlyOnce, ..Self::own(program) };
         job.args.extend(["--exactly-once", "{name}"].map(str::to_owned));
         job
+    }
+
+    /// The same with barriers that overtake records.
+    pub fn unaligned(mut self) -> Self {
+        self.config.push(("execution.checkpointing.unaligned.enabled".to_owned(), "true".to_owned()));
+        self
     }
 
     /// Its arguments for these topics.

@@ -16,6 +16,8 @@ use crate::process::restart_always;
 
 /// Partitions of the input.
 const PARTITIONS: i32 = 2;
+/// The setting that says how many subtasks operators have.
+pub const PARALLELISM: &str = "parallelism.default";
 const BUCKET: &str = "attack";
 /// The size of the small disk: enough for the state, and quickly filled.
 const DISK_MB: usize = 96;
@@ -101,7 +103,7 @@ impl Place {
             .args(args)
             .taskmanagers(0)
             .set("log.level", steps::LOG_LEVEL)
-            .set("parallelism.default", job.slots.to_string())
+            .set(PARALLELISM, job.slots.to_string())
             .set("heartbeat.interval", "200 ms")
             .set("heartbeat.timeout", format!("{} ms", super::strike::HEARTBEAT_TIMEOUT.as_millis()))
             .set("state.backend", self.backend.name())

@@ -6,6 +6,7 @@ use std::{
     time::{Duration, Instant, SystemTime},
 };
 
+use millrace_core::rest::JobVertexDetails;
 use millrace_testkit::{
     cluster::PATIENCE,
     faults::{FakeClock, StoreFault},
@@ -106,6 +107,14 @@ impl Attack<'_, '_> {
                 let both = self.kill_jobmanager()?;
                 self.team.add()?;
                 Ok(format!("{both}, and {pid}"))
+            }
+            Fault::Rescale => {
+                let (before, now) = self.team.rescale()?;
+                self.team.cluster.wait_until("job at another parallelism", |state| {
+                    let as_now = |vertex: &JobVertexDetails| vertex.parallelism == now as u32;
+                    state.is_running() && state.job.vertices.iter().all(as_now)
+                })?;
+                Ok(format!("all processes ended by SIGKILL; from {before} subtasks to {now}"))
             }
             Fault::PauseTaskManager => {
                 self.team.cluster.pause_taskmanager(self.victim)?;

@@ -11,7 +11,10 @@ use millrace_testkit::{
     services::ports::free_port,
 };
 
-use super::{Job, Result, place::Place};
+use super::{
+    Job, Result,
+    place::{PARALLELISM, Place},
+};
 
 /// A jobmanager, and one taskmanager more than the job needs.
 pub struct Team<'a> {
@@ -22,6 +25,8 @@ pub struct Team<'a> {
     place: &'a Place,
     /// By taskmanager; those that were killed too.
     members: Vec<Member>,
+    /// How many slots the job takes by itself, and how many it takes now.
+    slots: [usize; 2],
 }
 
 /// A taskmanager.
@@ -43,7 +48,8 @@ impl<'a> Team<'a> {
         for (name, value) in clock.iter().flat_map(FakeClock::environment) {
             spec = spec.env(name, value);
         }
-        let mut team = Self { cluster: JobCluster::start(spec)?, clock, place, members: Vec::new() };
+        let (cluster, members, slots) = (JobCluster::start(spec)?, Vec::new(), [job.slots; 2]);
+        let mut team = Self { cluster, clock, place, members, slots };
         for _ in 0..=job.slots {
             team.add()?;
         }
@@ -79,6 +85,24 @@ impl<'a> Team<'a> {
         self.cluster.kill_taskmanager(index)?;
         self.members[index].alive = false;
         Ok(pid)
+    }
+
+    /// Kills all, and starts the job with one subtask of each operator more, or with as many as at first. Returns from
+    /// how many to how many.
+    pub fn rescale(&mut self) -> Result<(usize, usize)> {
+        let [first, before] = self.slots;
+        let now = if before == first { first + 1 } else { first };
+        self.cluster.kill_jobmanager()?;
+        for index in self.alive() {
+            self.kill(index)?;
+        }
+        self.slots[1] = now;
+        self.cluster.set(PARALLELISM, &now.to_string());
+        self.cluster.restart_jobmanager()?;
+        for _ in 0..=now {
+            self.add()?;
+        }
+        Ok((before, now))
     }
 
     /// The taskmanagers that are alive.

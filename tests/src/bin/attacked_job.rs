@@ -15,8 +15,6 @@ struct Args {
     input: String,
     #[arg(long)]
     output: String,
-    #[arg(long, default_value_t = 1)]
-    parallelism: u32,
     /// Commits outputs with the checkpoint, in transactions whose ids begin with this.
     #[arg(long, value_name = "PREFIX")]
     exactly_once: Option<String>,
@@ -59,8 +57,7 @@ impl KeyedFlatMapFunction<String, String> for Forgetful {
 }
 
 fn run(args: &Args) -> Result<(), Error> {
-    let mut env = StreamExecutionEnvironment::new();
-    env.set_parallelism(args.parallelism);
+    let env = StreamExecutionEnvironment::new();
     let source = KafkaSource::strings()
         .bootstrap_servers(&args.kafka)
         .topics([&args.input])

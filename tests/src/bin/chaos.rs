@@ -78,17 +78,27 @@ impl Args {
             (given, _) => given.to_vec(),
         };
         println!("{} faults over {backends:?}; replay with N={} SEED={seed}", self.faults, self.faults);
+        // What a sink has prepared is the same with both, and what comes before it is not.
+        let mut jobs = vec![("aligned", job.clone())];
+        if self.sinks {
+            jobs.push(("unaligned", job.unaligned()));
+        }
+        let campaigns: Vec<_> =
+            backends.iter().flat_map(|backend| jobs.iter().map(move |job| (backend, job))).collect();
         let mut report = Report::default();
-        for (index, backend) in backends.iter().enumerate() {
-            let faults = self.faults / backends.len() + usize::from(index < self.faults % backends.len());
+        for (index, (backend, (barriers, job))) in campaigns.iter().enumerate() {
+            let faults = self.faults / campaigns.len() + usize::from(index < self.faults % campaigns.len());
+            if faults == 0 {
+                continue;
+            }
             let seed = seed.wrapping_add(index as u64);
-            println!("{faults} faults on {}, seed {seed}", backend.name());
+            println!("{faults} faults on {}, {barriers} barriers, seed {seed}", backend.name());
             let (kinds, focus) = match self.sinks {
                 true if self.only.is_empty() => (Fault::AT_SINKS.to_vec(), Focus::Sinks),
                 true => (self.only.clone(), Focus::Sinks),
                 false => (self.only.clone(), Focus::All),
             };
-            let campaign = Campaign { job: job.clone(), backend: *backend, faults, kinds, focus, seed };
+            let campaign = Campaign { job: job.clone(), backend: **backend, faults, kinds, focus, seed };
             report.add(campaign.run()?);
         }
         Ok(report)

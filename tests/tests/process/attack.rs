@@ -5,6 +5,9 @@ use millrace_tests::attack::{Backend, Campaign, Fault, Focus, Job, Report, Resul
 
 /// Each kind once, and kills more often.
 const FAULTS: usize = 14;
+const KILLS: [Fault; 3] = [Fault::KillTaskManager, Fault::KillJobManager, Fault::KillBoth];
+/// Changes of the parallelism, and what comes between them.
+const RESCALES: [Fault; 3] = [Fault::KillJobManager, Fault::Rescale, Fault::PauseTaskManager];
 
 fn own_job() -> Job {
     Job::own(env!("CARGO_BIN_EXE_attacked_job").into())
@@ -39,9 +42,13 @@ fn effects_in_rocksdb_survive() -> Result<()> {
     attack(Backend::RocksDb, 3)
 }
 
-fn attack_sink(kinds: &[Fault], seed: u64) -> Result<()> {
-    let (job, kinds) = (Job::own_exactly_once(env!("CARGO_BIN_EXE_attacked_job").into()), kinds.to_vec());
-    let report = Campaign { job, backend: Backend::Filesystem, faults: 10, kinds, focus: Focus::Sinks, seed }.run()?;
+fn own_sink() -> Job {
+    Job::own_exactly_once(env!("CARGO_BIN_EXE_attacked_job").into())
+}
+
+fn attack_sink(job: Job, backend: Backend, kinds: &[Fault], seed: u64) -> Result<()> {
+    let kinds = kinds.to_vec();
+    let report = Campaign { job, backend, faults: 10, kinds, focus: Focus::Sinks, seed }.run()?;
     expect_right(&report);
     assert_eq!(report.struck.len(), 10);
     Ok(())
@@ -50,7 +57,7 @@ fn attack_sink(kinds: &[Fault], seed: u64) -> Result<()> {
 /// Readers of committed outputs see each once, wherever a process was killed.
 #[test]
 fn outputs_committed_with_the_checkpoint_survive() -> Result<()> {
-    attack_sink(&[Fault::KillTaskManager, Fault::KillJobManager, Fault::KillBoth], 5)
+    attack_sink(own_sink(), Backend::Filesystem, &KILLS, 5)
 }
 
 /// The fifth fault pauses a taskmanager while it commits. It is given up, and goes on. When attempts shared transactional
@@ -58,7 +65,19 @@ fn outputs_committed_with_the_checkpoint_survive() -> Result<()> {
 /// transaction, and the output of a complete checkpoint was lost.
 #[test]
 fn outputs_committed_with_the_checkpoint_survive_zombies() -> Result<()> {
-    attack_sink(&Fault::AT_SINKS[..5], 5)
+    attack_sink(own_sink(), Backend::Filesystem, &Fault::AT_SINKS[..5], 5)
+}
+
+/// With records in flight in the checkpoint, and another parallelism at the restore.
+#[test]
+fn outputs_committed_with_unaligned_checkpoints_survive_rescaling() -> Result<()> {
+    attack_sink(own_sink().unaligned(), Backend::Memory, &RESCALES, 6)
+}
+
+#[cfg(feature = "rocksdb")]
+#[test]
+fn outputs_committed_over_rocksdb_survive_rescaling() -> Result<()> {
+    attack_sink(own_sink().unaligned(), Backend::RocksDb, &RESCALES, 7)
 }
 
 /// An attack that can't fail shows nothing.
