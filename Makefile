@@ -13,7 +13,7 @@ CACHE := . scripts/cache.sh
 # And this where what is built has RocksDB in it: built once into the cache, then linked in seconds.
 ROCKSDB := ROCKSDB_STATIC=1; ROCKSDB_LIB_DIR=$$(scripts/fetch-rocksdb.sh); export ROCKSDB_STATIC ROCKSDB_LIB_DIR
 
-.PHONY: help setup build run test instructions matrix soak chaos chaos-k8s bench bench-recovery unaligned fuzz cluster-up cluster-down clean-cache
+.PHONY: help setup build run test instructions matrix soak chaos chaos-k8s bench bench-recovery unaligned latency fuzz cluster-up cluster-down clean-cache
 
 help: ## list the targets
 	sed -n 's/^\([a-z0-9-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14
@@ -90,6 +90,11 @@ unaligned: ## how long checkpoints take under backpressure, aligned and unaligne
 	$(ROCKSDB)
 	cargo build --release -p millrace-examples -p millrace-tests --bins
 	"$$CARGO_TARGET_DIR/release/checkpoint_durations" --write docs $(ARGS)
+
+latency: ## how late output that is committed with checkpoints is seen: writes docs/committed-latency.md
+	$(SERVICES)
+	cargo build --release -p millrace-examples -p millrace-tests --bins
+	"$$CARGO_TARGET_DIR/release/committed_latency" --write docs $(ARGS)
 
 bench: ## the same jobs on Millrace and on Flink; ONLY='keyed-count backend=heap' for some; ARGS for other flags
 	scripts/setup.sh bench
