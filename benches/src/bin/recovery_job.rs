@@ -27,6 +27,8 @@ struct Args {
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 struct Counted {
     count: u64,
+    /// Read and written as a whole, as Flink does with a `byte[]`.
+    #[serde(with = "serde_bytes")]
     payload: Vec<u8>,
 }
 

@@ -13,7 +13,7 @@ use crate::{Result, codec};
 /// The way from values that were written under a schema to a type of today.
 ///
 /// Structs and the variants of enums may gain fields that have a serde default (or are an `Option`), and lose fields;
-/// integers may become wider; enums may gain variants. Fields and variants are matched by name. Whether a field has a
+/// integers may become wider; enums may gain variants; a sequence of bytes may become bytes. Fields and variants are matched by name. Whether a field has a
 /// default the type is asked itself, by deserializing it without the field.
 #[derive(Clone, Debug)]
 pub struct Migration {
@@ -74,6 +74,8 @@ impl<'a> Changes<'a> {
             (Format::Int(old), Format::Int(new)) | (Format::Uint(old), Format::Uint(new)) if old <= new => Ok(()),
             (Format::Uint(old), Format::Int(new)) if old < new => Ok(()),
             (Format::Option(old), Format::Option(new)) | (Format::Seq(old), Format::Seq(new)) => self.compare(old, new),
+            // Written alike, and what reads bytes reads a sequence of them too.
+            (Format::Seq(old), Format::Bytes) if **old == Format::Uint(8) => Ok(()),
             (Format::Map(old_key, old), Format::Map(new_key, new)) => {
                 let known = self.probes.len();
                 self.compare(old_key, new_key)?;

@@ -257,7 +257,16 @@ mod changed {
         fewer { pub enum E { A } }
         emptied { #[derive(PartialEq, Eq, PartialOrd, Ord)] pub struct K {} }
         keyed { #[derive(PartialEq, Eq, PartialOrd, Ord)] pub struct K { pub a: u8 } }
+        sequence { pub struct S { pub a: Vec<u8>, pub b: i32 } }
+        whole { pub struct S { #[serde(with = "serde_bytes")] pub a: Vec<u8>, pub b: i32 } }
     }
+}
+
+#[test]
+fn a_sequence_of_bytes_may_become_bytes() {
+    let old = changed::sequence::S { a: vec![1, 200, 3], b: -5 };
+    let new = migrate::<_, changed::whole::S>(&old);
+    assert_eq!((new.a, new.b), (old.a, old.b));
 }
 
 #[test]
@@ -265,7 +274,7 @@ fn what_can_not_be_read_is_refused_saying_why() {
     fn why<Old: DeserializeOwned, New: DeserializeOwned>() -> String {
         Migration::to::<New>(&Schema::of::<Old>().unwrap()).unwrap_err()
     }
-    use changed::{emptied, fewer, gained, keyed, one, renamed, strict, unnamed, variants};
+    use changed::{emptied, fewer, gained, keyed, one, renamed, sequence, strict, unnamed, variants, whole};
     for (why, part) in [
         (why::<one::S, gained::S>(), "field \"b\" of S is new and has no #[serde(default)]"),
         (why::<one::S, renamed::T>(), "S can't become T"),
@@ -279,6 +288,7 @@ fn what_can_not_be_read_is_refused_saying_why() {
         (why::<(i32, i32), (i32,)>(), "had 2 unnamed fields and has 1"),
         (why::<BTreeMap<keyed::K, u8>, BTreeMap<emptied::K, u8>>(), "keys of a map can't lose fields"),
         (why::<String, Vec<u8>>(), "str can't become [u8]"),
+        (why::<whole::S, sequence::S>(), "bytes can't become [u8]"),
         (why::<i32, Option<i32>>(), "i32 can't become Option<i32>"),
     ] {
         assert!(why.contains(part), "{part:?} is not in {why:?}");
