@@ -3,13 +3,14 @@
 #[path = "store_suite/records.rs"]
 mod records;
 
-use std::{sync::Arc, time::Duration};
+use std::{fs, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use millrace_core::ids::{CheckpointId, Generation};
 use millrace_state::{
+    backend::BackendFile,
     log::{Claim, JobLog, LogError},
-    storage::{CheckpointStorage, MetadataWrite, RetryPolicy, StorageOptions},
+    storage::{CheckpointStorage, MetadataWrite, RetryPolicy, StorageOptions, UploadedFiles},
 };
 use millrace_testkit::faulty_store::{Fault, FaultyStore, Gate, Operation};
 use object_store::memory::InMemory;
@@ -182,6 +183,34 @@ async fn a_big_state_fails_with_any_of_its_parts() {
         assert_eq!(store.fired(), 1);
         let handle = storage.write_state(JOB, CheckpointId(1), "big-2.state", big).await.unwrap();
         assert_eq!(storage.read_state(&handle).await.unwrap().len(), 40 << 20);
+    }
+}
+
+#[tokio::test]
+async fn shared_files_are_fetched_at_the_same_time() {
+    let (store, storage) = faulty();
+    let directory = tempfile::tempdir().unwrap();
+    let file = |name: &str| {
+        let path = directory.path().join(name);
+        fs::write(&path, name).unwrap();
+        BackendFile { name: name.to_owned(), path, size: name.len() as u64, immutable: true }
+    };
+    let files = ["a", "b", "c"].map(file);
+    let files = storage.write_shared(JOB, CheckpointId(1), &files, &UploadedFiles::default()).await.unwrap();
+    let gate = Gate::closed();
+    store.inject(Fault::hold(Operation::Get, &gate).times(3));
+    let target = tempfile::tempdir().unwrap();
+    let all_asked_for = async {
+        for _ in &files {
+            gate.arrived().await;
+        }
+        // Not one was answered before all were asked for.
+        files.iter().for_each(|_| gate.open_once());
+    };
+    let fetched = async { tokio::join!(storage.fetch_shared(&files, target.path(), None), all_asked_for).0 };
+    tokio::time::timeout(Duration::from_secs(60), fetched).await.expect("they are not asked for at once").unwrap();
+    for name in ["a", "b", "c"] {
+        assert_eq!(fs::read_to_string(target.path().join(name)).unwrap(), name);
     }
 }
 

@@ -107,7 +107,7 @@ fn an_object_store_that_cannot_be_reached_is_waited_for_and_shown() -> Result<()
 
 /// Whatever the store does, the job does its work; what the store can't take is a checkpoint less.
 #[test]
-fn a_store_that_is_slow_read_only_or_answers_503_costs_checkpoints_and_nothing_else() -> Result<()> {
+fn a_store_that_is_slow_read_only_acts_late_or_answers_503_costs_checkpoints_and_nothing_else() -> Result<()> {
     let mut words = Words::new();
     let minio = Minio::shared();
     let bucket = unique("bucket");
@@ -116,7 +116,9 @@ fn a_store_that_is_slow_read_only_or_answers_503_costs_checkpoints_and_nothing_e
     let uri = format!("s3://{bucket}/checkpoints");
     let spec = with_minio(&words, &uri, &proxy.endpoint(), minio.secret_key());
     let mut cluster = JobCluster::start(spec.set("execution.checkpointing.data-inline-threshold", "0 b"))?;
-    for fault in [StoreFault::Refuses, StoreFault::ReadOnly, StoreFault::Slow(Duration::from_millis(300))] {
+    let late = Duration::from_millis(300);
+    let silent = [StoreFault::LosesAnswers, StoreFault::ActsLate(late)];
+    for fault in [StoreFault::Refuses, StoreFault::ReadOnly, StoreFault::Slow(late)].into_iter().chain(silent) {
         words.write_many(10, 1);
         wait_for_count(&mut cluster, words.written)?;
         let before = cluster.wait_for_new_checkpoint()?.checkpoints.counts.completed;
