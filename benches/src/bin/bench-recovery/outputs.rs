@@ -67,6 +67,11 @@ impl Outputs {
         }
     }
 
+    /// Whether a new count came after this moment.
+    pub fn came_after(&self, moment: Instant) -> bool {
+        lock(&self.seen).news.last().is_some_and(|last| *last > moment)
+    }
+
     /// When the first new count came after the longest silence between these moments.
     pub fn end_of_silence(&self, from: Instant, until: Instant) -> Option<Instant> {
         end_of_silence(&lock(&self.seen).news, from, until)

@@ -147,6 +147,9 @@ impl Scenario {
                 running.replace()?;
             }
             running.wait_until_recovered(at_ms)?;
+            // Who is silent for less time than the job may lag behind its input has caught up before it says anything.
+            let recovered = Instant::now();
+            wait("new counts after the recovery", || Ok(outputs.came_after(recovered)))?;
             catch_up(&outputs, &feed, rate)?;
             let end = outputs.end_of_silence(at, Instant::now()).ok_or("nothing new came after the kill")?;
             let recovery = Recovery { silent: end.duration_since(at), phases: running.phases(at_ms)? };
