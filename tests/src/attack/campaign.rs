@@ -1,6 +1,9 @@
 //! A campaign: a job, records for it, faults one after the other, and the verdict.
 
-use std::time::{Duration, Instant};
+use std::{
+    ops::Range,
+    time::{Duration, Instant},
+};
 
 use millrace_testkit::{
     cluster::{JobCluster, PATIENCE},
@@ -157,8 +160,11 @@ fn settle(team: &mut Team<'_>, watch: &Watch) -> Result<()> {
 /// The last fault is over: notes how long the job was silent.
 fn recovered(struck: Option<&mut Struck>, at: Option<Instant>, watch: &Watch) {
     if let (Some(struck), Some(at)) = (struck, at) {
-        let end = watch.end_of_silence(at, Instant::now());
-        struck.silent = end.map(|end| end.duration_since(at));
+        let silence = watch.longest_silence(at, Instant::now());
+        struck.silent = silence.map(|Range { start, end }| match struck.fault.ends_tasks() {
+            true => end - at,
+            false => end - start,
+        });
     }
 }
 

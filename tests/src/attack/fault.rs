@@ -92,6 +92,11 @@ impl Fault {
         )
     }
 
+    /// Whether tasks end with it: the job is silent from that moment on.
+    pub fn ends_tasks(self) -> bool {
+        matches!(self, Self::KillTaskManager | Self::KillBoth | Self::Rescale)
+    }
+
     /// Its name on the command line.
     pub fn name(self) -> &'static str {
         match self {

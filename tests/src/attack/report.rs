@@ -15,8 +15,8 @@ pub struct Struck {
     pub moment: Moment,
     /// What shows that it happened.
     pub evidence: String,
-    /// From the fault to the first new output after the longest silence that followed; none, where the next fault came
-    /// before the job had recovered.
+    /// The longest time without a new output that followed, from the fault on where that ended tasks; none, where the
+    /// next fault came before the job had recovered.
     pub silent: Option<Duration>,
 }
 

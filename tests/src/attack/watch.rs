@@ -2,6 +2,7 @@
 
 use std::{
     collections::{HashMap, HashSet},
+    ops::Range,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, Ordering},
@@ -11,7 +12,7 @@ use std::{
 };
 
 use millrace_testkit::{
-    figures::end_of_silence,
+    figures::longest_silence,
     services::kafka::{Isolation, KafkaClient, Message},
 };
 
@@ -66,11 +67,11 @@ impl Watch {
         lock(&self.seen).messages
     }
 
-    /// The moment of the first new output after the longest silence that ended between these moments; one that began
-    /// before counts from the first of them on.
-    pub fn end_of_silence(&self, from: Instant, until: Instant) -> Option<Instant> {
+    /// The longest time without a new output that ended between these moments; one that began before counts from the
+    /// first of them on.
+    pub fn longest_silence(&self, from: Instant, until: Instant) -> Option<Range<Instant>> {
         let seen = lock(&self.seen);
-        end_of_silence(&seen.news, from, until)
+        longest_silence(&seen.news, from, until)
     }
 
     /// Ends it. An error is what it could not read.

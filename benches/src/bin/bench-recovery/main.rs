@@ -2,7 +2,8 @@
 //!
 //! `make bench-recovery` builds and runs it. Each contender reads the same records from the same broker at the same rate
 //! and has state of the same size; a process of it is killed again and again, and what is measured is the time from the
-//! kill to the first new count in its output topic behind the longest silence.
+//! kill to the first new count in its output topic behind the longest silence. A job whose jobmanager is killed goes on:
+//! what is measured is the longest time without a new count.
 
 mod contender;
 mod feed;
@@ -51,9 +52,10 @@ const HEAD: &str = "# How long a job is silent after a failure
 
 Records from Kafka are counted by key, with 1 KiB of state for each key, in two subtasks on two taskmanagers; the counts
 of one key in 50 go to Kafka. A process is killed with SIGKILL at a random moment. *Silent* is the time from the kill to
-the first new count behind the longest silence that followed, seen by a reader of the output topic. All contenders read
-at the same rate from a broker of their own on the same machine, one after the other; checkpoints go to its disk. At the
-end each record must be counted exactly once.
+the first new count behind the longest silence that followed, seen by a reader of the output topic. Tasks end with no
+jobmanager: when that is killed, *silent* is the longest time without a new count, whenever it began; beside it stands
+the longest in as much time before the kill. All contenders read at the same rate from a broker of their own on the same
+machine, one after the other; checkpoints go to its disk. At the end each record must be counted exactly once.
 
 Phases are what the engine tells of itself, *until noticed* is the time from the kill to the first of them. Flink's are
 those of its REST API: times of the job's and the tasks' states. *Flink, defaults* has its default heartbeats and restart

@@ -7,7 +7,7 @@ use millrace_testkit::cluster::{ClusterSpec, JobCluster, JobState, program};
 use crate::{
     Result,
     contender::Running,
-    scenario::{PARALLELISM, PAYLOAD, Place, SAMPLE, Scenario, Victim, wait},
+    scenario::{FIRST_CHECKPOINT, PARALLELISM, PAYLOAD, Place, SAMPLE, Scenario, Victim, wait},
 };
 
 /// Starts the processes.
@@ -128,10 +128,8 @@ impl Running for Job {
         let recovery = state.job.last_recovery.ok_or("no recovery is told of")?;
         let phases = recovery.phases.into_iter().map(|phase| (phase.name, phase.duration));
         let noticed = ("until noticed".to_owned(), recovery.timestamp.saturating_sub(killed_ms));
-        let checkpoint = self
-            .checkpoint_after
-            .take()
-            .map(|after| ("(first checkpoint after the restart)".to_owned(), after.as_millis() as u64));
+        let checkpoint =
+            self.checkpoint_after.take().map(|after| (FIRST_CHECKPOINT.to_owned(), after.as_millis() as u64));
         Ok(std::iter::once(noticed).chain(phases).chain(checkpoint).collect())
     }
 

@@ -2,6 +2,7 @@
 
 use std::{
     collections::HashMap,
+    ops::Range,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, Ordering},
@@ -11,7 +12,7 @@ use std::{
 };
 
 use millrace_testkit::{
-    figures::end_of_silence,
+    figures::longest_silence,
     services::kafka::{Isolation, KafkaClient},
 };
 
@@ -72,9 +73,9 @@ impl Outputs {
         lock(&self.seen).news.last().is_some_and(|last| *last > moment)
     }
 
-    /// When the first new count came after the longest silence between these moments.
-    pub fn end_of_silence(&self, from: Instant, until: Instant) -> Option<Instant> {
-        end_of_silence(&lock(&self.seen).news, from, until)
+    /// The longest time without a new count that ended between these moments.
+    pub fn longest_silence(&self, from: Instant, until: Instant) -> Option<Range<Instant>> {
+        longest_silence(&lock(&self.seen).news, from, until)
     }
 }
 

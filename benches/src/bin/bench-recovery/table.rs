@@ -6,7 +6,7 @@ use millrace_testkit::figures::median_and_worst;
 
 use crate::{
     contender::Contender,
-    scenario::{Recovery, Scenario},
+    scenario::{FIRST_CHECKPOINT, FIRST_CHECKPOINT_GOAL, Recovery, Scenario},
 };
 
 /// Silence by contender, and phases by name.
@@ -33,10 +33,17 @@ pub fn verdict(scenario: Scenario, measured: &[(Contender, Vec<Recovery>)]) -> O
     let (goal, worst_goal) = scenario.goal?;
     let ours = &measured.iter().find(|(contender, _)| *contender == Contender::Millrace)?.1;
     let (median, worst) = median_and_worst(ours.iter().map(|recovery| recovery.silent));
-    if median.as_millis() as u64 <= goal && worst.as_millis() as u64 <= worst_goal {
+    let (_, checkpoint) = median_and_worst(durations(ours, FIRST_CHECKPOINT));
+    let late = checkpoint.as_millis() as u64 > FIRST_CHECKPOINT_GOAL;
+    if median.as_millis() as u64 <= goal && worst.as_millis() as u64 <= worst_goal && !late {
         return Some("Our goal is met.".to_owned());
     }
+    if late {
+        let took = checkpoint.as_millis();
+        return Some(format!("We fall short of our goal (a checkpoint after {FIRST_CHECKPOINT_GOAL} ms): {took} ms."));
+    }
     let mut phases = medians(ours);
+    phases.retain(|(name, _)| !name.starts_with('('));
     phases.sort_by_key(|(_, median)| *median);
     let (name, longest) = phases.pop()?;
     let of_worst = if worst_goal == u64::MAX { String::new() } else { format!(", worst below {worst_goal} ms") };
@@ -52,7 +59,7 @@ fn phases(recoveries: &[Recovery]) -> String {
     medians(recoveries).into_iter().map(text).collect::<Vec<_>>().join(", ")
 }
 
-/// The median of each phase, in the order in which they came first, and of what is left to the first new output.
+/// The median of each phase, in the order in which they came first.
 fn medians(recoveries: &[Recovery]) -> Vec<(String, Duration)> {
     let mut names: Vec<&str> = Vec::new();
     for (name, _) in recoveries.iter().flat_map(|recovery| &recovery.phases) {
@@ -60,17 +67,13 @@ fn medians(recoveries: &[Recovery]) -> Vec<(String, Duration)> {
             names.push(name);
         }
     }
-    let of = |name: &str| {
-        let phases = recoveries.iter().flat_map(|recovery| &recovery.phases);
-        let durations = phases.filter(|(phase, _)| phase == name).map(|(_, ms)| Duration::from_millis(*ms));
-        (name.to_owned(), median_and_worst(durations).0)
-    };
-    let rest = recoveries.iter().map(|recovery| {
-        let told: u64 = recovery.phases.iter().map(|(_, ms)| ms).sum();
-        recovery.silent.saturating_sub(Duration::from_millis(told))
-    });
-    let rest = ("then until the first new output".to_owned(), median_and_worst(rest).0);
-    names.into_iter().map(of).chain([rest]).collect()
+    names.into_iter().map(|name| (name.to_owned(), median_and_worst(durations(recoveries, name)).0)).collect()
+}
+
+/// How long a phase took each time.
+fn durations(recoveries: &[Recovery], name: &str) -> impl Iterator<Item = Duration> {
+    let phases = recoveries.iter().flat_map(|recovery| &recovery.phases);
+    phases.filter(move |(phase, _)| phase == name).map(|(_, ms)| Duration::from_millis(*ms))
 }
 
 /// The machine, and how busy it is.
