@@ -172,7 +172,14 @@ impl BarrierAligner {
         }
         if self.mode == CheckpointingMode::ExactlyOnce {
             match self.pending.last_key_value() {
-                Some((&newer, _)) if newer > id => return None,
+                // Its barriers on the other channels were or will be subsumed: who waits for it is told at once.
+                Some((&newer, _)) if newer > id => {
+                    if !self.is_stale(id) {
+                        self.settle(id, actions);
+                        actions.push(AlignerAction::Abandon(id));
+                    }
+                    return None;
+                }
                 // Even if the newer one is stale: the older one's barrier will not come on this channel any more.
                 Some((&older, _)) if older < id => self.settle(older, actions),
                 _ => {}

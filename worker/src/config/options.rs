@@ -300,7 +300,7 @@ options! {
              with an error that names it. Unset: its container's limit, or what the machine has left.";
         BUFFERS_PER_CHANNEL = "taskmanager.network.memory.buffers-per-channel", Count { least: 1, most: 4096 },
             "How many batches may wait in a channel between two subtasks.",
-            aliases(&["taskmanager.network.buffers-per-channel"]), default("4");
+            aliases(&["taskmanager.network.buffers-per-channel"]), default("16");
         DEBLOAT_ENABLED = "taskmanager.network.memory.buffer-debloat.enabled", Flag,
             "Whether what may wait in front of a task adapts to what the task gets through, so that it is less than \
              `buffer-debloat.target` of work. (Flink's default is false.)", default("true");

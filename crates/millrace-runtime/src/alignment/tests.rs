@@ -59,7 +59,8 @@ fn a_newer_barrier_subsumes_the_pending_checkpoint() {
 fn stale_and_repeated_barriers_are_dropped() {
     let mut aligner = exactly_once(2);
     arrives(&mut aligner, 0, 2);
-    assert_eq!(arrives(&mut aligner, 1, 1), [], "older than the pending one");
+    assert_eq!(arrives(&mut aligner, 1, 1), [Abandon(CheckpointId(1))], "older than the pending one");
+    assert_eq!(arrives(&mut aligner, 1, 1), [], "told once");
     arrives(&mut aligner, 1, 2);
     assert_eq!(arrives(&mut aligner, 1, 2), [], "taken already");
     assert_eq!(arrives(&mut aligner, 0, 1), [], "older than the taken one");

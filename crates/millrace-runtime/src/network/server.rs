@@ -152,13 +152,12 @@ fn open(
         return send(outgoing, &Frame::NotOpened { channel: number, reason });
     };
     let credits = Credits { channel: number, outgoing: outgoing.clone() };
-    if !channel.gate.bind_remote(channel.index, Arc::new(credits)) {
+    let Some(credits) = channel.gate.bind_remote(channel.index, Arc::new(credits)) else {
         let (edge, producer, consumer) = (key.edge, key.producer, key.consumer);
         return Err(format!(
             "the channel of edge {edge} from subtask {producer} to {consumer} has its producer already"
         ));
-    }
-    let credits = channel.gate.capacity() as u32;
+    };
     bound.channels.insert(number, channel);
     send(outgoing, &Frame::Opened { channel: number, credits })
 }

@@ -140,6 +140,9 @@ pub fn spawn_task(setup: TaskSetup) -> Result<TaskHandle> {
         _ => Vec::new(),
     };
     let gate = Gate::new(input_channels(&setup.graph, task), setup.settings.queue_capacity, overtaking);
+    if setup.settings.debloat.is_some() {
+        gate.limit_until_measured(setup.settings.max_batch_size);
+    }
     let handle = TaskHandle {
         task,
         attempt,

@@ -30,6 +30,9 @@ use super::TaskCommand;
 /// How many elements that take no place a channel may hold beside the others: far more than checkpoints under way.
 const UNCOUNTED: usize = 1024;
 
+/// How many full batches may wait in a channel whose task has not been measured: it may be slow.
+const UNTIL_MEASURED: usize = 4;
+
 /// The mailbox of a task.
 pub struct Gate {
     state: Mutex<State>,
@@ -154,6 +157,13 @@ impl Gate {
     /// Lets no more than so many records wait in each channel, but always one batch.
     pub fn limit(&self, records: usize) {
         self.lock().limit = Some(records);
+    }
+
+    /// The limit before anything is known of the task and of what it gets, but that batches have up to so many records.
+    pub fn limit_until_measured(&self, batch: usize) {
+        let mut state = self.lock();
+        state.limit = Some(batch.saturating_mul(UNTIL_MEASURED));
+        state.channels.iter_mut().for_each(|channel| channel.batch = batch);
     }
 
     /// How many records wait in all channels.
@@ -337,15 +347,19 @@ impl Gate {
         self.lock().channels.iter_mut().for_each(|channel| channel.blocked = false);
     }
 
-    /// Binds a channel to its producer in another process; false where it is bound already.
-    pub fn bind_remote(&self, channel: usize, remote: Arc<dyn CreditReturn>) -> bool {
+    /// Binds a channel to its producer in another process and tells how many credits that has; `None` where the channel
+    /// is bound already.
+    pub fn bind_remote(&self, channel: usize, remote: Arc<dyn CreditReturn>) -> Option<u32> {
         let mut state = self.lock();
-        let slot = &mut state.channels[channel].remote;
-        let free = slot.is_none();
-        if free {
-            *slot = Some(remote);
+        let limit = state.limit;
+        let there = &mut state.channels[channel];
+        if there.remote.is_some() {
+            return None;
         }
-        free
+        there.remote = Some(remote);
+        let credits = there.places(self.capacity, limit);
+        there.owed = (self.capacity - credits) as u32;
+        Some(credits as u32)
     }
 
     /// Ends the mailbox: the task was cancelled or has ended. Wakes everybody.

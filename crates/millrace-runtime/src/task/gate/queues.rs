@@ -21,6 +21,8 @@ pub(super) struct Channel {
     pub(super) taken: usize,
     /// How many records wait.
     pub(super) records: usize,
+    /// How many records a batch of the last few had at most.
+    pub(super) batch: usize,
     pub(super) blocked: bool,
     /// The producer sleeps until there is room.
     pub(super) producer_waits: bool,
@@ -87,6 +89,9 @@ impl State {
         let channel = &mut self.channels[index];
         let Queued { element, counts } = channel.queue.pop_front()?;
         channel.records -= element.records();
+        if counts {
+            channel.batch = element.records().max(channel.batch - channel.batch / 8);
+        }
         let after = channel.follow(counts, capacity, limit);
         Some((GateEvent::Element { channel: index, element }, after))
     }
@@ -115,11 +120,20 @@ impl Channel {
         }
         if let Some(remote) = &self.remote {
             self.owed += u32::from(counts);
-            let enough = self.owed as usize >= capacity.div_ceil(2);
-            if enough && (self.taken == 0 || !self.is_beyond(limit)) {
-                after.owed = Some((Arc::clone(remote), std::mem::take(&mut self.owed)));
+            let places = self.places(capacity, limit);
+            let under_way = capacity - self.owed as usize;
+            let credits = places.saturating_sub(under_way);
+            if credits >= places.div_ceil(2) {
+                self.owed -= credits as u32;
+                after.owed = Some((Arc::clone(remote), credits as u32));
             }
         }
         after
+    }
+
+    /// How many batches may be under way from a producer in another process, which can't see how many records wait
+    /// here.
+    pub(super) fn places(&self, capacity: usize, limit: Option<usize>) -> usize {
+        limit.map_or(capacity, |limit| limit.div_ceil(self.batch.max(1)).clamp(1, capacity))
     }
 }

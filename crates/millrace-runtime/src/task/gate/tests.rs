@@ -145,8 +145,8 @@ impl CreditReturn for Returned {
 fn credits_return_once_for_each_element_that_left_its_queue() {
     let gate = gate(1, 4);
     let (sender, receiver) = mpsc::channel();
-    assert!(gate.bind_remote(0, Arc::new(Returned(sender.clone()))));
-    assert!(!gate.bind_remote(0, Arc::new(Returned(sender))), "a channel has one producer");
+    assert_eq!(gate.bind_remote(0, Arc::new(Returned(sender.clone()))), Some(4));
+    assert_eq!(gate.bind_remote(0, Arc::new(Returned(sender))), None, "a channel has one producer");
     for n in 0..4 {
         gate.offer(0, numbers(&[n]));
     }
@@ -234,20 +234,43 @@ fn no_more_records_wait_than_shall_beside_a_batch() {
 }
 
 #[test]
-fn credits_stay_out_while_more_records_wait_than_shall() {
-    let gate = gate(1, 4);
+fn no_more_credits_are_out_than_batches_of_that_size_may_wait() {
+    let gate = gate(1, 8);
     let (sender, receiver) = mpsc::channel();
-    gate.bind_remote(0, Arc::new(Returned(sender)));
-    gate.limit(3);
-    for n in 0..4 {
-        gate.offer(0, numbers(&[n, n]));
-    }
+    let mut credits = gate.bind_remote(0, Arc::new(Returned(sender)));
+    assert_eq!(credits, Some(8), "nothing is limited");
+    gate.limit(30);
     let mut returned = Vec::new();
-    for _ in 0..4 {
+    for _ in 0..30 {
+        for _ in 0..credits.take().unwrap_or_default() {
+            assert!(matches!(gate.offer(0, numbers(&[1; 10])), Offer::Taken { .. }));
+        }
         taken(&gate);
-        returned.push(receiver.try_iter().sum::<u32>());
+        let back = receiver.try_iter().sum::<u32>();
+        returned.push(back);
+        credits = Some(back);
     }
-    assert_eq!(returned, [0, 0, 3, 0], "6 and 4 records are too many, 2 are not");
+    assert_eq!(returned[..8], [0, 0, 0, 0, 0, 0, 2, 0], "3 batches are 30 records");
+    assert_eq!(returned[8..].iter().sum::<u32>(), 22, "as many come back as are taken: {returned:?}");
+    assert!(gate.queued(0) <= 3);
+}
+
+#[test]
+fn a_task_that_was_not_measured_has_few_batches_waiting_from_near_and_far() {
+    let (gate, producer) = (gate(2, 16), gate(0, 1));
+    gate.limit_until_measured(10);
+    let (sender, receiver) = mpsc::channel();
+    assert_eq!(gate.bind_remote(0, Arc::new(Returned(sender))), Some(4));
+    for full in [false, false, false, true] {
+        assert!(matches!(gate.offer(1, numbers(&[1; 10])), Offer::Taken { room } if room != full));
+    }
+    assert!(!gate.has_room(1, &producer));
+    for _ in 0..4 {
+        assert!(matches!(gate.offer(0, numbers(&[1; 10])), Offer::Taken { .. }));
+    }
+    gate.limit(1000);
+    taken(&gate);
+    assert_eq!(receiver.try_iter().sum::<u32>(), 13, "once it is known, all places but the taken ones");
 }
 
 #[test]
