@@ -34,7 +34,7 @@ pub(super) fn explain(error: &object_store::Error) -> Explanation {
         _ => {}
     }
     match error {
-        object_store::Error::PermissionDenied { .. } if full.contains("403") => {
+        object_store::Error::PermissionDenied { .. } if full.contains("status code: 403") => {
             setting("access denied: the credentials (s3.access-key) are wrong or don't allow this")
         }
         object_store::Error::Unauthenticated { .. } => setting("access denied: the credentials are not accepted"),
@@ -98,6 +98,14 @@ mod tests {
         assert!(message("InvalidAccessKeyId").contains("access key"));
         assert!(message("SignatureDoesNotMatch").contains("secret key"));
         assert!(message("").contains("credentials"));
+    }
+
+    #[test]
+    fn a_path_with_403_in_it_is_no_answer_of_s3() {
+        let source = "/proc/1403: the file can't be created".into();
+        let error = object_store::Error::PermissionDenied { path: "1403".to_string(), source };
+        let message = start_error("file:///proc", &error).message;
+        assert!(message.contains("can't be created") && !message.contains("credentials"), "{message}");
     }
 
     #[test]
