@@ -1,5 +1,6 @@
 //! The adaptive scheduler: a job with too few slots goes on with those that there are, and with all when they come.
 
+use millrace_core::rest::JobStatus;
 use millrace_testkit::cluster::{JobCluster, JobState, Result};
 
 use crate::recovery::{Counting, recovered, wait_for_all};
@@ -54,5 +55,22 @@ fn without_a_spare_slot_a_job_goes_on_with_fewer_and_takes_more_when_they_come()
         assert_eq!(recovery.replayed_records, 0, "nothing is read twice for it: {recovery:?}");
     }
     wait_for_all(&mut cluster, &feed.finish())?;
+    Ok(())
+}
+
+#[test]
+fn a_job_that_waits_for_a_first_slot_for_too_long_fails_and_says_so() -> Result<()> {
+    let wait = "jobmanager.adaptive-scheduler.submission.resource-wait-timeout";
+    let counting = Counting::new("resource-wait")?;
+    let spec = counting.job()?.taskmanagers(1).set("jobmanager.scheduler", "adaptive").set(wait, "3 s");
+    // Where one is there in time, the job runs on it, though it wants two.
+    let mut cluster = JobCluster::start(spec.clone())?;
+    cluster.wait_until("one subtask", |state| parallelism(state) == Some(1))?;
+    cluster.cancel()?;
+    cluster.wait_end()?;
+    let end = JobCluster::start(spec.taskmanagers(0))?.wait_end()?;
+    assert_eq!(end.state, JobStatus::Failed, "{end:?}");
+    let error = end.error.unwrap_or_default();
+    assert!(error.contains("no taskmanager has offered a slot for 3s") && error.contains(wait), "{error}");
     Ok(())
 }

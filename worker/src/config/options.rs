@@ -255,6 +255,10 @@ options! {
             "What a job does that has fewer slots than it wants, because a taskmanager is gone or has not come: `default` \
              waits for them; `adaptive` runs with those that there are, at a lower parallelism, and with more when they \
              come.", default("default");
+        ADAPTIVE_SUBMISSION_WAIT = "jobmanager.adaptive-scheduler.submission.resource-wait-timeout", millis(0),
+            "`adaptive`: how long a job that starts, or starts again, waits for slots at most. After that it runs with \
+             those that there are, or fails where there are none. (Flink's default is 5 min.)", or("off"),
+            aliases(&["jobmanager.adaptive-scheduler.resource-wait-timeout"]), default("off");
         ADAPTIVE_SUBMISSION_STABILIZATION = "jobmanager.adaptive-scheduler.submission.resource-stabilization-timeout",
             millis(0), "`adaptive`: how long a job that starts, or starts again, and has at least one slot waits for the \
              others.", aliases(&["jobmanager.adaptive-scheduler.resource-stabilization-timeout"]), default("10 s");

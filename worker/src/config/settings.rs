@@ -390,6 +390,7 @@ impl Reader<'_> {
 
     fn adaptive(&self) -> Result<Option<AdaptiveSettings>> {
         let settings = AdaptiveSettings {
+            submission_wait: self.0.read(&o::ADAPTIVE_SUBMISSION_WAIT, value::duration)?,
             submission_stabilization: self.duration(&o::ADAPTIVE_SUBMISSION_STABILIZATION)?,
             executing_stabilization: self.duration(&o::ADAPTIVE_EXECUTING_STABILIZATION)?,
             cooldown_after_rescaling: self.duration(&o::ADAPTIVE_COOLDOWN)?,

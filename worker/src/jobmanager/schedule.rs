@@ -309,6 +309,9 @@ impl JobManager {
     pub(super) fn routine(&mut self) {
         // Nothing else happens to a job whose first taskmanager has not come.
         self.log_waiting();
+        if self.adoption.is_none() && self.scheduler.must_begin_to_wait() {
+            self.schedule(SchedulerEvent::LookTimer);
+        }
         let given_up = self.recovery.give_up(self.clock.elapsed());
         self.tell_recovery(given_up);
     }

@@ -3,11 +3,16 @@
 
 use std::time::Duration;
 
-use super::{Effect, JobScheduler, Phase};
+use millrace_core::Error;
+
+use super::{AfterEnding, Effect, JobResult, JobScheduler, Phase};
 
 /// How patient it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct AdaptiveSettings {
+    /// A job that waits for slots waits so long at most: then it runs with those that there are, or fails without any.
+    /// `None`: it waits for ever.
+    pub submission_wait: Option<Duration>,
     /// A job that waits for slots and has some waits so long for the others.
     pub submission_stabilization: Duration,
     /// A job that runs with fewer slots than it wants, and could have more, waits so long for all of them.
@@ -20,6 +25,8 @@ pub struct AdaptiveSettings {
 #[derive(Clone, Debug)]
 pub(super) struct Adaptive {
     settings: AdaptiveSettings,
+    /// Since when the job waits for slots.
+    waiting_since: Option<Duration>,
     /// Since when there are slots enough to run, while the job waits for more of them.
     sufficient_since: Option<Duration>,
     /// Since when there are more slots than the job runs with.
@@ -37,6 +44,7 @@ impl Adaptive {
     pub(super) fn new(settings: AdaptiveSettings) -> Self {
         Self {
             settings,
+            waiting_since: None,
             sufficient_since: None,
             more_since: None,
             running_since: Duration::ZERO,
@@ -47,12 +55,18 @@ impl Adaptive {
 
     /// The slots to run with now, of so many that there are and that are wanted; or when to decide that.
     fn slots(&mut self, now: Duration, there: u32, wanted: u32) -> Decision {
+        let waiting = *self.waiting_since.get_or_insert(now);
+        let limit = self.settings.submission_wait.map(|wait| waiting + wait);
         if there == 0 {
             self.sufficient_since = None;
-            return Decision::Wait(None);
+            return match (limit, self.settings.submission_wait) {
+                (Some(limit), Some(wait)) if now >= limit => Decision::GiveUp(wait),
+                _ => Decision::Wait(limit),
+            };
         }
         let since = *self.sufficient_since.get_or_insert(now);
-        let due = since + self.settings.submission_stabilization;
+        let stable = since + self.settings.submission_stabilization;
+        let due = limit.map_or(stable, |limit| limit.min(stable));
         if there >= wanted || self.rescaling || now >= due {
             return Decision::Run(there.min(wanted));
         }
@@ -70,6 +84,7 @@ impl Adaptive {
 enum Decision {
     Run(u32),
     Wait(Option<Duration>),
+    GiveUp(Duration),
 }
 
 impl JobScheduler {
@@ -94,7 +109,7 @@ impl JobScheduler {
         match decision {
             Decision::Run(slots) => {
                 if let Some(adaptive) = &mut self.adaptive {
-                    (adaptive.sufficient_since, adaptive.rescaling) = (None, false);
+                    (adaptive.waiting_since, adaptive.sufficient_since, adaptive.rescaling) = (None, None, false);
                 }
                 Some(slots)
             }
@@ -102,13 +117,28 @@ impl JobScheduler {
                 self.wake_up_at(now, due, effects);
                 None
             }
+            Decision::GiveUp(wait) => {
+                let error = Error::external(format!(
+                    "no taskmanager has offered a slot for {wait:?}: start taskmanagers, or let the job wait for longer \
+                     (jobmanager.adaptive-scheduler.submission.resource-wait-timeout)"
+                ));
+                effects.push(Effect::Report(error.clone(), None));
+                self.end_tasks(now, AfterEnding::End(JobResult::Failed(error)), effects);
+                None
+            }
         }
+    }
+
+    /// Whether it waits for slots without knowing since when, because nothing has happened yet: it is to be looked at.
+    pub fn must_begin_to_wait(&self) -> bool {
+        let knows = |adaptive: &Adaptive| adaptive.waiting_since.is_some();
+        matches!(self.phase, Phase::WaitingForSlots) && self.adaptive.as_ref().is_some_and(|adaptive| !knows(adaptive))
     }
 
     /// All tasks run.
     pub(super) fn runs_since(&mut self, now: Duration) {
         if let Some(adaptive) = &mut self.adaptive {
-            (adaptive.running_since, adaptive.more_since) = (now, None);
+            (adaptive.running_since, adaptive.more_since, adaptive.waiting_since) = (now, None, None);
         }
     }
 

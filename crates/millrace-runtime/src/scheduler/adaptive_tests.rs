@@ -7,6 +7,7 @@ const fn seconds(seconds: u64) -> Duration {
 }
 
 const SETTINGS: AdaptiveSettings = AdaptiveSettings {
+    submission_wait: None,
     submission_stabilization: seconds(10),
     executing_stabilization: seconds(60),
     cooldown_after_rescaling: seconds(30),
@@ -24,6 +25,11 @@ fn job(checkpoints: bool) -> JobScheduler {
     let regions = vec![tasks.iter().copied().collect()];
     let plan = Plan { tasks, regions, slots_needed: 3, checkpoints };
     JobScheduler::new(plan, RestartStrategy::exponential_delay()).adaptive(SETTINGS)
+}
+
+/// The same, which waits no longer than this for slots.
+fn impatient(wait: Duration) -> JobScheduler {
+    job(true).adaptive(AdaptiveSettings { submission_wait: Some(wait), ..SETTINGS })
 }
 
 fn register(job: &mut JobScheduler, at: Duration, name: &str) -> Vec<Effect> {
@@ -71,6 +77,38 @@ fn all_slots_are_used_at_once_and_fewer_after_a_while() {
     register(&mut job, seconds(2), "b");
     assert_eq!(register(&mut job, seconds(3), "c"), [Effect::Prepare(Attempt(1))]);
     assert_eq!((start(&mut job, seconds(3)), job.slots_used()), (5, 3));
+}
+
+#[test]
+fn a_job_without_any_slot_fails_when_it_has_waited_for_long_enough() {
+    let mut job = impatient(seconds(100));
+    assert!(job.must_begin_to_wait());
+    assert_eq!(job.on(seconds(5), Event::LookTimer), [Effect::LookAfter(seconds(100))], "it begins to wait");
+    assert!(!job.must_begin_to_wait());
+    assert!(job.on(seconds(104), Event::LookTimer).contains(&Effect::LookAfter(seconds(1))));
+    // One that comes and goes is none.
+    register(&mut job, seconds(104), "a");
+    job.on(seconds(105), Event::TaskManagerLost { id: tm("a"), error: Error::external("gone") });
+    let effects = job.on(seconds(105), Event::LookTimer);
+    let Some(Effect::End(JobResult::Failed(error))) = effects.last() else { panic!("{effects:?}") };
+    assert!(error.message.contains("resource-wait-timeout"), "{error}");
+    assert_eq!(job.status(), JobStatus::Failed);
+    assert!(register(&mut job, seconds(106), "b").is_empty());
+}
+
+#[test]
+fn a_job_with_some_slots_runs_when_it_has_waited_for_long_enough() {
+    let mut job = impatient(seconds(4));
+    job.on(seconds(0), Event::LookTimer);
+    assert!(register(&mut job, seconds(1), "a").is_empty());
+    assert_eq!(job.on(seconds(4), Event::LookTimer), [Effect::Prepare(Attempt(1))]);
+    start(&mut job, seconds(4));
+    // After a failure it waits anew.
+    lose(&mut job, seconds(60), "a");
+    job.on(seconds(61), Event::RestartTimer(Attempt(1)));
+    assert_eq!(job.on(seconds(63), Event::LookTimer).len(), 1, "it is looked at again");
+    assert_ne!(job.status(), JobStatus::Failed);
+    assert!(job.on(seconds(66), Event::LookTimer).iter().any(|effect| matches!(effect, Effect::End(_))));
 }
 
 /// Runs on `a` and `b` from second 11 on.

@@ -41,6 +41,7 @@ impl World {
             JobScheduler::new(plan.clone(), RestartStrategy::FixedDelay { attempts: u32::MAX, delay: Duration::ZERO });
         let millis = Duration::from_millis;
         let settings = AdaptiveSettings {
+            submission_wait: None,
             submission_stabilization: millis(5),
             executing_stabilization: millis(20),
             cooldown_after_rescaling: millis(10),
