@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use millrace_core::{
     Error, ErrorDomain, Result,
-    ids::{Attempt, CheckpointId, JobId, TaskId},
+    ids::{Attempt, CheckpointId, Generation, JobId, TaskId},
     operator_state::OperatorListSnapshot,
 };
 use millrace_runtime::{
@@ -34,6 +34,8 @@ use crate::stores;
 pub struct Restored {
     /// Which one.
     pub checkpoint: CheckpointId,
+    /// The jobmanager and the attempt that took it.
+    taken_by: (Generation, Attempt),
     /// The state of each task that has some.
     pub tasks: BTreeMap<TaskId, Vec<OperatorRestore>>,
     /// The splits of each source.
@@ -107,6 +109,12 @@ impl JobManager {
             Ok(restored) => restored,
             Err(error) => return self.schedule(SchedulerEvent::AttemptFailed(attempt, error)),
         };
+        if let Some(Restored { checkpoint, taken_by: (generation, by), .. }) = &restored
+            && !self.scheduler.may_go_back_to((*generation == self.generation).then_some(*by))
+        {
+            let why = format!("checkpoint {checkpoint} is of an earlier start of the job: all tasks go back to it");
+            return self.schedule(SchedulerEvent::AttemptFailed(attempt, Error::external(why)));
+        }
         let events = self.events.clone();
         let report = move |found| {
             let _ = events.send(Event::Splits(found));
@@ -294,5 +302,6 @@ fn restore(graph: &JobGraph, checkpoint: &CheckpointMetadata, allow_non_restored
             }
         }
     }
-    Ok(Restored { checkpoint: checkpoint.checkpoint, tasks, splits, splits_by_task })
+    let taken_by = (checkpoint.generation, checkpoint.attempt);
+    Ok(Restored { checkpoint: checkpoint.checkpoint, taken_by, tasks, splits, splits_by_task })
 }

@@ -77,7 +77,9 @@ pub struct JobScheduler {
     kept: Kept,
     /// The attempt of each task that was deployed.
     attempts: BTreeMap<TaskId, Attempt>,
-    /// A checkpoint has completed.
+    /// The attempt in which all tasks were started, or adopted: each has the splits that it was dealt then.
+    began: Attempt,
+    /// A checkpoint has completed since.
     has_checkpoint: bool,
 }
 
@@ -99,6 +101,7 @@ impl JobScheduler {
             adaptive: None,
             kept: Kept::default(),
             attempts: BTreeMap::new(),
+            began: Attempt(1),
             has_checkpoint: false,
         }
     }
@@ -234,8 +237,8 @@ impl JobScheduler {
         self.previous = by_slot.into_values().collect();
         let reading = assignment.keys().filter(|task| !ended.contains(task)).copied().collect();
         self.attempts = assignment.keys().map(|task| (*task, attempt)).collect();
-        // They continue one.
-        self.has_checkpoint = true;
+        // They continue one, of which it is not known whether it was taken of these splits.
+        (self.began, self.has_checkpoint) = (attempt, false);
         self.phase = Phase::Running { assignment, reading };
         self.runs_since(now);
         self.all_ended(effects);
@@ -271,6 +274,9 @@ impl JobScheduler {
             effects.push(Effect::Deploy(self.attempt, assignment.clone()));
             let missing: BTreeSet<_> = assignment.keys().filter(|task| !self.runs_on(**task)).copied().collect();
             self.attempts.extend(missing.iter().map(|task| (*task, self.attempt)));
+            if missing.len() == assignment.len() {
+                (self.began, self.has_checkpoint) = (self.attempt, false);
+            }
             self.phase = Phase::Deploying { missing, assignment };
         }
     }

@@ -61,7 +61,7 @@ impl Edge {
 impl JobScheduler {
     /// The tasks that start again when these have failed; `None` where that is the whole job.
     fn region_of(&self, failed: &BTreeSet<TaskId>) -> Option<BTreeSet<TaskId>> {
-        // Without a checkpoint that all tasks have taken a part of the job has nothing to go back to.
+        // Without a checkpoint that these tasks have taken a part of the job has nothing to go back to.
         let may =
             self.has_checkpoint && self.adaptive.is_none() && !self.stopping && self.handing_over != Some(self.attempt);
         if !may || !matches!(self.phase, Phase::Running { .. }) || failed.is_empty() {
@@ -138,6 +138,13 @@ impl JobScheduler {
     /// Whether all tasks that run on would stay where they are.
     pub(super) fn kept_stay(&self, assignment: &BTreeMap<TaskId, TaskManagerId>) -> bool {
         self.kept.assignment.iter().all(|(task, place)| assignment.get(task) == Some(place))
+    }
+
+    /// Whether tasks that start again may go back to a checkpoint that this attempt has taken, or (`None`) one of another
+    /// jobmanager. Beside tasks that run on it must be of the same start of the whole job: at each, splits and what has no
+    /// key are dealt out anew, maybe to another number of subtasks.
+    pub fn may_go_back_to(&self, taken_by: Option<Attempt>) -> bool {
+        self.kept.assignment.is_empty() || taken_by.is_some_and(|attempt| attempt >= self.began)
     }
 
     /// Whether a task runs on while others start again.
@@ -312,6 +319,46 @@ mod tests {
             assert_eq!(all.len(), if before { 1 } else { 5 }, "{all:?}");
             assert!(!job.runs_on(task(0, 1)));
         }
+    }
+
+    /// Fails the attempt as a whole; how many tasks are cancelled before the next one is prepared.
+    fn fail_all(job: &mut JobScheduler) -> usize {
+        let event = Event::AttemptFailed(job.attempt(), Error::external("failed"));
+        let (cancelled, then) = end(job, event);
+        // Unless it is the first failure there is a delay.
+        job.on(NOW, Event::RestartTimer(job.attempt()));
+        assert!(matches!(job.phase, Phase::Preparing { .. }), "{then:?}");
+        cancelled.len()
+    }
+
+    /// The new start has dealt the splits out anew: a checkpoint from before it says of no task what that has read since.
+    #[test]
+    fn after_a_start_of_the_whole_job_its_regions_wait_for_a_checkpoint() {
+        let mut job = running();
+        assert_eq!(fail_all(&mut job), 6);
+        start(&mut job, 6);
+        let event = failed(&job, task(0, 0));
+        let others: Vec<_> = job.on(NOW, event).into_iter().filter_map(cancelled).flatten().collect();
+        assert_eq!(others.len(), 5);
+    }
+
+    /// As when the newest one is damaged.
+    #[test]
+    fn a_region_that_goes_back_to_before_the_jobs_start_takes_all_others_with_it() {
+        let mut job = running();
+        fail_all(&mut job);
+        start(&mut job, 6);
+        job.on(NOW, Event::CheckpointCompleted { is_final: false });
+        let event = failed(&job, task(0, 0));
+        job.on(NOW, event);
+        job.on(NOW, Event::RestartTimer(job.attempt()));
+        assert!(matches!(job.phase, Phase::Preparing { .. }) && job.runs_on(task(0, 1)));
+        let answers = [Some(Attempt(2)), Some(Attempt(1)), None].map(|taken_by| job.may_go_back_to(taken_by));
+        assert_eq!(answers, [true, false, false]);
+        // Whoever reads the checkpoint fails the attempt then.
+        assert_eq!(fail_all(&mut job), 5);
+        assert!(job.may_go_back_to(Some(Attempt(1))) && job.may_go_back_to(None));
+        start(&mut job, 6);
     }
 
     #[test]
