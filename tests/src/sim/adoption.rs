@@ -36,7 +36,7 @@ impl World {
         let Some((deployment, adoption)) = adoption else { return false };
         match adoption.verdict() {
             AdoptionVerdict::Adopt(running) => {
-                self.adopt(index, deployment, newest.id, running.triggered);
+                self.adopt(index, deployment, newest, running.triggered);
                 true
             }
             AdoptionVerdict::Restart(why) => {
@@ -51,10 +51,12 @@ impl World {
     /// Whose the log's newest checkpoint is.
     fn newest(&self, id: CheckpointId) -> Option<NewestCheckpoint> {
         let (generation, attempt) = self.store.metadata(id)?.by;
-        Some(NewestCheckpoint { id, generation, attempt })
+        // Long ago: the next one is due.
+        Some(NewestCheckpoint { id, generation, attempt, triggered_at_ms: 0 })
     }
 
-    fn adopt(&mut self, index: usize, deployment: usize, newest: CheckpointId, triggered: Option<CheckpointId>) {
+    fn adopt(&mut self, index: usize, deployment: usize, newest: NewestCheckpoint, triggered: Option<CheckpointId>) {
+        let NewestCheckpoint { id: newest, triggered_at_ms: newest_at_ms, .. } = newest;
         self.note(|| format!("jobmanager {index} adopts deployment {deployment} at checkpoint {newest}"));
         self.counters.saw(Seen::Adopted);
         let jm = &mut self.jobmanagers[index];
@@ -67,7 +69,7 @@ impl World {
             let result = self.oracle.adopts(tip);
             self.expect(result);
         }
-        self.coordinate(index, CoordinatorEvent::TasksAdopted { attempt, tasks, triggered });
+        self.coordinate(index, CoordinatorEvent::TasksAdopted { attempt, tasks, triggered, newest_at_ms });
         self.tell(index, TaskMessage::Complete(newest));
         for id in newest.0 + 1..=triggered.map_or(newest.0, |id| id.0) {
             self.tell(index, TaskMessage::Aborted(CheckpointId(id)));

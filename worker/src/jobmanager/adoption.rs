@@ -106,7 +106,7 @@ impl JobManager {
             AdoptionVerdict::Wait => {}
             AdoptionVerdict::Adopt(running) => {
                 self.adoption = None;
-                self.adopt(newest.id, running);
+                self.adopt(newest, running);
             }
             AdoptionVerdict::Restart(why) => {
                 let any = adoption.any();
@@ -124,7 +124,8 @@ impl JobManager {
     }
 
     /// Goes on with tasks that run: nothing is restored, and nothing is read again.
-    fn adopt(&mut self, newest: CheckpointId, running: RunningAttempt) {
+    fn adopt(&mut self, newest: NewestCheckpoint, running: RunningAttempt) {
+        let NewestCheckpoint { id: newest, triggered_at_ms: newest_at_ms, .. } = newest;
         let RunningAttempt { attempt, assignment, ended, splits, triggered } = running;
         tracing::info!(%attempt, tasks = assignment.len(), checkpoint = %newest, "adopted the tasks that run");
         tracing::debug!(target: STEP, step = "adopt", %attempt);
@@ -145,7 +146,7 @@ impl JobManager {
         for id in self.taskmanagers.keys().cloned().collect::<Vec<_>>() {
             self.send(&id, &ToTaskManager::Adopt(attempt, newest));
         }
-        self.coordinate(CoordinatorEvent::TasksAdopted { attempt, tasks, triggered });
+        self.coordinate(CoordinatorEvent::TasksAdopted { attempt, tasks, triggered, newest_at_ms });
         // The announcement may have been lost with the jobmanager, and what was under way is abandoned.
         self.tell_attempt(attempt, &TaskCommand::NotifyComplete(newest));
         let abandoned = newest.0 + 1..=triggered.map_or(newest.0, |id| id.0);

@@ -125,6 +125,7 @@ async fn newest(
         id: record.id,
         generation: metadata.generation,
         attempt: metadata.attempt,
+        triggered_at_ms: record.created_at_ms,
     });
     let newest = CheckpointStatistics {
         id: record.id.0,

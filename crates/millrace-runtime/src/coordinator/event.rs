@@ -52,6 +52,8 @@ pub enum CoordinatorEvent {
         tasks: BTreeSet<TaskId>,
         /// The highest checkpoint that was triggered: those under way are abandoned, and no id is used again.
         triggered: Option<CheckpointId>,
+        /// When the newest completed checkpoint was triggered: the interval goes on from there.
+        newest_at_ms: u64,
     },
     /// The tasks no longer run.
     TasksStopped,

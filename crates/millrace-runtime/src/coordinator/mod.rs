@@ -173,10 +173,10 @@ impl CheckpointCoordinator {
                 self.running = Some(Running { attempt, tasks });
                 self.schedule.start(now_ms, &self.config);
             }
-            CoordinatorEvent::TasksAdopted { attempt, tasks, triggered } => {
+            CoordinatorEvent::TasksAdopted { attempt, tasks, triggered, newest_at_ms } => {
                 self.next_id = self.next_id.max(triggered.map_or(CheckpointId(0), CheckpointId::next));
                 self.running = Some(Running { attempt, tasks });
-                self.schedule.start(now_ms, &self.config);
+                self.schedule.go_on(now_ms, newest_at_ms, &self.config);
             }
             CoordinatorEvent::TasksStopped => {
                 self.running = None;

@@ -33,6 +33,16 @@ impl Schedule {
         *self = Self { periodic_at_ms: now_ms + interval_ms(config), ..Self::default() };
     }
 
+    /// Tasks run on under this jobmanager, and the interval with them: it began at `newest_at_ms`, by the clock of another
+    /// machine maybe. The first checkpoint is not due at once, since the tasks are still being told that they are adopted.
+    pub fn go_on(&mut self, now_ms: u64, newest_at_ms: u64, config: &CheckpointConfig) {
+        self.start(now_ms, config);
+        let due = newest_at_ms.saturating_add(interval_ms(config));
+        self.periodic_at_ms = due.min(self.periodic_at_ms).max(now_ms + 1);
+        // What was under way ends now.
+        self.ended_at_ms = Some(now_ms);
+    }
+
     /// A checkpoint is asked for. A weaker wish is granted by the stronger one's checkpoint.
     pub fn request(&mut self, now_ms: u64, reason: TriggerReason) {
         self.closing |= reason == TriggerReason::Final;

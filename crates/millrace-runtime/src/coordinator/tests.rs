@@ -391,6 +391,19 @@ mod triggers {
     use super::*;
 
     #[test]
+    fn adopted_tasks_keep_their_interval() {
+        // The newest was triggered a while ago, longer ago than the interval, and in the future of this clock.
+        for (newest_at_ms, due) in [(99_600, 100_600), (50_000, 100_001), (200_000, 101_000)] {
+            let mut coordinator = CheckpointCoordinator::recovered(config(), GENERATION, vec![id(4)], id(5));
+            let (attempt, tasks) = (Attempt(2), BTreeSet::from([task(0), task(1)]));
+            let adopted = CoordinatorEvent::TasksAdopted { attempt, tasks, triggered: Some(id(6)), newest_at_ms };
+            assert_eq!(coordinator.on(100_000, adopted), [], "they are told of the adoption first");
+            assert_eq!(coordinator.next_wakeup(), Some(due));
+            assert_eq!(coordinator.on(due, CoordinatorEvent::Tick), [trigger(7, due)]);
+        }
+    }
+
+    #[test]
     fn no_more_than_max_concurrent_and_then_at_once() {
         let mut job = Job::new(config(), &[]);
         job.at(1000);

@@ -39,6 +39,8 @@ pub struct NewestCheckpoint {
     pub generation: Generation,
     /// The attempt whose tasks took it.
     pub attempt: Attempt,
+    /// When it was triggered.
+    pub triggered_at_ms: u64,
 }
 
 /// The tasks of a running attempt.
@@ -205,7 +207,7 @@ mod tests {
     const TASKS: [TaskId; 2] = [TaskId { vertex: VertexId(0), subtask: 0 }, TaskId { vertex: VertexId(1), subtask: 0 }];
     /// Attempt 3 of generation 1 has taken it.
     const NEWEST: NewestCheckpoint =
-        NewestCheckpoint { id: CheckpointId(8), generation: Generation(1), attempt: Attempt(3) };
+        NewestCheckpoint { id: CheckpointId(8), generation: Generation(1), attempt: Attempt(3), triggered_at_ms: 5 };
 
     fn tm(name: &str) -> TaskManagerId {
         TaskManagerId(name.to_string())
