@@ -1,7 +1,7 @@
 //! A job of two graphs that have nothing to do with each other: one copies records straight on, each subtask for itself,
 //! the other through an exchange. Both commit what they write with the checkpoint.
 
-use std::{fs, path::PathBuf, process::ExitCode};
+use std::{fs, path::PathBuf, process::ExitCode, time::Duration};
 
 use clap::Parser;
 use millrace::{connectors::kafka::StartingOffsets, prelude::*, sink::DeliveryGuarantee};
@@ -29,6 +29,7 @@ fn copy(env: &StreamExecutionEnvironment, args: &Args, topic: &str, fails: bool)
         .topics([topic])
         .group_id(topic)
         .starting_offsets(StartingOffsets::Earliest)
+        .discovery_interval(Duration::from_millis(500))
         .build()?;
     let sink = KafkaSink::strings()
         .bootstrap_servers(&args.kafka)

@@ -1,10 +1,14 @@
 //! Failover by regions: tasks that nothing connects to those that failed run on.
 
-use std::{collections::BTreeMap, fs, time::Duration};
+use std::{
+    collections::BTreeMap,
+    fs,
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
 
 use millrace_core::rest::{JobVertexInfo, SubtaskInfo};
 use millrace_testkit::{
-    cluster::{ClusterSpec, JobCluster, PATIENCE, Result, program},
+    cluster::{ClusterSpec, JobCluster, JobState, PATIENCE, Result, program},
     services::kafka::{Isolation, KafkaBroker},
 };
 use millrace_tests::{
@@ -31,10 +35,14 @@ struct TwoGraphs {
 
 impl TwoGraphs {
     fn start(name: &str) -> Result<Self> {
+        Self::start_with(name, PARTITIONS, "300 ms")
+    }
+
+    fn start_with(name: &str, partitions: i32, interval: &str) -> Result<Self> {
         let kafka = KafkaBroker::shared();
         let [straight, exchanged] = [format!("straight-{name}"), format!("exchanged-{name}")].map(|name| unique(&name));
         for topic in [&straight, &exchanged] {
-            kafka.create_topic(topic, PARTITIONS)?;
+            kafka.create_topic(topic, partitions)?;
             kafka.create_topic(&copy(topic), 1)?;
         }
         let directory = tempfile::tempdir().expect("a directory can be made");
@@ -43,7 +51,7 @@ impl TwoGraphs {
             .args(["--kafka", &kafka.bootstrap(), "--straight", &straight, "--exchanged", &exchanged])
             .args(["--fail-on", &fail_on])
             .set("state.checkpoints.dir", format!("file://{}/checkpoints", directory.path().display()))
-            .set("execution.checkpointing.interval", "300 ms")
+            .set("execution.checkpointing.interval", interval)
             .set("log.level", LOG_LEVEL);
         let cluster = JobCluster::start(restart_always(spec).taskmanagers(3))?;
         Ok(Self { straight, exchanged, directory, cluster })
@@ -248,4 +256,54 @@ fn a_region_commits_what_it_had_prepared_before_its_taskmanager_was_lost() -> at
     }
     job.check(&topics[0], &written)?;
     Ok(job.check(&topics[1], &exchanged.finish())?)
+}
+
+/// Whenever the whole job starts, partitions are dealt out by their names: the eleventh was found last and comes third now,
+/// so that the others have moved. If a region that fails soon after went back alone, to the partitions that its subtask
+/// had in the checkpoint, some would be read twice and some by nobody.
+#[test]
+fn soon_after_a_start_of_the_whole_job_no_region_goes_back_alone() -> Result<()> {
+    let (kafka, partitions) = (KafkaBroker::shared(), 11);
+    let mut job = TwoGraphs::start_with("anew", partitions - 1, "10 s")?;
+    let topic = job.straight.clone();
+    let mut written = BTreeMap::new();
+    let mut write = |round: &str| {
+        (0..partitions).try_for_each(|partition| {
+            let record = format!("{round} {partition}");
+            kafka.produce_to(&topic, partition, [&record])?;
+            written.insert(record, 1);
+            Ok::<_, millrace_testkit::services::Error>(())
+        })
+    };
+    job.cluster.wait_until_running()?;
+    kafka.grow_topic(&topic, partitions)?;
+    write("before")?;
+    job.cluster.wait_for("records of all partitions", PATIENCE, |cluster| {
+        let subtasks = subtasks(cluster, &topic).unwrap_or_default();
+        let read: u64 = subtasks.iter().map(|subtask| subtask.metrics.read_records).sum();
+        ((read == partitions as u64).then_some(()), format!("{read}"))
+    })?;
+    let read_ms = SystemTime::now().duration_since(UNIX_EPOCH).expect("it is after 1970").as_millis() as u64;
+    let state = job.cluster.wait_until("checkpoint with all of them", |state| {
+        state.completed().is_some_and(|checkpoint| checkpoint.trigger_timestamp > read_ms)
+    })?;
+    for _ in 0..2 {
+        job.cluster.start_taskmanager()?;
+    }
+    job.cluster.wait_until("taskmanagers", |state| state.taskmanagers.len() == 5)?;
+    for victim in job.cluster.busy_taskmanagers(&state) {
+        job.cluster.kill_taskmanager(victim)?;
+    }
+    let started = |state: &JobState| state.is_running() && state.recovered_from().is_some();
+    let state = job.cluster.wait_until("start of all", |state| started(state) && state.taskmanagers.len() == 3)?;
+    write("behind")?;
+    let before = job.subtasks_that_read(&topic)?;
+    // Some start once more, before there is another checkpoint.
+    job.cluster.kill_taskmanager(job.taskmanager_of(&before[0])?)?;
+    let restarted = |after: &JobState| started(after) && after.job.restarts > state.job.restarts;
+    let after = job.cluster.wait_until("recovery", restarted)?;
+    assert_eq!(after.recovered_from(), state.recovered_from(), "there was no other checkpoint: {after}");
+    let again = job.subtasks(&topic)?;
+    assert!(attempts(&again).iter().zip(attempts(&before)).all(|(now, before)| *now > before), "{again:?}");
+    job.check(&topic, &written)
 }
