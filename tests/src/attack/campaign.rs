@@ -11,7 +11,7 @@ use millrace_testkit::{
 };
 
 use super::{
-    Backend, Expected, Fault, Focus, Job, Report, Result, Strike, Struck,
+    Backend, Expected, Fault, Focus, Job, Report, Result, Strike, Struck, Target,
     checker::{Outputs, compare},
     effect::effects,
     fault::Moment,
@@ -20,7 +20,7 @@ use super::{
     schedule,
     strike::{self, Done},
     team::Team,
-    watch::{self, Watch},
+    watch::Watch,
 };
 
 /// So many checkpoints without a new output, and a job whose outputs nobody can tell beforehand has written all.
@@ -59,8 +59,8 @@ impl Campaign {
     }
 
     fn run_in(&self, place: &Place, strikes: &[Strike]) -> Result<Report> {
-        let output = place.output("attacked")?;
-        let watch = Watch::start(&place.kafka, &output, self.job.guarantee)?;
+        let output = place.output(self.job.target, "attacked")?;
+        let watch = Watch::start(&output, self.job.guarantee)?;
         let feed = Feed::start(place.kafka.clone(), INPUT, self.job.records.clone(), self.seed);
         let mut team = Team::start(place, &self.job, "attacked", &output)?;
         let struck = self.strike_all(&mut team, place, &watch, strikes)?;
@@ -69,10 +69,10 @@ impl Campaign {
         let (expected, records) = self.expected(place)?;
         let goal = expected.values().map(Vec::len).sum();
         wait_for_outputs(&mut team.cluster, &watch, Some(goal))?;
-        team.cluster.cancel()?;
-        team.cluster.wait_end()?;
-        let seen = watch::outputs(&place.kafka, &output, self.job.guarantee)?;
-        let verdict = compare(&expected, &seen, self.job.guarantee)?;
+        self.end(&mut team.cluster)?;
+        let seen = output.outputs(self.job.guarantee)?;
+        let mut verdict = compare(&expected, &seen, self.job.guarantee)?;
+        verdict.left_over(place.left_over(&output)?);
         let outputs = seen.values().map(|values| values.len() as u64).sum();
         watch.finish()?;
         Ok(Report { struck, verdict, records, outputs })
@@ -122,8 +122,8 @@ impl Campaign {
 
     /// The outputs of a run over the same input without a fault.
     fn reference(&self, place: &Place, goal: Option<&Outputs>) -> Result<Outputs> {
-        let output = place.output("reference")?;
-        let watch = Watch::start(&place.kafka, &output, self.job.guarantee)?;
+        let output = place.output(self.job.target, "reference")?;
+        let watch = Watch::start(&output, self.job.guarantee)?;
         // On a busy machine silence alone is no failure.
         let spec = place.spec(&self.job, "reference", &output).set("heartbeat.timeout", "60 s");
         let spec = spec.taskmanagers(self.job.slots);
@@ -134,10 +134,19 @@ impl Campaign {
         if state.job.restarts > 0 {
             return Err(format!("the run without a fault had one: {state}").into());
         }
-        cluster.cancel()?;
-        cluster.wait_end()?;
+        self.end(&mut cluster)?;
         watch.finish()?;
-        watch::outputs(&place.kafka, &output, self.job.guarantee)
+        output.outputs(self.job.guarantee)
+    }
+
+    /// Ends the job. One that writes files is stopped: what it had prepared when it was cancelled would lie there.
+    fn end(&self, cluster: &mut JobCluster) -> Result<()> {
+        match self.job.target {
+            Target::Kafka => cluster.cancel()?,
+            Target::Files | Target::S3 => cluster.stop()?,
+        }
+        cluster.wait_end()?;
+        Ok(())
     }
 
     fn describe(&self) -> String {

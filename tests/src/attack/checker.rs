@@ -17,6 +17,8 @@ pub struct Verdict {
     pub duplicated: u64,
     /// Outputs that come before one that should be before them.
     pub out_of_order: u64,
+    /// What a job has left where it wrote, and nobody will ever see.
+    pub left_over: u64,
     /// The first of these for some keys, for people.
     pub examples: Vec<String>,
 }
@@ -27,7 +29,14 @@ const EXAMPLES: usize = 5;
 impl Verdict {
     /// Whether nothing is wrong.
     pub fn is_right(&self) -> bool {
-        (self.lost, self.duplicated, self.out_of_order) == (0, 0, 0)
+        (self.lost, self.duplicated, self.out_of_order, self.left_over) == (0, 0, 0, 0)
+    }
+
+    /// Adds what a job has left.
+    pub fn left_over(&mut self, names: Vec<String>) {
+        self.left_over += names.len() as u64;
+        self.examples.extend(names.into_iter().map(|name| format!("left over: {name}")));
+        self.examples.truncate(EXAMPLES);
     }
 
     /// Adds what is wrong with other outputs.
@@ -35,6 +44,7 @@ impl Verdict {
         self.lost += other.lost;
         self.duplicated += other.duplicated;
         self.out_of_order += other.out_of_order;
+        self.left_over += other.left_over;
         self.examples.extend(other.examples);
         self.examples.truncate(EXAMPLES);
     }
@@ -71,7 +81,7 @@ fn exactly_once(key: &str, expected: &[String], seen: &[String]) -> Verdict {
     }
     let same = (lost, duplicated) == (0, 0);
     let out_of_order = if same { expected.iter().zip(seen).filter(|(a, b)| a != b).count() as u64 } else { 0 };
-    Verdict { lost, duplicated, out_of_order, examples: vec![first.describe(key)] }
+    Verdict { lost, duplicated, out_of_order, left_over: 0, examples: vec![first.describe(key)] }
 }
 
 fn at_least_once(key: &str, expected: &[String], seen: &[String]) -> Result<Verdict, String> {

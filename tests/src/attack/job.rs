@@ -2,6 +2,8 @@
 
 use std::path::PathBuf;
 
+use super::Target;
+
 /// What the job's sink promises.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Guarantee {
@@ -44,7 +46,7 @@ pub enum Expected {
     Effects,
 }
 
-/// A program that reads one topic and writes to another one.
+/// A program that reads a topic and writes to another one, or to files.
 #[derive(Clone, Debug)]
 pub struct Job {
     /// The program.
@@ -57,6 +59,8 @@ pub struct Job {
     pub slots: usize,
     /// What its sink promises.
     pub guarantee: Guarantee,
+    /// What it writes to.
+    pub target: Target,
     /// What its outputs should be.
     pub expected: Expected,
     /// The records to feed it with, over and over again, a key and a value each; none: `key-<n> <number>`.
@@ -72,6 +76,7 @@ impl Job {
             config: Vec::new(),
             slots: 2,
             guarantee: Guarantee::default(),
+            target: Target::default(),
             expected: Expected::default(),
             records: Vec::new(),
         }
@@ -88,6 +93,12 @@ impl Job {
         let mut job = Self { guarantee: Guarantee::ExactlyOnce, ..Self::own(program) };
         job.args.extend(["--exactly-once", "{name}"].map(str::to_owned));
         job
+    }
+
+    /// The same with another target.
+    pub fn to(mut self, target: Target) -> Self {
+        self.target = target;
+        self
     }
 
     /// The same with barriers that overtake records.

@@ -1,8 +1,8 @@
 //! Attacks on a job: a seeded schedule of faults at steps of the protocol and at random moments, each of which must have
-//! happened, and a checker that reads the input and output topics and decides whether every input had its effect
+//! happened, and a checker that reads the input topic and the output and decides whether every input had its effect
 //! exactly once, in order for each key.
 //!
-//! The job is any program that reads a topic and writes to another one; `docs/attack.md` says what is asked of it. It
+//! The job is any program that reads a topic and writes to another one, or the harness's own, which writes files too; `docs/attack.md` says what is asked of it. It
 //! runs as it is: what is struck at is found in its log, its processes, and the proxies that stand between them.
 
 mod campaign;
@@ -11,6 +11,8 @@ pub mod effect;
 mod fault;
 mod feed;
 mod job;
+mod output;
+mod parts;
 mod place;
 mod report;
 mod schedule;
@@ -22,6 +24,7 @@ mod watch;
 pub use campaign::Campaign;
 pub use fault::{Fault, Moment};
 pub use job::{Backend, Expected, Guarantee, Job};
+pub use output::Target;
 pub use report::{Report, Struck};
 pub use schedule::{Focus, Strike, schedule};
 pub use steps::{LOG_LEVEL, Logs, is_step};

@@ -11,7 +11,7 @@ use millrace_testkit::{
     },
 };
 
-use super::{Backend, Fault, Job, Result, steps};
+use super::{Backend, Fault, Job, Result, Target, output::Output, steps};
 use crate::process::restart_always;
 
 /// Partitions of the input.
@@ -24,6 +24,8 @@ const DISK_MB: usize = 96;
 /// Topics.
 pub const INPUT: &str = "attack-in";
 const OUTPUT: &str = "attack-out";
+/// The bucket of outputs.
+const OUTPUT_BUCKET: &str = "attack-out";
 
 /// Services that only the job under attack uses: they will be away.
 pub struct Place {
@@ -47,6 +49,7 @@ impl Place {
         broker.create_topic(INPUT, PARTITIONS)?;
         let minio = Minio::start()?;
         minio.create_bucket(BUCKET)?;
+        minio.create_bucket(OUTPUT_BUCKET)?;
         let store = StoreProxy::start(minio.address())?;
         let disk = match backend {
             Backend::Memory => None,
@@ -84,16 +87,31 @@ impl Place {
         Ok(FakeClock::new(&self.files.path().join(format!("{name}.clock")))?)
     }
 
-    /// Makes the topic of a run's outputs: with one partition, in which their order is one.
-    pub fn output(&self, run: &str) -> Result<String> {
+    /// Where a run's outputs go. A topic has one partition, in which their order is one.
+    pub fn output(&self, target: Target, run: &str) -> Result<Output> {
         let name = format!("{OUTPUT}-{run}");
-        self.kafka.create_topic(&name, 1)?;
-        Ok(name)
+        Ok(match target {
+            Target::Kafka => {
+                self.kafka.create_topic(&name, 1)?;
+                Output::Topic(self.kafka.clone(), name)
+            }
+            Target::Files => Output::Directory(self.files.path().join(name)),
+            Target::S3 => Output::Bucket((*self.minio).clone(), OUTPUT_BUCKET, name),
+        })
+    }
+
+    /// What lies where a job has written, and nobody will ever see.
+    pub fn left_over(&self, output: &Output) -> Result<Vec<String>> {
+        let mut left = output.invisible()?;
+        if matches!(output, Output::Bucket(..)) {
+            left.extend(self.minio.open_uploads()?);
+        }
+        Ok(left)
     }
 
     /// The job, as processes, for a run with checkpoints of its own.
-    pub fn spec(&self, job: &Job, run: &str, output: &str) -> ClusterSpec {
-        let args = job.args(&self.kafka.bootstrap(), &format!("attack-{run}"), INPUT, output);
+    pub fn spec(&self, job: &Job, run: &str, output: &Output) -> ClusterSpec {
+        let args = job.args(&self.kafka.bootstrap(), &format!("attack-{run}"), INPUT, &output.argument());
         let disk = self.disk.as_ref().map_or(self.files.path(), SmallDisk::path);
         let checkpoints = match self.backend {
             Backend::Memory | Backend::RocksDb => format!("s3://{BUCKET}/{run}"),
@@ -120,6 +138,14 @@ impl Place {
             Backend::RocksDb => {
                 spec.set("state.backend.rocksdb.memory.size", "16mb").set("execution.checkpointing.incremental", "true")
             }
+        };
+        let spec = match output {
+            Output::Topic(..) | Output::Directory(_) => spec,
+            // The sink's own client, by the same proxy.
+            Output::Bucket(..) => spec
+                .env("AWS_ENDPOINT", self.store.endpoint())
+                .env("AWS_ACCESS_KEY_ID", self.minio.access_key())
+                .env("AWS_SECRET_ACCESS_KEY", self.minio.secret_key()),
         };
         job.config.iter().fold(spec, |spec, (key, value)| spec.set(key, value))
     }

@@ -86,9 +86,12 @@ impl fmt::Display for Report {
             writeln!(f, "| {kind:<20} | {:>5} | {steps:>9} | {median:>16} | {worst:>7} |", struck.len())?;
         }
         writeln!(f, "{} records, {} outputs", self.records, self.outputs)?;
-        let Verdict { out_of_order, examples, .. } = &self.verdict;
+        let Verdict { out_of_order, left_over, examples, .. } = &self.verdict;
         if *out_of_order > 0 {
             writeln!(f, "{out_of_order} outputs out of order")?;
+        }
+        if *left_over > 0 {
+            writeln!(f, "{left_over} files or uploads left over")?;
         }
         examples.iter().try_for_each(|example| writeln!(f, "wrong: {example}"))
     }

@@ -13,6 +13,7 @@ use millrace_testkit::{
 
 use super::{
     Job, Result,
+    output::Output,
     place::{PARALLELISM, Place},
 };
 
@@ -42,7 +43,7 @@ pub struct Member {
 
 impl<'a> Team<'a> {
     /// Starts all.
-    pub fn start(place: &'a Place, job: &Job, run: &str, output: &str) -> Result<Self> {
+    pub fn start(place: &'a Place, job: &Job, run: &str, output: &Output) -> Result<Self> {
         let clock = place.clock("jobmanager")?;
         let mut spec = place.spec(job, run, output);
         for (name, value) in clock.iter().flat_map(FakeClock::environment) {

@@ -1,9 +1,17 @@
 //! The job that the attack harness has of its own: see `millrace_tests::attack::effect`.
 
-use std::{collections::BTreeMap, process::ExitCode};
+use std::{collections::BTreeMap, path::Path, process::ExitCode};
 
 use clap::Parser;
-use millrace::{connectors::kafka::StartingOffsets, prelude::*, sink::DeliveryGuarantee};
+use millrace::{
+    DataStream,
+    connectors::{
+        file::{FileCommittable, FileSink, TextLines},
+        kafka::StartingOffsets,
+    },
+    prelude::*,
+    sink::{Committer, CommitterContext, DeliveryGuarantee, Sink, SinkWriter, WriterContext},
+};
 use millrace_testkit::cluster::exit_code;
 use millrace_tests::attack::effect::{Effect, key_of};
 
@@ -18,6 +26,9 @@ struct Args {
     /// Commits outputs with the checkpoint, in transactions whose ids begin with this.
     #[arg(long, value_name = "PREFIX")]
     exactly_once: Option<String>,
+    /// Commits part files again under another name: a job that an attack must find out.
+    #[arg(long)]
+    not_idempotent: bool,
     /// Keeps the effects where no checkpoint finds them: a job that an attack must find out.
     #[arg(long)]
     forgetful: bool,
@@ -69,6 +80,11 @@ fn run(args: &Args) -> Result<(), Error> {
         false => keyed.flat_map(Effects::default()),
         true => keyed.flat_map(Forgetful::default()),
     };
+    if args.output.contains("://") {
+        write_files(&effects.name("Effects").uid("effects"), args)?;
+        env.execute("attacked")?;
+        return Ok(());
+    }
     let mut sink = KafkaSink::strings().bootstrap_servers(&args.kafka).topic(&args.output);
     if let Some(prefix) = &args.exactly_once {
         sink = sink.delivery_guarantee(DeliveryGuarantee::ExactlyOnce).transactional_id_prefix(prefix);
@@ -76,6 +92,55 @@ fn run(args: &Args) -> Result<(), Error> {
     effects.name("Effects").uid("effects").sink_to(sink.build()?).name("Output").uid("output");
     env.execute("attacked")?;
     Ok(())
+}
+
+/// To two buckets, in files that are full before a checkpoint comes, and in others.
+fn write_files(effects: &DataStream<String>, args: &Args) -> Result<(), Error> {
+    let bucket = |line: &String| format!("key={}", line.split(',').next().map_or(0, str::len) % 2);
+    let sink = FileSink::new(&args.output, TextLines)?.buckets(bucket).max_part_size(2048);
+    match args.not_idempotent {
+        false => effects.sink_to(sink).name("Output").uid("output"),
+        true => effects.sink_to(NotIdempotent(sink)).name("Output").uid("output"),
+    };
+    Ok(())
+}
+
+/// A file sink whose committer is wrong: what was committed already it commits again, under another name, and it leaves
+/// a file behind.
+struct NotIdempotent(FileSink<String>);
+
+impl Sink for NotIdempotent {
+    type Record = String;
+    type Committable = FileCommittable;
+
+    fn create_writer(
+        &self,
+        context: &mut WriterContext<FileCommittable>,
+    ) -> Result<Box<dyn SinkWriter<String, FileCommittable>>, Error> {
+        self.0.create_writer(context)
+    }
+
+    fn create_committer(&self, context: &CommitterContext) -> Result<Box<dyn Committer<FileCommittable>>, Error> {
+        Ok(Box::new(CommitsAgain(self.0.create_committer(context)?)))
+    }
+}
+
+struct CommitsAgain(Box<dyn Committer<FileCommittable>>);
+
+impl Committer<FileCommittable> for CommitsAgain {
+    fn commit(&mut self, committables: &[FileCommittable]) -> Result<(), Error> {
+        for committable in committables {
+            if let FileCommittable::Rename { from, to, .. } = committable
+                && !Path::new(from).exists()
+            {
+                for name in ["part-again", ".left-by-part-"] {
+                    std::fs::copy(to, to.replacen("part-", name, 1))
+                        .map_err(|error| Error::external(format!("{to} can't be copied: {error}")))?;
+                }
+            }
+        }
+        self.0.commit(committables)
+    }
 }
 
 fn main() -> ExitCode {

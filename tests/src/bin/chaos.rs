@@ -5,7 +5,7 @@
 use std::{path::PathBuf, process::ExitCode};
 
 use clap::Parser;
-use millrace_tests::attack::{Backend, Campaign, Fault, Focus, Guarantee, Job, Report, Result};
+use millrace_tests::attack::{Backend, Campaign, Fault, Focus, Guarantee, Job, Report, Result, Target};
 
 /// Strikes faults at a job and checks that every input has its effect exactly once.
 #[derive(Parser)]
@@ -22,6 +22,9 @@ struct Args {
     /// A job whose sink commits with the checkpoint, struck at every step of that.
     #[arg(long)]
     sinks: bool,
+    /// What the harness's own job writes to: kafka, files, s3 [default: kafka, and with --sinks all].
+    #[arg(long, value_delimiter = ',', value_parser = Target::named, conflicts_with = "job")]
+    target: Vec<Target>,
     /// The state backends: memory, filesystem, rocksdb [default: all that the program has].
     #[arg(long, value_delimiter = ',', value_parser = backend)]
     backend: Vec<Backend>,
@@ -83,6 +86,13 @@ impl Args {
         if self.sinks {
             jobs.push(("unaligned", job.unaligned()));
         }
+        let targets = match (self.target.as_slice(), &self.job) {
+            ([], None) if self.sinks => Target::ALL.to_vec(),
+            ([], _) => vec![Target::Kafka],
+            (given, _) => given.to_vec(),
+        };
+        let by_target = |target: Target| jobs.iter().map(move |(barriers, job)| (*barriers, job.clone().to(target)));
+        let jobs: Vec<_> = targets.into_iter().flat_map(by_target).collect();
         let campaigns: Vec<_> =
             backends.iter().flat_map(|backend| jobs.iter().map(move |job| (backend, job))).collect();
         let mut report = Report::default();
@@ -92,7 +102,8 @@ impl Args {
                 continue;
             }
             let seed = seed.wrapping_add(index as u64);
-            println!("{faults} faults on {}, {barriers} barriers, seed {seed}", backend.name());
+            let target = job.target.name();
+            println!("{faults} faults on {}, {barriers} barriers, to {target}, seed {seed}", backend.name());
             let (kinds, focus) = match self.sinks {
                 true if self.only.is_empty() => (Fault::AT_SINKS.to_vec(), Focus::Sinks),
                 true => (self.only.clone(), Focus::Sinks),

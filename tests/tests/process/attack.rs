@@ -1,11 +1,14 @@
 //! Attacks on a job, over the state backends: faults of every kind, each of which must happen, and all effects exactly
 //! once afterwards.
 
-use millrace_tests::attack::{Backend, Campaign, Fault, Focus, Job, Report, Result};
+use millrace_tests::attack::{Backend, Campaign, Fault, Focus, Job, Report, Result, Target};
 
 /// Each kind once, and kills more often.
 const FAULTS: usize = 14;
 const KILLS: [Fault; 3] = [Fault::KillTaskManager, Fault::KillJobManager, Fault::KillBoth];
+/// What interrupts a sink of part files.
+const FILE_FAULTS: [Fault; 5] =
+    [Fault::KillTaskManager, Fault::KillJobManager, Fault::KillBoth, Fault::Rescale, Fault::PauseTaskManager];
 /// Changes of the parallelism, and what comes between them.
 const RESCALES: [Fault; 3] = [Fault::KillJobManager, Fault::Rescale, Fault::PauseTaskManager];
 
@@ -47,10 +50,10 @@ fn own_sink() -> Job {
 }
 
 fn attack_sink(job: Job, backend: Backend, kinds: &[Fault], seed: u64) -> Result<()> {
-    let kinds = kinds.to_vec();
-    let report = Campaign { job, backend, faults: 10, kinds, focus: Focus::Sinks, seed }.run()?;
+    let (kinds, faults) = (kinds.to_vec(), if job.target == Target::Kafka { 10 } else { 7 });
+    let report = Campaign { job, backend, faults, kinds, focus: Focus::Sinks, seed }.run()?;
     expect_right(&report);
-    assert_eq!(report.struck.len(), 10);
+    assert_eq!(report.struck.len(), faults);
     Ok(())
 }
 
@@ -80,6 +83,19 @@ fn outputs_committed_over_rocksdb_survive_rescaling() -> Result<()> {
     attack_sink(own_sink().unaligned(), Backend::RocksDb, &RESCALES, 7)
 }
 
+/// Part files are seen when their checkpoint is complete, each line once, in order in each writer's files, and nothing is
+/// left over when the job has ended.
+#[test]
+fn files_committed_with_the_checkpoint_survive() -> Result<()> {
+    attack_sink(own_sink().to(Target::Files), Backend::Memory, &FILE_FAULTS, 8)
+}
+
+/// The same with multipart uploads.
+#[test]
+fn objects_committed_with_the_checkpoint_survive() -> Result<()> {
+    attack_sink(own_sink().unaligned().to(Target::S3), Backend::Filesystem, &FILE_FAULTS, 9)
+}
+
 /// An attack that can't fail shows nothing.
 #[test]
 fn a_job_without_state_is_found_out() -> Result<()> {
@@ -89,5 +105,16 @@ fn a_job_without_state_is_found_out() -> Result<()> {
     let campaign = Campaign { job, backend: Backend::Memory, faults: 1, kinds, focus: Focus::All, seed: 4 };
     let verdict = campaign.run()?.verdict;
     assert!(verdict.lost > 0 && verdict.duplicated > 0 && !verdict.examples.is_empty(), "{verdict:?}");
+    Ok(())
+}
+
+#[test]
+fn a_committer_that_is_not_idempotent_is_found_out() -> Result<()> {
+    let mut job = own_sink().to(Target::Files);
+    job.args.push("--not-idempotent".to_owned());
+    let kinds = vec![Fault::KillTaskManager];
+    let campaign = Campaign { job, backend: Backend::Memory, faults: 1, kinds, focus: Focus::Sinks, seed: 4 };
+    let verdict = campaign.run()?.verdict;
+    assert!(verdict.duplicated > 0 && verdict.left_over > 0 && verdict.lost == 0, "{verdict:?}");
     Ok(())
 }

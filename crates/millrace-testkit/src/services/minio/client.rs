@@ -6,7 +6,8 @@ use std::thread;
 use futures::TryStreamExt;
 use object_store::aws::{AmazonS3Builder, AwsAuthorizer, AwsCredential};
 use object_store::client::{HttpConnector, HttpError, HttpRequest, ReqwestConnector};
-use object_store::{Certificate, ClientOptions, ObjectStore};
+use object_store::path::Path;
+use object_store::{Certificate, ClientOptions, ObjectStore, ObjectStoreExt};
 use reqwest::{Method, header};
 
 use super::super::{Result, io_error};
@@ -72,6 +73,15 @@ impl MinioClient {
         let mut paths: Vec<_> = listed?.into_iter().map(|object| object.location.to_string()).collect();
         paths.sort();
         Ok(paths)
+    }
+
+    /// What an object holds.
+    pub fn read(&self, bucket: &str, path: &str) -> Result<Vec<u8>> {
+        let client = self.client(bucket).build().expect("the settings are complete");
+        let path = Path::from(path);
+        let read = on_own_thread(async { client.get(&path).await?.bytes().await });
+        let failed = |error| io_error(format!("reading {path} in bucket {bucket}"))(io::Error::other(error));
+        Ok(read.map_err(failed)?.to_vec())
     }
 
     /// Asks the server's token service for new keys (STS, `AssumeRole`). They may do what the user may.
