@@ -87,11 +87,11 @@ impl Output {
         Ok(Box::new(move || {
             // The pace of looking.
             thread::sleep(pause);
+            let mut new = output.visible()?;
+            new.retain(|name| known.insert(name.clone()));
             let mut came = Vec::new();
-            for name in output.visible()? {
-                if known.insert(name.clone()) {
-                    came.extend(parts::lines(&output.read(&name)?)?);
-                }
+            for text in output.read(&new)? {
+                came.extend(parts::lines(&text)?);
             }
             Ok(came)
         }))
@@ -107,8 +107,9 @@ impl Output {
             }
             return Ok(outputs);
         }
-        let read = |name: String| Ok((name.clone(), self.read(&name)?));
-        parts::outputs(&self.visible()?.into_iter().map(read).collect::<Result<BTreeMap<_, _>>>()?)
+        let names = self.visible()?;
+        let texts = self.read(&names)?;
+        parts::outputs(&names.into_iter().zip(texts).collect::<BTreeMap<_, _>>())
     }
 
     /// What readers leave alone: files in progress, and objects that name uploads.
@@ -133,13 +134,20 @@ impl Output {
         }
     }
 
-    fn read(&self, name: &str) -> Result<String> {
+    fn read(&self, names: &[String]) -> Result<Vec<String>> {
         let bytes = match self {
             Self::Topic(..) => return Err("a topic has no part files".into()),
-            Self::Directory(path) => fs::read(path.join(name))?,
-            Self::Bucket(minio, bucket, prefix) => minio.read(bucket, &format!("{prefix}/{name}"))?,
+            Self::Directory(path) => {
+                names.iter().map(|name| fs::read(path.join(name))).collect::<io::Result<Vec<_>>>()?
+            }
+            Self::Bucket(..) if names.is_empty() => Vec::new(),
+            Self::Bucket(minio, bucket, prefix) => {
+                let keys: Vec<_> = names.iter().map(|name| format!("{prefix}/{name}")).collect();
+                minio.read(bucket, &keys)?
+            }
         };
-        String::from_utf8(bytes).map_err(|error| format!("part file {name} is no text: {error}").into())
+        let text = |bytes| String::from_utf8(bytes).map_err(|error| format!("a part file is no text: {error}").into());
+        bytes.into_iter().map(text).collect()
     }
 }
 

@@ -104,7 +104,9 @@ impl Place {
     pub fn left_over(&self, output: &Output) -> Result<Vec<String>> {
         let mut left = output.invisible()?;
         if matches!(output, Output::Bucket(..)) {
-            left.extend(self.minio.open_uploads()?);
+            // One that was begun when its process was killed, and has no marker yet, has no parts either.
+            left.extend(self.minio.open_uploads_with_parts()?);
+            println!("{} uploads without bytes are open", self.minio.open_uploads()?.len());
         }
         Ok(left)
     }

@@ -36,8 +36,9 @@ const MAX_PART_SIZE: u64 = 128 << 20;
 /// Each subtask writes one file at a time for each bucket, and finishes it with every checkpoint and at
 /// [`max_part_size`](Self::max_part_size). A finished file's name is `part-<subtask>-<unique>-<number>`, with what the
 /// format appends. Before it is committed it is a file whose name begins with `.` and ends in `.inprogress`, or a
-/// multipart upload on S3. What a failure leaves of these is removed by the next start of the job. So no two jobs may
-/// write to the same place with sinks of the same uid.
+/// multipart upload on S3. What a failure leaves of these is removed by the next start of the job; except that a process
+/// which is killed in the moment between beginning an upload and writing down that it did leaves one without bytes, for
+/// which buckets have lifecycle rules. No two jobs may write to the same place with sinks of the same uid.
 ///
 /// ```
 /// use millrace_connectors::file::{DateTimeBuckets, FileSink, JsonLines};

@@ -3,7 +3,7 @@
 use std::io;
 use std::thread;
 
-use futures::TryStreamExt;
+use futures::{StreamExt, TryStreamExt};
 use object_store::aws::{AmazonS3Builder, AwsAuthorizer, AwsCredential};
 use object_store::client::{HttpConnector, HttpError, HttpRequest, ReqwestConnector};
 use object_store::path::Path;
@@ -14,6 +14,8 @@ use super::super::{Result, io_error};
 
 /// MinIO's region, unless it is told another one.
 const REGION: &str = "us-east-1";
+/// So many objects are read at the same time.
+const READS_AT_ONCE: usize = 16;
 
 /// What a client needs to know. It outlives a server that is restarted where it was.
 #[derive(Clone, Debug)]
@@ -75,13 +77,16 @@ impl MinioClient {
         Ok(paths)
     }
 
-    /// What an object holds.
-    pub fn read(&self, bucket: &str, path: &str) -> Result<Vec<u8>> {
-        let client = self.client(bucket).build().expect("the settings are complete");
-        let path = Path::from(path);
-        let read = on_own_thread(async { client.get(&path).await?.bytes().await });
-        let failed = |error| io_error(format!("reading {path} in bucket {bucket}"))(io::Error::other(error));
-        Ok(read.map_err(failed)?.to_vec())
+    /// What objects hold, in the order of their paths here.
+    pub fn read(&self, bucket: &str, paths: &[String]) -> Result<Vec<Vec<u8>>> {
+        let client = &self.client(bucket).build().expect("the settings are complete");
+        let get = |path: &String| {
+            let path = Path::from(path.as_str());
+            async move { Ok::<_, object_store::Error>(client.get(&path).await?.bytes().await?.to_vec()) }
+        };
+        let gets: Vec<_> = paths.iter().map(get).collect();
+        let read = on_own_thread(futures::stream::iter(gets).buffered(READS_AT_ONCE).try_collect());
+        read.map_err(|error| io_error(format!("reading objects in bucket {bucket}"))(io::Error::other(error)))
     }
 
     /// Asks the server's token service for new keys (STS, `AssumeRole`). They may do what the user may.

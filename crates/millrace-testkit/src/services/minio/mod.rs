@@ -139,6 +139,31 @@ impl Minio {
         list().map_err(io_error("listing open uploads"))
     }
 
+    /// Those of them that hold bytes.
+    pub fn open_uploads_with_parts(&self) -> Result<Vec<String>> {
+        let holds_parts = |upload: &String| -> io::Result<bool> {
+            let mut directories = vec![PathBuf::from(upload)];
+            while let Some(directory) = directories.pop() {
+                for entry in fs::read_dir(directory)? {
+                    let entry = entry?;
+                    if entry.file_type()?.is_dir() {
+                        directories.push(entry.path());
+                    } else if entry.file_name().to_string_lossy().starts_with("part.") {
+                        return Ok(true);
+                    }
+                }
+            }
+            Ok(false)
+        };
+        let mut held = Vec::new();
+        for upload in self.open_uploads()? {
+            if holds_parts(&upload).map_err(io_error("listing the parts of open uploads"))? {
+                held.push(upload);
+            }
+        }
+        Ok(held)
+    }
+
     /// Ends the server with SIGTERM and waits until it is gone.
     pub fn stop(&mut self) -> Result<()> {
         self.process.terminate()?;
