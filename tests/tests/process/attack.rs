@@ -90,12 +90,6 @@ fn files_committed_with_the_checkpoint_survive() -> Result<()> {
     attack_sink(own_sink().to(Target::Files), Backend::Memory, &FILE_FAULTS, 8)
 }
 
-/// The same with multipart uploads.
-#[test]
-fn objects_committed_with_the_checkpoint_survive() -> Result<()> {
-    attack_sink(own_sink().unaligned().to(Target::S3), Backend::Filesystem, &FILE_FAULTS, 9)
-}
-
 /// An attack that can't fail shows nothing.
 #[test]
 fn a_job_without_state_is_found_out() -> Result<()> {
