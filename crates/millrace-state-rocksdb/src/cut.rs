@@ -1,67 +1,106 @@
-//! A cut through a database: its files as they were when a snapshot began.
+//! A cut through a subtask's state: all that was written before it goes to the database.
 //!
-//! The task only marks the cut, with what it has not written yet. This is written, and the files are linked after a
-//! flush, by whoever comes first: the thread that writes the snapshot, or the task itself when it has so much unwritten
-//! again that it must write to the database. Until then the task's writes stay among the hot entries.
+//! The task only marks the cut, by freezing what is unwritten. The rest is done by whoever comes first: the thread that
+//! writes the snapshot, which links the database's files besides, or the task itself before the next cut.
 
 use std::{
     fs,
-    path::PathBuf,
-    sync::{Arc, Mutex, PoisonError, Weak},
+    path::{Path, PathBuf},
+    sync::{Arc, Mutex, PoisonError},
+    thread,
 };
 
 use millrace_core::{Error, Result};
 use millrace_state::backend::{BackendFile, BytesSnapshot, VisitStored};
-use rocksdb::WriteBatch;
 
-use crate::{database::Database, error::local_error, local_dir, reader::EntryReader};
+use crate::{
+    database::Database, error::local_error, hot::NotFrozen, local_dir, reader::EntryReader, run::Run,
+    shared::SharedEntries,
+};
+
+/// So many entries are copied before the task may go on: some tens of microseconds.
+const SLICE: usize = 256;
 
 /// A cut. Its directory goes with it.
 pub(crate) struct Cut {
     database: Arc<Database>,
-    directory: PathBuf,
-    /// The one before, if that may still be needed: it must be linked first.
-    previous: Weak<Cut>,
-    link: Mutex<Link>,
+    hot: Arc<SharedEntries>,
+    /// The era of the hot entries that it freezes.
+    era: u64,
+    /// Where the database's files are linked to, for a snapshot.
+    directory: Option<PathBuf>,
+    /// `None` until it is done.
+    done: Mutex<Option<Result<()>>>,
 }
 
-enum Link {
-    /// To be written first.
-    Pending(WriteBatch),
-    Done(Result<()>),
+/// What a cut is for.
+#[derive(Clone, Copy)]
+pub(crate) enum Purpose {
+    /// The database's files are to be linked.
+    Snapshot,
+    /// Memory is to be emptied.
+    Room,
 }
 
 impl Cut {
-    /// Marks a cut behind `unwritten`: nothing else may be written to the database before it is linked.
-    pub(crate) fn new(database: Arc<Database>, number: u64, unwritten: WriteBatch, previous: Weak<Self>) -> Self {
-        let directory = database.directory().join(format!("cut-{number}"));
-        Self { database, directory, previous, link: Mutex::new(Link::Pending(unwritten)) }
+    /// Marks a cut. The one before must be finished or gone.
+    pub(crate) fn new(database: &Arc<Database>, hot: &Arc<SharedEntries>, purpose: Purpose) -> Self {
+        let era = hot.lock().freeze();
+        let directory = match purpose {
+            Purpose::Snapshot => Some(database.directory().join(format!("cut-{era}"))),
+            Purpose::Room => None,
+        };
+        Self { database: Arc::clone(database), hot: Arc::clone(hot), era, directory, done: Mutex::default() }
     }
 
-    /// Links the files if nobody has; waits where somebody does.
-    pub(crate) fn link(&self) -> Result<()> {
-        let mut link = self.link.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Link::Pending(unwritten) = &mut *link {
-            let unwritten = std::mem::take(unwritten);
-            if let Some(previous) = self.previous.upgrade() {
-                // What it has to tell it tells its own snapshot; what it had to write is among ours.
-                let _ = previous.link();
+    /// Writes what was frozen and links the files if nobody has; waits where somebody does.
+    pub(crate) fn finish(&self) -> Result<()> {
+        let mut done = self.done.lock().unwrap_or_else(PoisonError::into_inner);
+        done.get_or_insert_with(|| {
+            let written = self.copy().and_then(|run| self.database.ingest(&run));
+            let linked = match &self.directory {
+                Some(directory) => written.clone().and_then(|()| self.database.link(directory)),
+                None => written.clone(),
+            };
+            self.hot.lock_after_task().release(self.era, written.is_ok());
+            linked
+        })
+        .clone()
+    }
+
+    fn copy(&self) -> Result<Run> {
+        loop {
+            match self.hot.lock_after_task().copy_frozen(self.era, SLICE) {
+                Ok(None) => {}
+                Ok(Some(mut run)) => {
+                    run.sort();
+                    return Ok(run);
+                }
+                Err(NotFrozen) => return Err(Error::internal("what was frozen for a cut is not frozen any more")),
             }
-            *link = Link::Done(self.database.write(unwritten).and_then(|()| self.database.link(&self.directory)));
-        }
-        match &*link {
-            Link::Done(linked) => linked.clone(),
-            Link::Pending(_) => Err(Error::internal("a cut is not linked")),
         }
     }
 }
 
 impl Drop for Cut {
     fn drop(&mut self) {
-        if let Err(error) = local_dir::remove(&self.directory) {
-            tracing::warn!("{} could not be removed: {error}", self.directory.display());
+        // Nobody wanted it: what it froze goes with the next one.
+        if self.done.get_mut().is_ok_and(|done| done.is_none()) {
+            self.hot.lock_after_task().release(self.era, false);
+        }
+        if let Some(Err(error)) = self.directory.as_deref().map(local_dir::remove) {
+            tracing::warn!("the files of cut {} could not be removed: {error}", self.era);
         }
     }
+}
+
+/// Finishes a cut on a thread of its own.
+pub(crate) fn finish_beside(cut: Arc<Cut>) -> Result<()> {
+    let spawned = thread::Builder::new().name("rocksdb-spill".to_owned()).spawn(move || {
+        // What fails is told to the task when it asks.
+        let _ = cut.finish();
+    });
+    spawned.map(drop).map_err(|error| Error::external(format!("no thread to write local state: {error}")))
 }
 
 /// A snapshot over a cut.
@@ -77,8 +116,14 @@ impl CutSnapshot {
         Self { reader: None, cut, incremental }
     }
 
+    /// Where the files are, once the cut is finished.
+    fn directory(&self) -> Result<&Path> {
+        self.cut.finish()?;
+        self.cut.directory.as_deref().ok_or_else(|| Error::internal("a snapshot over a cut without files"))
+    }
+
     fn list(&self) -> Result<Vec<BackendFile>> {
-        let directory = &self.cut.directory;
+        let directory = self.directory()?;
         let failed = |error| local_error("listing the files of a snapshot", directory, &error);
         let mut files = Vec::new();
         for entry in fs::read_dir(directory).map_err(failed)? {
@@ -99,21 +144,17 @@ impl CutSnapshot {
 
 impl BytesSnapshot for CutSnapshot {
     fn scan(&mut self, state: u16, key_group: u16, visit: VisitStored<'_>) -> Result<()> {
-        let reader = match &mut self.reader {
+        let reader = match self.reader.take() {
             Some(reader) => reader,
-            none => {
-                self.cut.link()?;
-                none.insert(EntryReader::open(&self.cut.directory, self.cut.database.memory())?)
-            }
+            None => EntryReader::open(self.directory()?, self.cut.database.memory())?,
         };
-        reader.scan(state, key_group, visit)
+        self.reader.insert(reader).scan(state, key_group, visit)
     }
 
     fn files(&mut self) -> Result<Option<Vec<BackendFile>>> {
         if !self.incremental {
             return Ok(None);
         }
-        self.cut.link()?;
         self.list().map(Some)
     }
 }

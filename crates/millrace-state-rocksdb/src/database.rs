@@ -6,19 +6,23 @@ use millrace_core::{Result, clock::Clock, key::KeyGroupRange};
 use millrace_state::{KeyedBackendContext, backend::LocalFiles};
 use rocksdb::{
     BlockBasedIndexType, BlockBasedOptions, ColumnFamilyDescriptor, CompactionDecision, DB, DBCompressionType,
-    DEFAULT_COLUMN_FAMILY_NAME, LogLevel, Options, SliceTransform, WriteBatch, WriteOptions,
+    DEFAULT_COLUMN_FAMILY_NAME, IngestExternalFileOptions, LogLevel, Options, SliceTransform, SstFileWriter,
+    WriteBatch, WriteOptions,
     checkpoint::Checkpoint,
     compaction_filter::CompactionFilter,
     compaction_filter_factory::{CompactionFilterContext, CompactionFilterFactory},
-    properties::{CUR_SIZE_ALL_MEM_TABLES, TOTAL_SST_FILES_SIZE},
+    properties::TOTAL_SST_FILES_SIZE,
 };
 
-use crate::{backend::Process, encoding, error::rocksdb_error, local_dir::LocalDirectory, memory::SharedMemory};
+use crate::{
+    backend::Process, encoding, error::rocksdb_error, local_dir::LocalDirectory, memory::SharedMemory, run::Run,
+};
 
 /// Files of table readers that a database keeps open; their blocks are in the cache.
 const OPEN_FILES: i32 = 512;
 /// The size of a file, which is what an incremental checkpoint writes or does not write.
 const FILE_BYTES: u64 = 32 << 20;
+const WRITE_BUFFER: usize = 1 << 20;
 const BLOCK_BYTES: usize = 8 << 10;
 const BLOOM_BITS: f64 = 10.0;
 
@@ -52,10 +56,9 @@ impl Database {
         self.db.as_ref().expect("a database is open until it is dropped")
     }
 
-    /// The bytes of its files and write buffers.
+    /// The bytes of its files.
     pub(crate) fn size(&self) -> u64 {
-        let number = |property| self.db().property_int_value(property).ok().flatten().unwrap_or(0);
-        number(TOTAL_SST_FILES_SIZE) + number(CUR_SIZE_ALL_MEM_TABLES)
+        self.db().property_int_value(TOTAL_SST_FILES_SIZE).ok().flatten().unwrap_or(0)
     }
 
     /// The directory that belongs to it.
@@ -67,9 +70,37 @@ impl Database {
         &self.memory
     }
 
-    /// Writes a batch. Nothing of it outlives the process: that is what checkpoints are for.
-    pub(crate) fn write(&self, batch: WriteBatch) -> Result<()> {
+    /// Takes a sorted run as a file of its own, without a detour through write buffers.
+    pub(crate) fn ingest(&self, run: &Run) -> Result<()> {
+        if run.is_empty() {
+            return Ok(());
+        }
+        // One at a time: each waits for the one before. What a failed one has left is written over.
+        let path = self.directory().join("run.sst");
+        let write = || {
+            let options = options(&self.memory, None)?;
+            let mut writer = SstFileWriter::create(&options);
+            writer.open(&path)?;
+            for (key, value) in run.iter() {
+                match value {
+                    Some(value) => writer.put(key, value)?,
+                    None => writer.delete(key)?,
+                }
+            }
+            writer.finish()?;
+            let mut ingestion = IngestExternalFileOptions::default();
+            ingestion.set_move_files(true);
+            self.db().ingest_external_file_opts(&ingestion, vec![&path])
+        };
+        write().map_err(|error| self.error("writing local state", &error))
+    }
+
+    /// Removes what lies between two keys.
+    pub(crate) fn remove(&self, from: &[u8], to: &[u8]) -> Result<()> {
+        let mut batch = WriteBatch::default();
+        batch.delete_range(from, to);
         let mut options = WriteOptions::default();
+        // Nothing of it outlives the process: that is what checkpoints are for.
         options.disable_wal(true);
         self.db().write_opt(batch, &options).map_err(|error| self.error("writing local state", &error))
     }
@@ -107,10 +138,9 @@ fn options(memory: &SharedMemory, dead: Option<Dead>) -> Result<Options, rocksdb
     options.create_if_missing(true);
     options.set_max_open_files(OPEN_FILES);
     options.set_max_background_jobs(std::thread::available_parallelism().map_or(2, |cores| cores.get() as i32).max(2));
-    options.set_write_buffer_manager(&memory.write_buffers);
-    options.set_write_buffer_size(memory.write_buffer());
+    // Only removals of whole states go through it.
+    options.set_write_buffer_size(WRITE_BUFFER);
     options.set_compression_type(DBCompressionType::Lz4);
-    options.set_bottommost_compression_type(DBCompressionType::Zstd);
     options.set_prefix_extractor(SliceTransform::create(
         "millrace.key",
         encoding::prefix_of,
@@ -119,6 +149,8 @@ fn options(memory: &SharedMemory, dead: Option<Dead>) -> Result<Options, rocksdb
     options.set_target_file_size_base(FILE_BYTES);
     if let Some(dead) = dead {
         options.set_compaction_filter_factory(dead);
+        // A run would be taken for the bottommost.
+        options.set_bottommost_compression_type(DBCompressionType::Zstd);
     }
     options.set_log_level(LogLevel::Warn);
     options.set_keep_log_file_num(1);

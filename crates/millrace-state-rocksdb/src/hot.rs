@@ -1,51 +1,132 @@
 //! The hot entries in front of a database: what was read last, and what was written and is not in the database yet.
+//!
+//! What is unwritten goes to the database all at once, as a sorted [`Run`]. The task only [freezes](HotEntries::freeze)
+//! it. Another thread copies the frozen entries, some at a time; the task copies one before it changes it.
 
-use std::{
-    collections::BTreeSet,
-    hash::{BuildHasher, RandomState},
-    ops::Range,
-};
+use std::{collections::BTreeSet, hash::BuildHasher, hint::black_box, ops::Range};
 
-use hashbrown::HashTable;
-use rocksdb::WriteBatch;
+use hashbrown::{DefaultHashBuilder, HashTable};
+
+use crate::run::Run;
 
 /// What an entry takes beside its key and value: its slot, its place in the table, what the allocator adds.
-const OVERHEAD: usize = 128;
-/// So many unwritten entries are a batch; a snapshot takes twice as many at most, while the task waits.
-const MOST_UNWRITTEN: usize = 4096;
-const MOST_UNWRITTEN_BYTES: usize = 4 << 20;
+const OVERHEAD: usize = 112;
 
 /// Entries by their encoded key. An entry that is known to be absent from the state has no value.
-#[derive(Default)]
 pub(crate) struct HotEntries {
-    hasher: RandomState,
-    table: HashTable<u32>,
+    hasher: DefaultHashBuilder,
+    table: HashTable<Place>,
     slots: Vec<Slot>,
     free: Vec<u32>,
     /// The slot that is looked at next when one must go.
     hand: usize,
     bytes: usize,
+    /// Each freeze begins another.
+    era: u64,
+    /// What was written in this era.
     unwritten: Vec<u32>,
     unwritten_bytes: usize,
-    /// How many of these, and how many bytes, the last snapshot has taken: its thread writes them first.
-    taken: usize,
-    taken_bytes: usize,
-    /// The keys of unwritten entries that have sub keys: a scan must find them in order.
+    frozen: Option<Frozen>,
+    /// The keys of entries with sub keys that the database lacks: a scan must find them in order.
     unwritten_sub_keys: BTreeSet<Vec<u8>>,
+}
+
+/// Where an entry is. Its hash is here too, so that few slots are looked at in vain and the table grows without a look at
+/// any.
+struct Place {
+    hash: u32,
+    slot: u32,
+}
+
+impl Place {
+    /// The hash that the table needs, which looks at the highest and the lowest bits.
+    fn spread(hash: u32) -> u64 {
+        u64::from(hash).wrapping_mul(0x9E37_79B9_7F4A_7C15)
+    }
 }
 
 #[derive(Default)]
 struct Slot {
-    key: Vec<u8>,
-    value: Option<Vec<u8>>,
-    unwritten: bool,
+    /// The key and, where there is one, the value: one look at memory for both.
+    bytes: Vec<u8>,
+    key_length: u32,
+    has_value: bool,
+    /// The era in which it was written last, and whether the run of that era has it. An entry that was written neither in
+    /// this era nor in the frozen one is in the database.
+    written: u64,
+    copied: bool,
+    has_sub_key: bool,
     /// Used since the hand has passed it.
     used: bool,
 }
 
+/// The entries that are on their way to the database.
+struct Frozen {
+    era: u64,
+    slots: Vec<u32>,
+    /// How many of them have been looked at.
+    looked_at: usize,
+    run: Run,
+}
+
 impl Slot {
+    fn new(key: &[u8], value: Option<&[u8]>) -> Self {
+        let mut bytes = Vec::with_capacity(key.len() + value.map_or(0, <[u8]>::len));
+        bytes.extend_from_slice(key);
+        bytes.extend_from_slice(value.unwrap_or_default());
+        // RocksDB takes no key of 4 GiB.
+        Self { bytes, key_length: key.len() as u32, has_value: value.is_some(), used: true, ..Self::default() }
+    }
+
+    fn key(&self) -> &[u8] {
+        &self.bytes[..self.key_length as usize]
+    }
+
+    fn value(&self) -> Option<&[u8]> {
+        self.has_value.then(|| &self.bytes[self.key_length as usize..])
+    }
+
+    fn set_value(&mut self, value: Option<&[u8]>) {
+        self.bytes.truncate(self.key_length as usize);
+        self.bytes.extend_from_slice(value.unwrap_or_default());
+        self.has_value = value.is_some();
+    }
+
     fn size(&self) -> usize {
-        OVERHEAD + self.key.capacity() + self.value.as_ref().map_or(0, Vec::capacity)
+        OVERHEAD + self.bytes.capacity()
+    }
+}
+
+/// Nothing is frozen of that era.
+#[derive(Debug)]
+pub(crate) struct NotFrozen;
+
+impl Frozen {
+    /// Has the run take an entry as it was.
+    fn take(&mut self, slot: &mut Slot) {
+        if !slot.copied {
+            self.run.push(slot.key(), slot.value());
+            slot.copied = true;
+        }
+    }
+}
+
+impl Default for HotEntries {
+    fn default() -> Self {
+        Self {
+            hasher: DefaultHashBuilder::default(),
+            table: HashTable::new(),
+            slots: Vec::new(),
+            free: Vec::new(),
+            hand: 0,
+            bytes: 0,
+            // No slot was written in era 0.
+            era: 1,
+            unwritten: Vec::new(),
+            unwritten_bytes: 0,
+            frozen: None,
+            unwritten_sub_keys: BTreeSet::new(),
+        }
     }
 }
 
@@ -55,7 +136,7 @@ impl HotEntries {
         let index = self.find(key)?;
         let slot = &mut self.slots[index as usize];
         slot.used = true;
-        Some(slot.value.as_deref())
+        Some(slot.value())
     }
 
     /// Keeps what was read from the database. What is known already is newer.
@@ -71,22 +152,20 @@ impl HotEntries {
             None => self.insert(key, value),
             Some(index) => {
                 let slot = &mut self.slots[index as usize];
-                let before = slot.size();
-                match (&mut slot.value, value) {
-                    (Some(old), Some(new)) => {
-                        old.clear();
-                        old.extend_from_slice(new);
-                    }
-                    (old, new) => *old = new.map(<[u8]>::to_vec),
+                if let Some(frozen) = self.frozen.as_mut().filter(|frozen| frozen.era == slot.written) {
+                    frozen.take(slot);
                 }
+                let before = slot.size();
+                slot.set_value(value);
                 self.bytes = self.bytes - before + slot.size();
                 index
             }
         };
         let slot = &mut self.slots[index as usize];
         slot.used = true;
-        if !slot.unwritten {
-            slot.unwritten = true;
+        slot.has_sub_key = has_sub_key;
+        if slot.written != self.era {
+            (slot.written, slot.copied) = (self.era, false);
             self.unwritten.push(index);
             self.unwritten_bytes += slot.size();
             if has_sub_key {
@@ -95,44 +174,59 @@ impl HotEntries {
         }
     }
 
-    /// Whether there is enough unwritten for a batch.
-    pub(crate) fn should_write(&self) -> bool {
-        let (entries, bytes) = (self.unwritten.len(), self.unwritten_bytes);
-        let since = entries - self.taken >= MOST_UNWRITTEN || bytes - self.taken_bytes >= MOST_UNWRITTEN_BYTES;
-        since || entries >= 2 * MOST_UNWRITTEN || bytes >= 2 * MOST_UNWRITTEN_BYTES
+    /// The bytes of what was written in this era.
+    pub(crate) fn unwritten_bytes(&self) -> usize {
+        self.unwritten_bytes
     }
 
-    /// A snapshot takes what is unwritten now. It stays unwritten here: more may come before it is in the database.
-    pub(crate) fn take_for_snapshot(&mut self) -> WriteBatch {
-        (self.taken, self.taken_bytes) = (self.unwritten.len(), self.unwritten_bytes);
-        self.unwritten()
+    /// Freezes what is unwritten; the number of its era. Nobody may need what was frozen before.
+    pub(crate) fn freeze(&mut self) -> u64 {
+        if let Some(left) = &self.frozen {
+            self.release(left.era, false);
+        }
+        let era = self.era;
+        self.frozen =
+            Some(Frozen { era, slots: std::mem::take(&mut self.unwritten), looked_at: 0, run: Run::default() });
+        self.unwritten_bytes = 0;
+        self.era += 1;
+        era
     }
 
-    /// Whether the database lacks anything.
-    pub(crate) fn has_unwritten(&self) -> bool {
-        !self.unwritten.is_empty()
-    }
-
-    /// The writes that the database lacks. They count as written with [`Self::all_written`].
-    pub(crate) fn unwritten(&self) -> WriteBatch {
-        let mut batch = WriteBatch::with_capacity_bytes(self.unwritten_bytes);
-        for slot in self.unwritten.iter().map(|index| &self.slots[*index as usize]) {
-            match &slot.value {
-                Some(value) => batch.put(&slot.key, value),
-                None => batch.delete(&slot.key),
+    /// Copies up to so many of the entries that were frozen in this era; hands out all once they are copied. `Err` where
+    /// they are not frozen any more.
+    pub(crate) fn copy_frozen(&mut self, era: u64, most: usize) -> Result<Option<Run>, NotFrozen> {
+        let frozen = self.frozen.as_mut().filter(|frozen| frozen.era == era).ok_or(NotFrozen)?;
+        let end = frozen.slots.len().min(frozen.looked_at.saturating_add(most));
+        for at in frozen.looked_at..end {
+            let slot = &mut self.slots[frozen.slots[at] as usize];
+            // What was written again was copied before that.
+            if slot.written == era {
+                frozen.take(slot);
             }
         }
-        batch
+        frozen.looked_at = end;
+        Ok((end == frozen.slots.len()).then(|| std::mem::take(&mut frozen.run)))
     }
 
-    /// The database has them now.
-    pub(crate) fn all_written(&mut self) {
-        for index in self.unwritten.drain(..) {
-            self.slots[index as usize].unwritten = false;
+    /// Lets go of the entries that were frozen in this era: the database has them, or they are unwritten again.
+    pub(crate) fn release(&mut self, era: u64, written: bool) {
+        let Some(frozen) = self.frozen.take_if(|frozen| frozen.era == era) else { return };
+        if written && self.unwritten_sub_keys.is_empty() {
+            return;
         }
-        self.unwritten_bytes = 0;
-        (self.taken, self.taken_bytes) = (0, 0);
-        self.unwritten_sub_keys.clear();
+        for index in frozen.slots {
+            let slot = &mut self.slots[index as usize];
+            if slot.written != era {
+                continue;
+            }
+            if !written {
+                (slot.written, slot.copied) = (self.era, false);
+                self.unwritten.push(index);
+                self.unwritten_bytes += slot.size();
+            } else if slot.has_sub_key {
+                self.unwritten_sub_keys.remove(slot.key());
+            }
+        }
     }
 
     /// The unwritten entries with sub keys in this range, in order.
@@ -143,7 +237,7 @@ impl HotEntries {
             .range::<[u8], _>((std::ops::Bound::Included(start), std::ops::Bound::Excluded(end)));
         keys.map(|key| {
             let slot = self.find(key).map(|index| &self.slots[index as usize]);
-            (key.as_slice(), slot.and_then(|slot| slot.value.as_deref()))
+            (key.as_slice(), slot.and_then(Slot::value))
         })
     }
 
@@ -154,6 +248,7 @@ impl HotEntries {
     /// Lets go of entries that were not used lately, down to `size` where what is unwritten allows it.
     pub(crate) fn shrink_to(&mut self, size: usize) {
         // Twice round: the first time takes away the marks.
+        let frozen = self.frozen.as_ref().map_or(self.era, |frozen| frozen.era);
         for _ in 0..self.slots.len() * 2 {
             if self.bytes <= size {
                 return;
@@ -162,43 +257,60 @@ impl HotEntries {
             let slot = &mut self.slots[self.hand];
             if slot.used {
                 slot.used = false;
-            } else if !slot.unwritten && slot.key.capacity() > 0 {
+            } else if slot.written != self.era && slot.written != frozen && slot.bytes.capacity() > 0 {
                 self.remove(self.hand as u32);
             }
         }
     }
 
+    /// Has the processor fetch what is known of these entries. One after the other they would wait for memory several
+    /// times each; these waits overlap.
+    pub(crate) fn touch<'a>(&self, keys: impl Iterator<Item = &'a [u8]>) {
+        let place = |key| {
+            let hash = self.hash(key);
+            self.table.find(Place::spread(hash), |place| place.hash == hash)
+        };
+        let slots: Vec<u32> = keys.filter_map(place).map(|place| place.slot).collect();
+        let bytes: Vec<&[u8]> = slots.iter().map(|slot| self.slots[*slot as usize].bytes.as_slice()).collect();
+        black_box(bytes.iter().filter_map(|bytes| bytes.first()).fold(0, |all, byte| all ^ byte));
+    }
+
+    fn hash(&self, key: &[u8]) -> u32 {
+        self.hasher.hash_one(key) as u32
+    }
+
     fn find(&self, key: &[u8]) -> Option<u32> {
-        let hash = self.hasher.hash_one(key);
-        self.table.find(hash, |index| self.slots[*index as usize].key == key).copied()
+        let hash = self.hash(key);
+        let is = |place: &Place| place.hash == hash && self.slots[place.slot as usize].key() == key;
+        self.table.find(Place::spread(hash), is).map(|place| place.slot)
     }
 
     fn insert(&mut self, key: &[u8], value: Option<&[u8]>) -> u32 {
-        let slot = Slot { key: key.to_vec(), value: value.map(<[u8]>::to_vec), unwritten: false, used: true };
-        self.bytes += slot.size();
-        let index = match self.free.pop() {
-            Some(index) => {
-                self.slots[index as usize] = slot;
-                index
+        let entry = Slot::new(key, value);
+        self.bytes += entry.size();
+        let slot = match self.free.pop() {
+            Some(slot) => {
+                self.slots[slot as usize] = entry;
+                slot
             }
             None => {
-                self.slots.push(slot);
+                self.slots.push(entry);
                 (self.slots.len() - 1) as u32
             }
         };
-        let (hasher, slots) = (&self.hasher, &self.slots);
-        self.table.insert_unique(hasher.hash_one(key), index, |index| hasher.hash_one(&slots[*index as usize].key[..]));
-        index
+        let hash = self.hash(key);
+        self.table.insert_unique(Place::spread(hash), Place { hash, slot }, |place| Place::spread(place.hash));
+        slot
     }
 
-    fn remove(&mut self, index: u32) {
-        let slot = std::mem::take(&mut self.slots[index as usize]);
-        self.bytes -= slot.size();
-        let hash = self.hasher.hash_one(&slot.key[..]);
-        if let Ok(entry) = self.table.find_entry(hash, |found| *found == index) {
-            entry.remove();
+    fn remove(&mut self, slot: u32) {
+        let entry = std::mem::take(&mut self.slots[slot as usize]);
+        self.bytes -= entry.size();
+        let hash = self.hash(entry.key());
+        if let Ok(place) = self.table.find_entry(Place::spread(hash), |place| place.slot == slot) {
+            place.remove();
         }
-        self.free.push(index);
+        self.free.push(slot);
     }
 }
 
@@ -208,6 +320,15 @@ mod tests {
 
     fn key(number: u32) -> Vec<u8> {
         number.to_be_bytes().to_vec()
+    }
+
+    /// Has the database write everything; what that is.
+    fn written(hot: &mut HotEntries) -> Vec<(Vec<u8>, Option<Vec<u8>>)> {
+        let era = hot.freeze();
+        let mut run = hot.copy_frozen(era, usize::MAX).unwrap().unwrap();
+        run.sort();
+        hot.release(era, true);
+        run.iter().map(|(key, value)| (key.to_vec(), value.map(<[u8]>::to_vec))).collect()
     }
 
     #[test]
@@ -221,9 +342,8 @@ mod tests {
         assert_eq!(hot.get(b"a"), Some(Some(b"1".as_slice())));
         hot.write(b"a", None, false);
         assert_eq!(hot.get(b"a"), Some(None));
-        assert_eq!(hot.unwritten().len(), 1, "one entry however often it was written");
-        hot.all_written();
-        assert!(!hot.has_unwritten());
+        assert_eq!(written(&mut hot), [(b"a".to_vec(), None)], "one entry however often it was written");
+        assert_eq!((written(&mut hot).len(), hot.unwritten_bytes()), (0, 0));
         assert_eq!(hot.get(b"a"), Some(None), "what was written is still known");
     }
 
@@ -251,7 +371,10 @@ mod tests {
         hot.shrink_to(0);
         assert!((100..110).all(|number| hot.get(&key(number)) == Some(Some(b"value".as_slice()))), "unwritten");
         assert_eq!(hot.size() / each, 10);
-        hot.all_written();
+        let era = hot.freeze();
+        hot.shrink_to(0);
+        assert_eq!(hot.size() / each, 10, "on their way");
+        hot.release(era, true);
         hot.shrink_to(0);
         assert_eq!((hot.size(), hot.table.len()), (0, 0));
     }
@@ -279,28 +402,53 @@ mod tests {
         let found: Vec<_> = hot.unwritten_between(b"k"..b"l").collect();
         let value = |text: &'static str| Some(text.as_bytes());
         assert_eq!(found, [(&b"k0"[..], value("0")), (b"k1", None), (b"k2", value("2"))]);
-        hot.all_written();
-        assert_eq!(hot.unwritten_between(b"a"..b"z").count(), 0);
+        let era = hot.freeze();
+        hot.write(b"k1", Some(b"new"), true);
+        assert_eq!(hot.unwritten_between(b"k"..b"l").count(), 3, "on their way");
+        assert_eq!(hot.copy_frozen(era, usize::MAX).unwrap().unwrap().len(), 6);
+        hot.release(era, true);
+        let left: Vec<_> = hot.unwritten_between(b"a"..b"z").collect();
+        assert_eq!(left, [(&b"k1"[..], Some(b"new".as_slice()))], "written again meanwhile");
     }
 
     #[test]
-    fn enough_unwritten_entries_or_bytes_are_a_batch() {
+    fn what_is_frozen_is_what_was_there_whoever_copies_it() {
         let mut hot = HotEntries::default();
-        for number in 0..MOST_UNWRITTEN as u32 {
-            assert!(!hot.should_write());
-            hot.write(&key(number), Some(b""), false);
+        for number in 0..10 {
+            hot.write(&key(number), Some(b"old"), false);
         }
-        assert!(hot.should_write());
-        assert_eq!(hot.take_for_snapshot().len(), MOST_UNWRITTEN);
-        for number in 0..MOST_UNWRITTEN as u32 {
-            assert!(!hot.should_write(), "what a snapshot has taken is as good as written");
-            hot.write(&key(number + 1_000_000), Some(b""), false);
+        let era = hot.freeze();
+        assert!(hot.copy_frozen(era, 3).unwrap().is_none(), "there are more");
+        for number in 0..6 {
+            hot.write(&key(number), Some(b"new"), false);
+            hot.write(&key(number), None, false);
         }
-        assert!(hot.should_write());
-        hot.take_for_snapshot();
-        assert!(hot.should_write(), "but not for ever");
+        hot.write(&key(10), Some(b"new"), false);
+        let mut run = hot.copy_frozen(era, 100).unwrap().unwrap();
+        run.sort();
+        let frozen: Vec<_> = run.iter().map(|(key, value)| (key.to_vec(), value.map(<[u8]>::to_vec))).collect();
+        assert!(frozen.into_iter().eq((0..10).map(|number| (key(number), Some(b"old".to_vec())))));
+        hot.release(era + 1, true);
+        assert!(hot.copy_frozen(era + 1, 100).is_err(), "another era");
+        hot.release(era, true);
+        let again: Vec<_> = written(&mut hot).into_iter().map(|(key, _)| key).collect();
+        assert_eq!(again, [0, 1, 2, 3, 4, 5, 10].map(key));
+    }
+
+    #[test]
+    fn what_could_not_be_written_is_unwritten_again() {
         let mut hot = HotEntries::default();
-        hot.write(b"a", Some(&vec![0; MOST_UNWRITTEN_BYTES]), false);
-        assert!(hot.should_write());
+        hot.write(b"a", Some(b"1"), true);
+        hot.write(b"b", Some(b"1"), true);
+        let bytes = hot.unwritten_bytes();
+        let era = hot.freeze();
+        hot.write(b"b", Some(b"2"), true);
+        assert!(hot.copy_frozen(era, 100).unwrap().is_some());
+        hot.release(era, false);
+        assert_eq!(hot.unwritten_bytes(), bytes);
+        // Nobody comes for these.
+        hot.freeze();
+        let all = [(b"a".to_vec(), Some(b"1".to_vec())), (b"b".to_vec(), Some(b"2".to_vec()))];
+        assert_eq!(written(&mut hot), all);
     }
 }

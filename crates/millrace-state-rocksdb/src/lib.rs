@@ -13,6 +13,8 @@ mod hot;
 mod local_dir;
 mod memory;
 mod reader;
+mod run;
+mod shared;
 mod state;
 #[cfg(test)]
 mod tests;

@@ -3,24 +3,17 @@
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use millrace_core::{Error, Result};
-use rocksdb::{Cache, WriteBufferManager};
+use rocksdb::Cache;
 
 /// The setting in bytes.
 pub(crate) const MEMORY_SIZE: &str = "state.backend.rocksdb.memory.size";
 /// The least that it can be.
 pub const LEAST_MEMORY_SIZE: u64 = 8 << 20;
 
-/// No database's write buffer is larger, or its flush would take long.
-const MOST_WRITE_BUFFER: usize = 64 << 20;
-const LEAST_WRITE_BUFFER: usize = 1 << 20;
-
-/// The memory that all databases of the process share: a quarter for hot entries, the rest for RocksDB's one cache. The
-/// write buffers are charged to that cache and may take a third of it, so that with those that are being flushed it holds
-/// still; what they don't take holds blocks, their indexes and filters among them.
+/// The memory that all databases of the process share: half for hot entries, half for RocksDB's one cache of blocks, their
+/// indexes and filters among them.
 pub(crate) struct SharedMemory {
     pub(crate) cache: Cache,
-    pub(crate) write_buffers: WriteBufferManager,
-    write_buffers_size: usize,
     hot_size: usize,
     open: AtomicUsize,
 }
@@ -33,15 +26,12 @@ impl SharedMemory {
             )));
         }
         let bytes = usize::try_from(bytes).unwrap_or(usize::MAX);
-        let hot_size = bytes / 4;
-        let write_buffers_size = (bytes - hot_size) / 3;
+        let hot_size = bytes / 2;
         let cache = Cache::new_lru_cache(bytes - hot_size);
-        let write_buffers =
-            WriteBufferManager::new_write_buffer_manager_with_cache(write_buffers_size, false, cache.clone());
-        Ok(Self { cache, write_buffers, write_buffers_size, hot_size, open: AtomicUsize::new(0) })
+        Ok(Self { cache, hot_size, open: AtomicUsize::new(0) })
     }
 
-    /// What RocksDB's one cache holds, write buffers included. The hot entries, a database's own, are not in it.
+    /// What RocksDB's one cache holds. The hot entries, a database's own, are not in it.
     pub(crate) fn used(&self) -> u64 {
         self.cache.get_usage() as u64
     }
@@ -56,18 +46,19 @@ impl SharedMemory {
         self.open.fetch_sub(1, Ordering::Relaxed);
     }
 
-    /// How much one database's hot entries may take.
+    /// How much one database's hot entries may take: the entries themselves and what may be
+    /// [unwritten](Self::unwritten_share), which is copied on its way to the database.
     pub(crate) fn hot_share(&self) -> usize {
-        self.hot_size / self.sharing()
+        self.share() / 4 * 3
     }
 
-    /// The write buffer of a database that is opened now.
-    pub(crate) fn write_buffer(&self) -> usize {
-        (self.write_buffers_size / self.sharing()).clamp(LEAST_WRITE_BUFFER, MOST_WRITE_BUFFER)
+    /// How much of them may be unwritten.
+    pub(crate) fn unwritten_share(&self) -> usize {
+        self.share() / 4
     }
 
-    fn sharing(&self) -> usize {
-        self.open.load(Ordering::Relaxed).max(1)
+    fn share(&self) -> usize {
+        self.hot_size / self.open.load(Ordering::Relaxed).max(1)
     }
 }
 
@@ -79,12 +70,12 @@ mod tests {
     fn databases_share_what_there_is() {
         let memory = SharedMemory::new(120 << 20).unwrap();
         memory.join();
-        assert_eq!((memory.hot_share(), memory.write_buffer()), (30 << 20, 30 << 20));
+        assert_eq!((memory.hot_share(), memory.unwritten_share()), (45 << 20, 15 << 20));
         memory.join();
         memory.join();
-        assert_eq!((memory.hot_share(), memory.write_buffer()), (10 << 20, 10 << 20));
+        assert_eq!((memory.hot_share(), memory.unwritten_share()), (15 << 20, 5 << 20));
         memory.leave();
-        assert_eq!(memory.hot_share(), 15 << 20);
+        assert_eq!(memory.hot_share(), (120 << 20) / 16 * 3);
     }
 
     #[test]

@@ -4,16 +4,17 @@ use std::sync::{Arc, Weak};
 
 use millrace_core::{Error, Result};
 use millrace_state::backend::{BytesBackend, BytesSnapshot, StateKey, StoredValue, VisitEntry};
-use rocksdb::{DEFAULT_COLUMN_FAMILY_NAME, ReadOptions, WriteBatch};
+use rocksdb::{DEFAULT_COLUMN_FAMILY_NAME, ReadOptions};
 
 use crate::{
-    cut::{Cut, CutSnapshot},
+    cut::{Cut, CutSnapshot, Purpose, finish_beside},
     database::Database,
     encoding::{
         decode_value, encode_key, encode_prefix, encode_value, key_group_end, key_group_start, stored_value,
         sub_key_behind, sub_key_bounds,
     },
     hot::HotEntries,
+    shared::SharedEntries,
 };
 
 const READING: &str = "reading local state";
@@ -21,60 +22,57 @@ const READING: &str = "reading local state";
 /// The state of one subtask: a database and its hot entries.
 pub(crate) struct RocksDBBackend {
     database: Arc<Database>,
-    hot: HotEntries,
+    hot: Arc<SharedEntries>,
     incremental: bool,
-    /// The last cut, while a snapshot needs it.
+    /// The last cut, while anybody needs it.
     cut: Weak<Cut>,
-    cuts: u64,
     key: Vec<u8>,
     value: Vec<u8>,
+    /// Those of the last entries that were prefetched.
+    keys: Vec<Vec<u8>>,
 }
 
 impl RocksDBBackend {
     pub(crate) fn new(database: Database, incremental: bool) -> Self {
         Self {
             database: Arc::new(database),
-            hot: HotEntries::default(),
+            hot: Arc::default(),
             incremental,
             cut: Weak::new(),
-            cuts: 0,
             key: Vec::new(),
             value: Vec::new(),
+            keys: Vec::new(),
         }
     }
 
-    /// Writes what is unwritten to the database; a cut that is still to be linked comes first.
-    fn write_through(&mut self) -> Result<()> {
-        if self.hot.has_unwritten() {
-            self.await_cut();
-            self.database.write(self.hot.unwritten())?;
-            self.hot.all_written();
+    /// Marks a cut, once the one before is finished.
+    fn cut(&mut self, purpose: Purpose) -> Arc<Cut> {
+        if let Some(before) = self.cut.upgrade() {
+            // Where that fails, everything is unwritten again and goes with this one.
+            let _ = before.finish();
         }
-        Ok(())
-    }
-
-    /// Links a cut that is not linked yet: nothing may be written before.
-    fn await_cut(&mut self) {
-        if let Some(cut) = self.cut.upgrade() {
-            // Where that fails, the snapshot fails, which is its own thread's to tell.
-            let _ = cut.link();
-            self.cut = Weak::new();
-        }
+        let cut = Arc::new(Cut::new(&self.database, &self.hot, purpose));
+        self.cut = Arc::downgrade(&cut);
+        cut
     }
 
     /// Keeps the hot entries within their bounds.
     fn make_room(&mut self) -> Result<()> {
-        if self.hot.should_write() {
-            self.write_through()?;
+        let memory = self.database.memory();
+        let (share, unwritten_share) = (memory.hot_share(), memory.unwritten_share());
+        let hot = self.hot.lock();
+        let (size, unwritten) = (hot.size(), hot.unwritten_bytes());
+        drop(hot);
+        if unwritten > unwritten_share {
+            finish_beside(self.cut(Purpose::Room))?;
         }
-        let share = self.database.memory().hot_share();
-        if self.hot.size() > share {
+        if size > share {
             // Some more than it must be, so that it is not done for every entry.
             let enough = share - share / 8;
-            self.hot.shrink_to(enough);
-            if self.hot.size() > share {
-                self.write_through()?;
-                self.hot.shrink_to(enough);
+            self.hot.lock().shrink_to(enough);
+            if self.hot.lock().size() > share {
+                self.cut(Purpose::Room).finish()?;
+                self.hot.lock().shrink_to(enough);
             }
         }
         Ok(())
@@ -86,7 +84,7 @@ impl RocksDBBackend {
             encode_value(value, expiry, &mut self.value);
             self.value.as_slice()
         });
-        self.hot.write(&self.key, value, at.sub_key.is_some());
+        self.hot.lock().write(&self.key, value, at.sub_key.is_some());
         self.make_room()
     }
 }
@@ -94,12 +92,12 @@ impl RocksDBBackend {
 impl BytesBackend for RocksDBBackend {
     fn get(&mut self, at: StateKey<'_>) -> Result<Option<StoredValue>> {
         encode_key(at, &mut self.key);
-        if let Some(known) = self.hot.get(&self.key) {
+        if let Some(known) = self.hot.lock().get(&self.key) {
             return known.map(stored_value).transpose();
         }
         let read = self.database.db().get_pinned(&self.key);
         let stored = read.map_err(|error| self.database.error(READING, &error))?;
-        self.hot.keep(&self.key, stored.as_deref());
+        self.hot.lock().keep(&self.key, stored.as_deref());
         let value = stored.as_deref().map(stored_value).transpose()?;
         drop(stored);
         self.make_room()?;
@@ -127,7 +125,8 @@ impl BytesBackend for RocksDBBackend {
         options.set_iterate_upper_bound(end.clone());
         let mut written = self.database.db().raw_iterator_opt(options);
         written.seek(&start);
-        let mut unwritten = self.hot.unwritten_between(&start..&end).peekable();
+        let hot = self.hot.lock();
+        let mut unwritten = hot.unwritten_between(&start..&end).peekable();
         let mut emit = |key: &[u8], stored: &[u8]| {
             let (value, expiry) = decode_value(stored)?;
             visit(Some(sub_key_behind(prefix, key)), value, expiry)
@@ -156,13 +155,15 @@ impl BytesBackend for RocksDBBackend {
     }
 
     fn prefetch(&mut self, entries: &[StateKey<'_>]) -> Result<()> {
-        let mut missing = Vec::new();
-        for at in entries {
-            encode_key(*at, &mut self.key);
-            if self.hot.get(&self.key).is_none() {
-                missing.push(self.key.clone());
-            }
+        self.keys.resize_with(self.keys.len().max(entries.len()), Vec::new);
+        for (at, key) in entries.iter().zip(&mut self.keys) {
+            encode_key(*at, key);
         }
+        let keys = self.keys[..entries.len()].iter().map(Vec::as_slice);
+        let mut hot = self.hot.lock();
+        hot.touch(keys.clone());
+        let mut missing: Vec<&[u8]> = keys.filter(|key| hot.get(key).is_none()).collect();
+        drop(hot);
         if missing.is_empty() {
             return Ok(());
         }
@@ -173,29 +174,22 @@ impl BytesBackend for RocksDBBackend {
         let states = states.ok_or_else(|| Error::internal("a database without its default column family"))?;
         for (key, read) in missing.iter().zip(db.batched_multi_get_cf(states, &missing, true)) {
             let stored = read.map_err(|error| self.database.error(READING, &error))?;
-            self.hot.keep(key, stored.as_deref());
+            self.hot.lock().keep(key, stored.as_deref());
         }
         self.make_room()
     }
 
     fn clear_state(&mut self, state: u16) -> Result<()> {
-        self.write_through()?;
-        self.await_cut();
-        self.hot = HotEntries::default();
-        let mut batch = WriteBatch::default();
-        batch.delete_range(key_group_start(state, 0), key_group_end(state, u16::MAX));
-        self.database.write(batch)
+        self.cut(Purpose::Room).finish()?;
+        *self.hot.lock() = HotEntries::default();
+        self.database.remove(&key_group_start(state, 0), &key_group_end(state, u16::MAX))
     }
 
     fn size(&self) -> Option<u64> {
-        Some(self.database.size() + self.hot.size() as u64)
+        Some(self.database.size() + self.hot.lock().size() as u64)
     }
 
     fn snapshot(&mut self) -> Result<Box<dyn BytesSnapshot>> {
-        self.cuts += 1;
-        let (unwritten, previous) = (self.hot.take_for_snapshot(), std::mem::take(&mut self.cut));
-        let cut = Arc::new(Cut::new(Arc::clone(&self.database), self.cuts, unwritten, previous));
-        self.cut = Arc::downgrade(&cut);
-        Ok(Box::new(CutSnapshot::new(cut, self.incremental)))
+        Ok(Box::new(CutSnapshot::new(self.cut(Purpose::Snapshot), self.incremental)))
     }
 }

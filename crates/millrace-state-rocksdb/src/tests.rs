@@ -13,7 +13,7 @@ use millrace_state::{
     backend::{BytesSnapshot, StateKey},
 };
 
-use rocksdb::{BottommostLevelCompaction, CompactOptions, IteratorMode, WriteBatch};
+use rocksdb::{BottommostLevelCompaction, CompactOptions, IteratorMode};
 
 use crate::{
     LEAST_MEMORY_SIZE, RocksDBStateBackend,
@@ -23,6 +23,7 @@ use crate::{
     error::LOCAL_DIRECTORY,
     local_dir::LocalDirectory,
     memory::SharedMemory,
+    run::Run,
 };
 
 const GROUPS: u32 = 4;
@@ -201,15 +202,16 @@ fn compaction_drops_what_is_dead() {
     let files = process.attempt("a", 0).unwrap();
     let dead = Dead::new(&context(clock));
     let database = Database::open(files, Process { memory, directory: process }, dead).unwrap();
-    let mut batch = WriteBatch::default();
+    let mut run = Run::default();
     let foreign = StateKey { key_group: GROUPS as u16, ..at(b"d") };
     for (at, expiry) in [(at(b"a"), None), (at(b"b"), Some(1500)), (at(b"c"), Some(1501)), (foreign, None)] {
         let (mut stored_key, mut stored) = (Vec::new(), Vec::new());
         encode_key(at, &mut stored_key);
         encode_value(b"value", expiry, &mut stored);
-        batch.put(stored_key, stored);
+        run.push(&stored_key, Some(&stored));
     }
-    database.write(batch).unwrap();
+    run.sort();
+    database.ingest(&run).unwrap();
     let left = || {
         database.db().flush().unwrap();
         let mut options = CompactOptions::default();
