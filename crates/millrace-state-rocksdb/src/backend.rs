@@ -60,7 +60,7 @@ impl RocksDBStateBackend {
     }
 
     /// What RocksDB may hold in memory in the whole process, whatever the number of operators and subtasks, in bytes:
-    /// its caches, indexes, filters and write buffers, and the hot entries in front of it.
+    /// its cache of blocks, indexes and filters, and the hot entries in front of it.
     #[must_use]
     pub fn with_memory_size(mut self, bytes: u64) -> Self {
         self.memory_size = bytes;

@@ -133,7 +133,7 @@ pub(crate) fn open_linked(directory: &Path, memory: &SharedMemory) -> Result<DB>
 }
 
 fn options(memory: &SharedMemory, dead: Option<Dead>) -> Result<Options, rocksdb::Error> {
-    // There is no setter for this one. What is in the write buffers is lost on purpose when a task ends.
+    // There is no setter for this one. What is not checkpointed is lost on purpose when a task ends.
     let mut options = Options::default().get_options_from_string("avoid_flush_during_shutdown=true")?;
     options.create_if_missing(true);
     options.set_max_open_files(OPEN_FILES);

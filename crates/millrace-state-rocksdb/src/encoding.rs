@@ -5,8 +5,8 @@
 //! value: 00 | value,  or  01 | expiry u64 | value
 //! ```
 //!
-//! Numbers of keys are big-endian. All states are in one column family: write buffers, files and cuts are then shared by
-//! them, where each column family would have its own.
+//! Numbers of keys are big-endian. All states are in one column family: files and cuts are then shared by them, where
+//! each column family would have its own.
 
 use millrace_core::{Error, Result};
 use millrace_state::backend::{StateKey, StoredValue};

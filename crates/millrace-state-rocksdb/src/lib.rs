@@ -1,8 +1,8 @@
 //! The state backend over RocksDB: working state on the taskmanager's disk, bounded memory.
 //!
-//! Each subtask of an operator has a database of its own in the process's local directory; all of them share one block
-//! cache and one budget of write buffers. In front of each are its hot entries, which take writes until there are enough
-//! for a batch. What a task has not checkpointed is lost with it, so nothing is logged or synced for its own sake.
+//! Each subtask of an operator has a database of its own in the process's local directory; all of them share one
+//! memory setting. In front of each are its hot entries, which take the writes until a cut hands them to the database as a
+//! sorted file. What a task has not checkpointed is lost with it, so nothing is logged or synced for its own sake.
 
 mod backend;
 mod cut;
