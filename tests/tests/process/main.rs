@@ -7,6 +7,7 @@ mod attack;
 mod committed_output;
 mod demonstration;
 mod exactly_once;
+mod in_flight;
 mod kills;
 mod orchestrated;
 mod recovery;
