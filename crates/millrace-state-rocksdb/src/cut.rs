@@ -53,6 +53,11 @@ impl Cut {
         Self { database: Arc::clone(database), hot: Arc::clone(hot), era, directory, done: Mutex::default() }
     }
 
+    #[cfg(test)]
+    pub(crate) fn era(&self) -> u64 {
+        self.era
+    }
+
     /// Writes what was frozen and links the files if nobody has; waits where somebody does.
     pub(crate) fn finish(&self) -> Result<()> {
         let mut done = self.done.lock().unwrap_or_else(PoisonError::into_inner);
@@ -62,15 +67,23 @@ impl Cut {
                 Some(directory) => written.clone().and_then(|()| self.database.link(directory)),
                 None => written.clone(),
             };
-            self.hot.lock_after_task().release(self.era, written.is_ok());
+            self.release(written.is_ok());
             linked
         })
         .clone()
     }
 
+    fn release(&self, written: bool) {
+        let released = self.hot.lock_after_task().release(self.era, written);
+        // It may be large, and the lock is free now.
+        drop(released);
+    }
+
     fn copy(&self) -> Result<Run> {
         loop {
-            match self.hot.lock_after_task().copy_frozen(self.era, SLICE) {
+            // Not within the match: the lock would be held while the run is sorted.
+            let copied = self.hot.lock_after_task().copy_frozen(self.era, SLICE);
+            match copied {
                 Ok(None) => {}
                 Ok(Some(mut run)) => {
                     run.sort();
@@ -86,7 +99,7 @@ impl Drop for Cut {
     fn drop(&mut self) {
         // Nobody wanted it: what it froze goes with the next one.
         if self.done.get_mut().is_ok_and(|done| done.is_none()) {
-            self.hot.lock_after_task().release(self.era, false);
+            self.release(false);
         }
         if let Some(Err(error)) = self.directory.as_deref().map(local_dir::remove) {
             tracing::warn!("the files of cut {} could not be removed: {error}", self.era);

@@ -1,6 +1,6 @@
 //! A database with its directory.
 
-use std::{ffi::CStr, path::Path, sync::Arc};
+use std::{ffi::CStr, fs, io::ErrorKind, path::Path, sync::Arc, thread, time::Duration};
 
 use millrace_core::{Result, clock::Clock, key::KeyGroupRange};
 use millrace_state::{KeyedBackendContext, backend::LocalFiles};
@@ -11,17 +11,26 @@ use rocksdb::{
     checkpoint::Checkpoint,
     compaction_filter::CompactionFilter,
     compaction_filter_factory::{CompactionFilterContext, CompactionFilterFactory},
-    properties::TOTAL_SST_FILES_SIZE,
+    properties::{BACKGROUND_ERRORS, TOTAL_SST_FILES_SIZE},
 };
 
 use crate::{
-    backend::Process, encoding, error::rocksdb_error, local_dir::LocalDirectory, memory::SharedMemory, run::Run,
+    backend::Process,
+    encoding,
+    error::{local_error, rocksdb_error},
+    local_dir::LocalDirectory,
+    memory::SharedMemory,
+    run::Run,
 };
 
 /// Files of table readers that a database keeps open; their blocks are in the cache.
 const OPEN_FILES: i32 = 512;
 /// The size of a file, which is what an incremental checkpoint writes or does not write.
 const FILE_BYTES: u64 = 32 << 20;
+/// So many files may wait for compaction.
+const MOST_UNCOMPACTED: u64 = 16;
+const NUM_FILES_AT_LEVEL0: &CStr = c"rocksdb.num-files-at-level0";
+const COMPACTION_POLL: Duration = Duration::from_millis(5);
 const WRITE_BUFFER: usize = 1 << 20;
 const BLOCK_BYTES: usize = 8 << 10;
 const BLOOM_BITS: f64 = 10.0;
@@ -75,8 +84,10 @@ impl Database {
         if run.is_empty() {
             return Ok(());
         }
-        // One at a time: each waits for the one before. What a failed one has left is written over.
+        self.await_compaction();
+        // One at a time: each waits for the one before.
         let path = self.directory().join("run.sst");
+        self.remove_run(&path)?;
         let write = || {
             let options = options(&self.memory, None)?;
             let mut writer = SstFileWriter::create(&options);
@@ -92,7 +103,27 @@ impl Database {
             ingestion.set_move_files(true);
             self.db().ingest_external_file_opts(&ingestion, vec![&path])
         };
-        write().map_err(|error| self.error("writing local state", &error))
+        write().map_err(|error| {
+            // It may be what the disk is full of.
+            let _ = self.remove_run(&path);
+            self.error("writing local state", &error)
+        })
+    }
+
+    /// What a failed run has left may be a file of the database by another name: it is not to be written over.
+    fn remove_run(&self, path: &Path) -> Result<()> {
+        match fs::remove_file(path) {
+            Err(error) if error.kind() != ErrorKind::NotFound => Err(local_error("removing", path, &error)),
+            _ => Ok(()),
+        }
+    }
+
+    /// Ingestion does not wait for compaction by itself, and reads become slower with each file that waits for it.
+    fn await_compaction(&self) {
+        let number = |property| self.db().property_int_value(property).ok().flatten().unwrap_or(0);
+        while number(NUM_FILES_AT_LEVEL0) > MOST_UNCOMPACTED && number(BACKGROUND_ERRORS) == 0 {
+            thread::sleep(COMPACTION_POLL);
+        }
     }
 
     /// Removes what lies between two keys.

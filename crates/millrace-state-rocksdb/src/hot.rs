@@ -3,12 +3,19 @@
 //! What is unwritten goes to the database all at once, as a sorted [`Run`]. The task only [freezes](HotEntries::freeze)
 //! it. Another thread copies the frozen entries, some at a time; the task copies one before it changes it.
 
-use std::{collections::BTreeSet, hash::BuildHasher, hint::black_box, ops::Range};
+use std::{
+    collections::BTreeSet,
+    hash::BuildHasher,
+    hint::black_box,
+    ops::{Bound, Range},
+};
 
 use hashbrown::{DefaultHashBuilder, HashTable};
 
 use crate::run::Run;
 
+/// So many bytes are copied before the task may go on.
+const SLICE_BYTES: usize = 256 << 10;
 /// What an entry takes beside its key and value: its slot, its place in the table, what the allocator adds.
 const OVERHEAD: usize = 112;
 
@@ -55,18 +62,20 @@ struct Slot {
     /// this era nor in the frozen one is in the database.
     written: u64,
     copied: bool,
-    has_sub_key: bool,
     /// Used since the hand has passed it.
     used: bool,
 }
 
 /// The entries that are on their way to the database.
-struct Frozen {
+pub(crate) struct Frozen {
     era: u64,
     slots: Vec<u32>,
     /// How many of them have been looked at.
     looked_at: usize,
-    run: Run,
+    /// Until it is handed out.
+    run: Option<Run>,
+    /// As [`HotEntries::unwritten_sub_keys`].
+    sub_keys: BTreeSet<Vec<u8>>,
 }
 
 impl Slot {
@@ -74,7 +83,7 @@ impl Slot {
         let mut bytes = Vec::with_capacity(key.len() + value.map_or(0, <[u8]>::len));
         bytes.extend_from_slice(key);
         bytes.extend_from_slice(value.unwrap_or_default());
-        // RocksDB takes no key of 4 GiB.
+        // No entry reaches 4 GiB: who writes one is refused.
         Self { bytes, key_length: key.len() as u32, has_value: value.is_some(), used: true, ..Self::default() }
     }
 
@@ -104,8 +113,8 @@ pub(crate) struct NotFrozen;
 impl Frozen {
     /// Has the run take an entry as it was.
     fn take(&mut self, slot: &mut Slot) {
-        if !slot.copied {
-            self.run.push(slot.key(), slot.value());
+        if let (false, Some(run)) = (slot.copied, &mut self.run) {
+            run.push(slot.key(), slot.value());
             slot.copied = true;
         }
     }
@@ -157,13 +166,16 @@ impl HotEntries {
                 }
                 let before = slot.size();
                 slot.set_value(value);
-                self.bytes = self.bytes - before + slot.size();
+                let after = slot.size();
+                self.bytes = self.bytes - before + after;
+                if slot.written == self.era {
+                    self.unwritten_bytes = self.unwritten_bytes - before + after;
+                }
                 index
             }
         };
         let slot = &mut self.slots[index as usize];
         slot.used = true;
-        slot.has_sub_key = has_sub_key;
         if slot.written != self.era {
             (slot.written, slot.copied) = (self.era, false);
             self.unwritten.push(index);
@@ -182,60 +194,73 @@ impl HotEntries {
     /// Freezes what is unwritten; the number of its era. Nobody may need what was frozen before.
     pub(crate) fn freeze(&mut self) -> u64 {
         if let Some(left) = &self.frozen {
-            self.release(left.era, false);
+            drop(self.release(left.era, false));
         }
+        let slots = std::mem::take(&mut self.unwritten);
+        let bytes = std::mem::take(&mut self.unwritten_bytes).saturating_sub(slots.len() * OVERHEAD);
         let era = self.era;
-        self.frozen =
-            Some(Frozen { era, slots: std::mem::take(&mut self.unwritten), looked_at: 0, run: Run::default() });
-        self.unwritten_bytes = 0;
+        self.frozen = Some(Frozen {
+            era,
+            looked_at: 0,
+            run: Some(Run::with_capacity(slots.len(), bytes)),
+            slots,
+            sub_keys: std::mem::take(&mut self.unwritten_sub_keys),
+        });
         self.era += 1;
         era
     }
 
-    /// Copies up to so many of the entries that were frozen in this era; hands out all once they are copied. `Err` where
-    /// they are not frozen any more.
+    /// Copies up to so many of the entries that were frozen in this era, and fewer where they are large; hands out all once
+    /// they are copied. `Err` where they are not frozen any more, or were handed out.
     pub(crate) fn copy_frozen(&mut self, era: u64, most: usize) -> Result<Option<Run>, NotFrozen> {
-        let frozen = self.frozen.as_mut().filter(|frozen| frozen.era == era).ok_or(NotFrozen)?;
+        let frozen =
+            self.frozen.as_mut().filter(|frozen| frozen.era == era && frozen.run.is_some()).ok_or(NotFrozen)?;
         let end = frozen.slots.len().min(frozen.looked_at.saturating_add(most));
-        for at in frozen.looked_at..end {
-            let slot = &mut self.slots[frozen.slots[at] as usize];
+        let mut bytes = 0;
+        while frozen.looked_at < end && bytes < SLICE_BYTES {
+            let slot = &mut self.slots[frozen.slots[frozen.looked_at] as usize];
             // What was written again was copied before that.
             if slot.written == era {
+                bytes += slot.bytes.len();
                 frozen.take(slot);
             }
+            frozen.looked_at += 1;
         }
-        frozen.looked_at = end;
-        Ok((end == frozen.slots.len()).then(|| std::mem::take(&mut frozen.run)))
+        Ok(if frozen.looked_at == frozen.slots.len() { frozen.run.take() } else { None })
     }
 
-    /// Lets go of the entries that were frozen in this era: the database has them, or they are unwritten again.
-    pub(crate) fn release(&mut self, era: u64, written: bool) {
-        let Some(frozen) = self.frozen.take_if(|frozen| frozen.era == era) else { return };
-        if written && self.unwritten_sub_keys.is_empty() {
-            return;
-        }
-        for index in frozen.slots {
-            let slot = &mut self.slots[index as usize];
-            if slot.written != era {
-                continue;
+    /// Lets go of the entries that were frozen in this era: the database has them, or they are unwritten again. What is
+    /// left of them is the caller's to drop.
+    #[must_use = "it is dropped once the lock is free"]
+    pub(crate) fn release(&mut self, era: u64, written: bool) -> Option<Frozen> {
+        let mut frozen = self.frozen.take_if(|frozen| frozen.era == era)?;
+        if !written {
+            for &index in &frozen.slots {
+                let slot = &mut self.slots[index as usize];
+                if slot.written == era {
+                    (slot.written, slot.copied) = (self.era, false);
+                    self.unwritten.push(index);
+                    self.unwritten_bytes += slot.size();
+                }
             }
-            if !written {
-                (slot.written, slot.copied) = (self.era, false);
-                self.unwritten.push(index);
-                self.unwritten_bytes += slot.size();
-            } else if slot.has_sub_key {
-                self.unwritten_sub_keys.remove(slot.key());
-            }
+            self.unwritten_sub_keys.append(&mut frozen.sub_keys);
         }
+        Some(frozen)
     }
 
-    /// The unwritten entries with sub keys in this range, in order.
+    /// Forgets all entries. Eras go on: a cut has its number from them.
+    pub(crate) fn clear(&mut self) {
+        *self = Self { era: self.era, ..Self::default() };
+    }
+
+    /// The entries with sub keys in this range that the database lacks, or has lacked until now, in order.
     pub(crate) fn unwritten_between(&self, range: Range<&[u8]>) -> impl Iterator<Item = (&[u8], Option<&[u8]>)> {
-        let Range { start, end } = range;
-        let keys = self
-            .unwritten_sub_keys
-            .range::<[u8], _>((std::ops::Bound::Included(start), std::ops::Bound::Excluded(end)));
-        keys.map(|key| {
+        let bounds = (Bound::Included(range.start), Bound::Excluded(range.end));
+        let frozen = self.frozen.iter().flat_map(move |frozen| frozen.sub_keys.range::<[u8], _>(bounds));
+        let mut keys: Vec<_> = self.unwritten_sub_keys.range::<[u8], _>(bounds).chain(frozen).collect();
+        keys.sort_unstable();
+        keys.dedup();
+        keys.into_iter().map(|key| {
             let slot = self.find(key).map(|index| &self.slots[index as usize]);
             (key.as_slice(), slot.and_then(Slot::value))
         })
@@ -327,7 +352,7 @@ mod tests {
         let era = hot.freeze();
         let mut run = hot.copy_frozen(era, usize::MAX).unwrap().unwrap();
         run.sort();
-        hot.release(era, true);
+        drop(hot.release(era, true));
         run.iter().map(|(key, value)| (key.to_vec(), value.map(<[u8]>::to_vec))).collect()
     }
 
@@ -374,7 +399,7 @@ mod tests {
         let era = hot.freeze();
         hot.shrink_to(0);
         assert_eq!(hot.size() / each, 10, "on their way");
-        hot.release(era, true);
+        drop(hot.release(era, true));
         hot.shrink_to(0);
         assert_eq!((hot.size(), hot.table.len()), (0, 0));
     }
@@ -406,7 +431,7 @@ mod tests {
         hot.write(b"k1", Some(b"new"), true);
         assert_eq!(hot.unwritten_between(b"k"..b"l").count(), 3, "on their way");
         assert_eq!(hot.copy_frozen(era, usize::MAX).unwrap().unwrap().len(), 6);
-        hot.release(era, true);
+        drop(hot.release(era, true));
         let left: Vec<_> = hot.unwritten_between(b"a"..b"z").collect();
         assert_eq!(left, [(&b"k1"[..], Some(b"new".as_slice()))], "written again meanwhile");
     }
@@ -428,9 +453,9 @@ mod tests {
         run.sort();
         let frozen: Vec<_> = run.iter().map(|(key, value)| (key.to_vec(), value.map(<[u8]>::to_vec))).collect();
         assert!(frozen.into_iter().eq((0..10).map(|number| (key(number), Some(b"old".to_vec())))));
-        hot.release(era + 1, true);
+        assert!(hot.release(era + 1, true).is_none());
         assert!(hot.copy_frozen(era + 1, 100).is_err(), "another era");
-        hot.release(era, true);
+        drop(hot.release(era, true));
         let again: Vec<_> = written(&mut hot).into_iter().map(|(key, _)| key).collect();
         assert_eq!(again, [0, 1, 2, 3, 4, 5, 10].map(key));
     }
@@ -444,7 +469,7 @@ mod tests {
         let era = hot.freeze();
         hot.write(b"b", Some(b"2"), true);
         assert!(hot.copy_frozen(era, 100).unwrap().is_some());
-        hot.release(era, false);
+        drop(hot.release(era, false));
         assert_eq!(hot.unwritten_bytes(), bytes);
         // Nobody comes for these.
         hot.freeze();

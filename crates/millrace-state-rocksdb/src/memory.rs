@@ -10,6 +10,9 @@ pub(crate) const MEMORY_SIZE: &str = "state.backend.rocksdb.memory.size";
 /// The least that it can be.
 pub const LEAST_MEMORY_SIZE: u64 = 8 << 20;
 
+/// Files of less than that would be too many.
+const LEAST_UNWRITTEN: usize = 1 << 20;
+
 /// The memory that all databases of the process share: half for hot entries, half for RocksDB's one cache of blocks, their
 /// indexes and filters among them.
 pub(crate) struct SharedMemory {
@@ -46,15 +49,15 @@ impl SharedMemory {
         self.open.fetch_sub(1, Ordering::Relaxed);
     }
 
-    /// How much one database's hot entries may take: the entries themselves and what may be
-    /// [unwritten](Self::unwritten_share), which is copied on its way to the database.
+    /// How much one database's hot entries may take: three quarters of its share. In the fourth there is room for copies of
+    /// what is on its way to the database.
     pub(crate) fn hot_share(&self) -> usize {
-        self.share() / 4 * 3
+        (self.share() / 4 * 3).max(2 * LEAST_UNWRITTEN)
     }
 
-    /// How much of them may be unwritten.
+    /// How much of them may be unwritten before it goes to the database.
     pub(crate) fn unwritten_share(&self) -> usize {
-        self.share() / 4
+        (self.share() / 4).max(LEAST_UNWRITTEN)
     }
 
     fn share(&self) -> usize {

@@ -24,6 +24,11 @@ impl Entry {
 }
 
 impl Run {
+    /// An empty one with room for so many entries, whose keys and values are so many bytes together.
+    pub(crate) fn with_capacity(entries: usize, bytes: usize) -> Self {
+        Self { bytes: Vec::with_capacity(bytes), entries: Vec::with_capacity(entries) }
+    }
+
     /// Adds an entry; no key may be added twice.
     pub(crate) fn push(&mut self, key: &[u8], value: Option<&[u8]>) {
         let mut head = [0; 16];
@@ -32,7 +37,7 @@ impl Run {
         let start = self.bytes.len();
         self.bytes.extend_from_slice(key);
         self.bytes.extend_from_slice(value.unwrap_or_default());
-        // Neither keys nor values reach 4 GiB: RocksDB would refuse them.
+        // No entry reaches 4 GiB: who writes one is refused.
         self.entries.push(Entry {
             head: u128::from_be_bytes(head),
             start,

@@ -33,6 +33,11 @@ impl SharedEntries {
         }
     }
 
+    #[cfg(test)]
+    pub(crate) fn task_waits(&self) -> bool {
+        self.task_waits.load(Ordering::SeqCst)
+    }
+
     /// For the others, who take it again and again: a lock that is free for a moment only would never be the task's.
     pub(crate) fn lock_after_task(&self) -> MutexGuard<'_, HotEntries> {
         while self.task_waits.load(Ordering::SeqCst) {

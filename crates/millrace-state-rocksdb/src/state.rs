@@ -13,11 +13,14 @@ use crate::{
         decode_value, encode_key, encode_prefix, encode_value, key_group_end, key_group_start, stored_value,
         sub_key_behind, sub_key_bounds,
     },
-    hot::HotEntries,
     shared::SharedEntries,
 };
 
 const READING: &str = "reading local state";
+/// The largest entry. RocksDB's own limit is 4 GiB for the value; keys may double when they are encoded.
+const MOST_BYTES: usize = 1 << 30;
+/// So many bytes are let go of at once: some hundreds of microseconds.
+const EVICTED: usize = 256 << 10;
 
 /// The state of one subtask: a database and its hot entries.
 pub(crate) struct RocksDBBackend {
@@ -26,6 +29,8 @@ pub(crate) struct RocksDBBackend {
     incremental: bool,
     /// The last cut, while anybody needs it.
     cut: Weak<Cut>,
+    /// The last one that another thread was asked to finish; what failed there is told with the next.
+    spill: Option<Arc<Cut>>,
     key: Vec<u8>,
     value: Vec<u8>,
     /// Those of the last entries that were prefetched.
@@ -39,6 +44,7 @@ impl RocksDBBackend {
             hot: Arc::default(),
             incremental,
             cut: Weak::new(),
+            spill: None,
             key: Vec::new(),
             value: Vec::new(),
             keys: Vec::new(),
@@ -64,11 +70,16 @@ impl RocksDBBackend {
         let (size, unwritten) = (hot.size(), hot.unwritten_bytes());
         drop(hot);
         if unwritten > unwritten_share {
-            finish_beside(self.cut(Purpose::Room))?;
+            if let Some(before) = self.spill.take() {
+                before.finish()?;
+            }
+            let cut = self.cut(Purpose::Room);
+            finish_beside(Arc::clone(&cut))?;
+            self.spill = Some(cut);
         }
         if size > share {
             // Some more than it must be, so that it is not done for every entry.
-            let enough = share - share / 8;
+            let enough = share - (share / 8).min(EVICTED);
             self.hot.lock().shrink_to(enough);
             if self.hot.lock().size() > share {
                 self.cut(Purpose::Room).finish()?;
@@ -79,6 +90,10 @@ impl RocksDBBackend {
     }
 
     fn set(&mut self, at: StateKey<'_>, value: Option<(&[u8], Option<u64>)>) -> Result<()> {
+        let length = at.key.len() + at.sub_key.map_or(0, <[u8]>::len) + value.map_or(0, |(value, _)| value.len());
+        if length > MOST_BYTES {
+            return Err(Error::invalid(format!("an entry of {length} bytes is too large for RocksDB: it takes 1 GiB")));
+        }
         encode_key(at, &mut self.key);
         let value = value.map(|(value, expiry)| {
             encode_value(value, expiry, &mut self.value);
@@ -86,6 +101,46 @@ impl RocksDBBackend {
         });
         self.hot.lock().write(&self.key, value, at.sub_key.is_some());
         self.make_room()
+    }
+
+    /// Visits the entries of a key's parts.
+    fn scan_parts(&mut self, whole: StateKey<'_>, visit: &mut VisitEntry<'_>) -> Result<()> {
+        encode_prefix(whole, &mut self.key);
+        let prefix = &self.key;
+        let (start, end) = sub_key_bounds(prefix);
+        let mut options = ReadOptions::default();
+        options.set_prefix_same_as_start(true);
+        options.set_iterate_upper_bound(end.clone());
+        // Locked first: no entry may leave the unwritten ones between the look at the database and the one at them.
+        let hot = self.hot.lock();
+        let mut written = self.database.db().raw_iterator_opt(options);
+        written.seek(&start);
+        let mut unwritten = hot.unwritten_between(&start..&end).peekable();
+        let mut emit = |key: &[u8], stored: &[u8]| {
+            let (value, expiry) = decode_value(stored)?;
+            visit(Some(sub_key_behind(prefix, key)), value, expiry)
+        };
+        loop {
+            let next = written.key();
+            match unwritten.next_if(|(key, _)| next.is_none_or(|next| *key <= next)) {
+                Some((key, value)) => {
+                    if let Some(value) = value {
+                        emit(key, value)?;
+                    }
+                    if next == Some(key) {
+                        written.next();
+                    }
+                }
+                None => match written.item() {
+                    Some((key, value)) => {
+                        emit(key, value)?;
+                        written.next();
+                    }
+                    None => break,
+                },
+            }
+        }
+        written.status().map_err(|error| self.database.error(READING, &error))
     }
 }
 
@@ -117,41 +172,7 @@ impl BytesBackend for RocksDBBackend {
         if let Some(stored) = self.get(whole)? {
             visit(None, &stored.value, stored.expiry)?;
         }
-        encode_prefix(whole, &mut self.key);
-        let prefix = &self.key;
-        let (start, end) = sub_key_bounds(prefix);
-        let mut options = ReadOptions::default();
-        options.set_prefix_same_as_start(true);
-        options.set_iterate_upper_bound(end.clone());
-        let mut written = self.database.db().raw_iterator_opt(options);
-        written.seek(&start);
-        let hot = self.hot.lock();
-        let mut unwritten = hot.unwritten_between(&start..&end).peekable();
-        let mut emit = |key: &[u8], stored: &[u8]| {
-            let (value, expiry) = decode_value(stored)?;
-            visit(Some(sub_key_behind(prefix, key)), value, expiry)
-        };
-        loop {
-            let next = written.key();
-            match unwritten.next_if(|(key, _)| next.is_none_or(|next| *key <= next)) {
-                Some((key, value)) => {
-                    if let Some(value) = value {
-                        emit(key, value)?;
-                    }
-                    if next == Some(key) {
-                        written.next();
-                    }
-                }
-                None => match written.item() {
-                    Some((key, value)) => {
-                        emit(key, value)?;
-                        written.next();
-                    }
-                    None => break,
-                },
-            }
-        }
-        written.status().map_err(|error| self.database.error(READING, &error))
+        self.scan_parts(whole, visit)
     }
 
     fn prefetch(&mut self, entries: &[StateKey<'_>]) -> Result<()> {
@@ -181,7 +202,7 @@ impl BytesBackend for RocksDBBackend {
 
     fn clear_state(&mut self, state: u16) -> Result<()> {
         self.cut(Purpose::Room).finish()?;
-        *self.hot.lock() = HotEntries::default();
+        self.hot.lock().clear();
         self.database.remove(&key_group_start(state, 0), &key_group_end(state, u16::MAX))
     }
 
@@ -191,5 +212,43 @@ impl BytesBackend for RocksDBBackend {
 
     fn snapshot(&mut self) -> Result<Box<dyn BytesSnapshot>> {
         Ok(Box::new(CutSnapshot::new(self.cut(Purpose::Snapshot), self.incremental)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use millrace_core::clock::Clock;
+
+    use super::*;
+    use crate::tests::{at, database};
+
+    /// What goes from the hot entries to the files while a scan waits for a lock is found, wherever it looks first.
+    #[test]
+    fn a_scan_finds_everything_while_a_cut_is_finished() {
+        let mut state = RocksDBBackend::new(database(Clock::system()), false);
+        for number in 0u8..50 {
+            state.put(StateKey { sub_key: Some(&[number]), ..at(b"k") }, b"value", None).unwrap();
+        }
+        let cut = state.cut(Purpose::Room);
+        let (database, shared) = (Arc::clone(&state.database), Arc::clone(&state.hot));
+        let mut hot = shared.lock();
+        let scanning = std::thread::spawn(move || {
+            let mut found = Vec::new();
+            let mut visit = |sub_key: Option<&[u8]>, _: &[u8], _| {
+                found.push(sub_key.unwrap()[0]);
+                Ok(())
+            };
+            state.scan_parts(at(b"k"), &mut visit).map(|()| found)
+        });
+        while !shared.task_waits() {
+            std::thread::yield_now();
+        }
+        let mut run = hot.copy_frozen(cut.era(), usize::MAX).unwrap().unwrap();
+        run.sort();
+        database.ingest(&run).unwrap();
+        drop(hot.release(cut.era(), true));
+        drop(hot);
+        let found = scanning.join().unwrap().unwrap();
+        assert!(found.iter().copied().eq(0..50), "{found:?}");
     }
 }

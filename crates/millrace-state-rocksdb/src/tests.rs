@@ -43,7 +43,16 @@ fn small() -> RocksDBStateBackend {
     RocksDBStateBackend::configured().with_memory_size(LEAST_MEMORY_SIZE)
 }
 
-fn at(key: &[u8]) -> StateKey<'_> {
+/// A database of its own.
+pub(crate) fn database(clock: Clock) -> Database {
+    let memory = Arc::new(SharedMemory::new(LEAST_MEMORY_SIZE).unwrap());
+    let process = Arc::new(LocalDirectory::open(None).unwrap());
+    let files = process.attempt("a", 0).unwrap();
+    let dead = Dead::new(&context(clock));
+    Database::open(files, Process { memory, directory: process }, dead).unwrap()
+}
+
+pub(crate) fn at(key: &[u8]) -> StateKey<'_> {
     StateKey { state: 1, key_group: KeyHash::of(key).key_group(GROUPS), key, sub_key: None }
 }
 
@@ -197,11 +206,7 @@ fn a_scan_finds_what_is_written_and_what_is_not_yet() {
 #[test]
 fn compaction_drops_what_is_dead() {
     let (clock, time) = Clock::manual(1000);
-    let memory = Arc::new(SharedMemory::new(LEAST_MEMORY_SIZE).unwrap());
-    let process = Arc::new(LocalDirectory::open(None).unwrap());
-    let files = process.attempt("a", 0).unwrap();
-    let dead = Dead::new(&context(clock));
-    let database = Database::open(files, Process { memory, directory: process }, dead).unwrap();
+    let database = database(clock);
     let mut run = Run::default();
     let foreign = StateKey { key_group: GROUPS as u16, ..at(b"d") };
     for (at, expiry) in [(at(b"a"), None), (at(b"b"), Some(1500)), (at(b"c"), Some(1501)), (foreign, None)] {
