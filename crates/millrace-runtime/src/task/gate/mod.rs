@@ -30,7 +30,8 @@ use super::TaskCommand;
 /// How many elements that take no place a channel may hold beside the others: far more than checkpoints under way.
 const UNCOUNTED: usize = 1024;
 
-/// How many full batches may wait in a channel whose task has not been measured: it may be slow.
+/// How many batches may wait in a channel at any rate, and how many full ones where the task has not been measured: it may
+/// be slow.
 const UNTIL_MEASURED: usize = 4;
 
 /// The mailbox of a task.
@@ -163,7 +164,7 @@ impl Gate {
     pub fn limit_until_measured(&self, batch: usize) {
         let mut state = self.lock();
         state.limit = Some(batch.saturating_mul(UNTIL_MEASURED));
-        state.channels.iter_mut().for_each(|channel| channel.batch = batch);
+        state.channels.iter_mut().for_each(|channel| (channel.batch, channel.full) = (batch, batch));
     }
 
     /// How many records wait in all channels.

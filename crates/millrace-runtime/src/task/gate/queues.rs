@@ -4,7 +4,7 @@ use std::{collections::VecDeque, sync::Arc};
 
 use millrace_core::{Error, checkpoint::CheckpointBarrier};
 
-use super::{CreditReturn, Gate, GateEvent, StreamElement};
+use super::{CreditReturn, Gate, GateEvent, StreamElement, UNTIL_MEASURED};
 use crate::task::TaskCommand;
 
 /// An element in a queue.
@@ -23,6 +23,8 @@ pub(super) struct Channel {
     pub(super) records: usize,
     /// How many records a batch of the last few had at most.
     pub(super) batch: usize,
+    /// How many a batch may have; 0 where nobody has said.
+    pub(super) full: usize,
     pub(super) blocked: bool,
     /// The producer sleeps until there is room.
     pub(super) producer_waits: bool,
@@ -121,7 +123,7 @@ impl Channel {
         if let Some(remote) = &self.remote {
             self.owed += u32::from(counts);
             let places = self.places(capacity, limit);
-            let under_way = capacity - self.owed as usize;
+            let under_way = capacity.saturating_sub(self.owed as usize);
             let credits = places.saturating_sub(under_way);
             if credits >= places.div_ceil(2) {
                 self.owed -= credits as u32;
@@ -134,6 +136,9 @@ impl Channel {
     /// How many batches may be under way from a producer in another process, which can't see how many records wait
     /// here.
     pub(super) fn places(&self, capacity: usize, limit: Option<usize>) -> usize {
-        limit.map_or(capacity, |limit| limit.div_ceil(self.batch.max(1)).clamp(1, capacity))
+        let Some(limit) = limit else { return capacity };
+        // The next batches may be full ones, whatever the last were.
+        let most = (limit / self.full.max(1)).max(UNTIL_MEASURED).min(capacity);
+        limit.div_ceil(self.batch.max(1)).clamp(1, most)
     }
 }

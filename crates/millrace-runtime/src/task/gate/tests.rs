@@ -268,9 +268,24 @@ fn a_task_that_was_not_measured_has_few_batches_waiting_from_near_and_far() {
     for _ in 0..4 {
         assert!(matches!(gate.offer(0, numbers(&[1; 10])), Offer::Taken { .. }));
     }
-    gate.limit(1000);
+    gate.limit(160);
     taken(&gate);
     assert_eq!(receiver.try_iter().sum::<u32>(), 13, "once it is known, all places but the taken ones");
+}
+
+#[test]
+fn small_batches_do_not_make_room_for_many_full_ones() {
+    let gate = gate(1, 16);
+    gate.limit_until_measured(1000);
+    let (sender, receiver) = mpsc::channel();
+    let mut credits = gate.bind_remote(0, Arc::new(Returned(sender))).unwrap();
+    gate.limit(100);
+    for _ in 0..100 {
+        assert!(matches!(gate.offer(0, numbers(&[1])), Offer::Taken { .. }));
+        taken(&gate);
+        credits = credits - 1 + receiver.try_iter().sum::<u32>();
+    }
+    assert!((1..=4).contains(&credits), "{credits}");
 }
 
 #[test]
