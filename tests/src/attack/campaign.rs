@@ -5,6 +5,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use millrace_core::rest::JobStatus;
 use millrace_testkit::{
     cluster::{JobCluster, PATIENCE},
     services::kafka::Isolation,
@@ -145,8 +146,11 @@ impl Campaign {
             Target::Kafka => cluster.cancel()?,
             Target::Files | Target::S3 => cluster.stop()?,
         }
-        cluster.wait_end()?;
-        Ok(())
+        let end = cluster.wait_end()?;
+        match end.state {
+            JobStatus::Failed => Err(format!("the job has failed at its end: {:?}", end.error).into()),
+            _ => Ok(()),
+        }
     }
 
     fn describe(&self) -> String {

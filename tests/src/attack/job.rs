@@ -98,6 +98,10 @@ impl Job {
     /// The same with another target.
     pub fn to(mut self, target: Target) -> Self {
         self.target = target;
+        // A file sink always commits with the checkpoint.
+        if target != Target::Kafka {
+            self.guarantee = Guarantee::ExactlyOnce;
+        }
         self
     }
 

@@ -82,13 +82,17 @@ impl Output {
             let mut follower = kafka.follow(name, isolation(guarantee))?;
             return Ok(Box::new(move || follower.read_on(LOOK)?.iter().map(split).collect()));
         }
-        let (output, mut known) = (self.clone(), BTreeSet::new());
+        let (output, mut known) = (self.clone(), BTreeSet::<String>::new());
         let pause = if matches!(self, Self::Directory(_)) { LOOK } else { LOOK_AT_BUCKET };
         Ok(Box::new(move || {
             // The pace of looking.
             thread::sleep(pause);
-            let mut new = output.visible()?;
-            new.retain(|name| known.insert(name.clone()));
+            let now: BTreeSet<_> = output.visible()?.into_iter().collect();
+            if let Some(gone) = known.difference(&now).next() {
+                return Err(format!("readers have seen {gone}, and it is gone").into());
+            }
+            let new: Vec<_> = now.difference(&known).cloned().collect();
+            known = now;
             let mut came = Vec::new();
             for text in output.read(&new)? {
                 came.extend(parts::lines(&text)?);

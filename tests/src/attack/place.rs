@@ -105,8 +105,9 @@ impl Place {
         let mut left = output.invisible()?;
         if matches!(output, Output::Bucket(..)) {
             // One that was begun when its process was killed, and has no marker yet, has no parts either.
-            left.extend(self.minio.open_uploads_with_parts()?);
-            println!("{} uploads without bytes are open", self.minio.open_uploads()?.len());
+            let with_parts = self.minio.open_uploads_with_parts()?;
+            println!("{} uploads without bytes are open", self.minio.open_uploads()?.len() - with_parts.len());
+            left.extend(with_parts);
         }
         Ok(left)
     }

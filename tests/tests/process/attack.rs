@@ -50,7 +50,7 @@ fn own_sink() -> Job {
 }
 
 fn attack_sink(job: Job, backend: Backend, kinds: &[Fault], seed: u64) -> Result<()> {
-    let (kinds, faults) = (kinds.to_vec(), if job.target == Target::Kafka { 10 } else { 7 });
+    let (kinds, faults) = (kinds.to_vec(), if job.target == Target::Kafka { 10 } else { 8 });
     let report = Campaign { job, backend, faults, kinds, focus: Focus::Sinks, seed }.run()?;
     expect_right(&report);
     assert_eq!(report.struck.len(), faults);
