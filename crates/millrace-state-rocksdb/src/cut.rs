@@ -1,12 +1,12 @@
 //! A cut through a subtask's state: all that was written before it goes to the database.
 //!
-//! The task only marks the cut, by freezing what is unwritten. The rest is done by whoever comes first: the thread that
-//! writes the snapshot, which links the database's files besides, or the task itself before the next cut.
+//! The task only marks the cut, by freezing what is unwritten, and goes on, whatever becomes of the cuts before. The rest is
+//! done by whoever comes first: the thread that writes the snapshot, or the one that finishes a later cut.
 
 use std::{
     fs,
-    path::{Path, PathBuf},
-    sync::{Arc, Mutex, PoisonError},
+    path::PathBuf,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     thread,
 };
 
@@ -21,16 +21,29 @@ use crate::{
 /// So many entries are copied before the task may go on: about a tenth of a millisecond.
 const SLICE: usize = 1024;
 
-/// A cut. Its directory goes with it.
+/// A cut.
 pub(crate) struct Cut {
     database: Arc<Database>,
     hot: Arc<SharedEntries>,
     /// The era of the hot entries that it freezes.
     era: u64,
-    /// Where the database's files are linked to, for a snapshot.
-    directory: Option<PathBuf>,
-    /// `None` until it is done.
-    done: Mutex<Option<Result<()>>>,
+    progress: Mutex<Progress>,
+}
+
+struct Progress {
+    /// The cut before, which is finished before this one: the database has what was written in the order of the cuts.
+    before: Option<Arc<Cut>>,
+    /// The database's files are to be linked, or are.
+    links: bool,
+    /// `None` until it is finished.
+    done: Option<Done>,
+}
+
+#[derive(Clone)]
+struct Done {
+    written: Result<()>,
+    /// As `written` where nothing was to be linked.
+    linked: Result<()>,
 }
 
 /// What a cut is for.
@@ -43,14 +56,25 @@ pub(crate) enum Purpose {
 }
 
 impl Cut {
-    /// Marks a cut. The one before must be finished or gone.
-    pub(crate) fn new(database: &Arc<Database>, hot: &Arc<SharedEntries>, purpose: Purpose) -> Self {
+    /// Marks a cut after the one before, which may be unfinished.
+    pub(crate) fn new(
+        database: &Arc<Database>,
+        hot: &Arc<SharedEntries>,
+        purpose: Purpose,
+        before: Option<Arc<Self>>,
+    ) -> Self {
         let era = hot.lock().freeze();
-        let directory = match purpose {
-            Purpose::Snapshot => Some(database.directory().join(format!("cut-{era}"))),
-            Purpose::Room => None,
-        };
-        Self { database: Arc::clone(database), hot: Arc::clone(hot), era, directory, done: Mutex::default() }
+        let progress = Progress { before, links: matches!(purpose, Purpose::Snapshot), done: None };
+        Self { database: Arc::clone(database), hot: Arc::clone(hot), era, progress: Mutex::new(progress) }
+    }
+
+    /// This cut, if anybody else wants it, or else the last one before it that somebody wants. What the others froze is
+    /// unwritten again, and goes with the next cut.
+    pub(crate) fn wanted(self: Arc<Self>) -> Option<Arc<Self>> {
+        match Arc::try_unwrap(self) {
+            Ok(cut) => cut.progress().before.take().and_then(Self::wanted),
+            Err(shared) => Some(shared),
+        }
     }
 
     #[cfg(test)]
@@ -58,19 +82,44 @@ impl Cut {
         self.era
     }
 
+    fn progress(&self) -> MutexGuard<'_, Progress> {
+        self.progress.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Where the database's files are linked to.
+    fn directory(&self) -> PathBuf {
+        self.database.directory().join(format!("cut-{}", self.era))
+    }
+
     /// Writes what was frozen and links the files if nobody has; waits where somebody does.
     pub(crate) fn finish(&self) -> Result<()> {
-        let mut done = self.done.lock().unwrap_or_else(PoisonError::into_inner);
+        self.finished().linked
+    }
+
+    fn finished(&self) -> Done {
+        let mut progress = self.progress();
+        let Progress { before, links, done } = &mut *progress;
         done.get_or_insert_with(|| {
-            let written = self.copy().and_then(|run| self.database.ingest(&run));
-            let linked = match &self.directory {
-                Some(directory) => written.clone().and_then(|()| self.database.link(directory)),
-                None => written.clone(),
-            };
+            // Where the one before fails, what it froze is missing in this one too.
+            let written = before.take().map_or(Ok(()), |before| before.finished().written);
+            let written = written.and_then(|()| self.copy()).and_then(|run| self.database.ingest(&run));
+            let linked =
+                written.clone().and_then(|()| if *links { self.database.link(&self.directory()) } else { Ok(()) });
             self.release(written.is_ok());
-            linked
+            Done { written, linked }
         })
         .clone()
+    }
+
+    /// Removes the links: nobody needs them any more.
+    fn unlink(&self) {
+        let mut progress = self.progress();
+        progress.links = false;
+        if progress.done.is_some()
+            && let Err(error) = local_dir::remove(&self.directory())
+        {
+            tracing::warn!("the files of cut {} could not be removed: {error}", self.era);
+        }
     }
 
     fn release(&self, written: bool) {
@@ -98,11 +147,8 @@ impl Cut {
 impl Drop for Cut {
     fn drop(&mut self) {
         // Nobody wanted it: what it froze goes with the next one.
-        if self.done.get_mut().is_ok_and(|done| done.is_none()) {
+        if self.progress().done.is_none() {
             self.release(false);
-        }
-        if let Some(Err(error)) = self.directory.as_deref().map(local_dir::remove) {
-            tracing::warn!("the files of cut {} could not be removed: {error}", self.era);
         }
     }
 }
@@ -116,9 +162,8 @@ pub(crate) fn finish_beside(cut: Arc<Cut>) -> Result<()> {
     spawned.map(drop).map_err(|error| Error::external(format!("no thread to write local state: {error}")))
 }
 
-/// A snapshot over a cut.
+/// A snapshot over a cut, whose links go with it.
 pub(crate) struct CutSnapshot {
-    /// Closed before the files go.
     reader: Option<EntryReader>,
     cut: Arc<Cut>,
     incremental: bool,
@@ -130,16 +175,15 @@ impl CutSnapshot {
     }
 
     /// Where the files are, once the cut is finished.
-    fn directory(&self) -> Result<&Path> {
-        self.cut.finish()?;
-        self.cut.directory.as_deref().ok_or_else(|| Error::internal("a snapshot over a cut without files"))
+    fn directory(&self) -> Result<PathBuf> {
+        self.cut.finish().map(|()| self.cut.directory())
     }
 
     fn list(&self) -> Result<Vec<BackendFile>> {
         let directory = self.directory()?;
-        let failed = |error| local_error("listing the files of a snapshot", directory, &error);
+        let failed = |error| local_error("listing the files of a snapshot", &directory, &error);
         let mut files = Vec::new();
-        for entry in fs::read_dir(directory).map_err(failed)? {
+        for entry in fs::read_dir(&directory).map_err(failed)? {
             let entry = entry.map_err(failed)?;
             let name = entry.file_name().into_string().map_err(|name| {
                 Error::internal(format!("RocksDB has a file {} in {}", name.display(), directory.display()))
@@ -159,7 +203,7 @@ impl BytesSnapshot for CutSnapshot {
     fn scan(&mut self, state: u16, key_group: u16, visit: VisitStored<'_>) -> Result<()> {
         let reader = match self.reader.take() {
             Some(reader) => reader,
-            None => EntryReader::open(self.directory()?, self.cut.database.memory())?,
+            None => EntryReader::open(&self.directory()?, self.cut.database.memory())?,
         };
         self.reader.insert(reader).scan(state, key_group, visit)
     }
@@ -169,5 +213,13 @@ impl BytesSnapshot for CutSnapshot {
             return Ok(None);
         }
         self.list().map(Some)
+    }
+}
+
+impl Drop for CutSnapshot {
+    fn drop(&mut self) {
+        // It reads them.
+        self.reader = None;
+        self.cut.unlink();
     }
 }

@@ -4,7 +4,7 @@
 //! it. Another thread copies the frozen entries, some at a time; the task copies one before it changes it.
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeSet, VecDeque},
     hash::BuildHasher,
     hint::black_box,
     ops::{Bound, Range},
@@ -33,7 +33,8 @@ pub(crate) struct HotEntries {
     /// What was written in this era.
     unwritten: Vec<u32>,
     unwritten_bytes: usize,
-    frozen: Option<Frozen>,
+    /// By era. There are several where one is frozen before the one before is written.
+    frozen: VecDeque<Frozen>,
     /// The keys of entries with sub keys that the database lacks: a scan must find them in order.
     unwritten_sub_keys: BTreeSet<Vec<u8>>,
 }
@@ -59,7 +60,7 @@ struct Slot {
     key_length: u32,
     has_value: bool,
     /// The era in which it was written last, and whether the run of that era has it. An entry that was written neither in
-    /// this era nor in the frozen one is in the database.
+    /// this era nor in a frozen one is in the database.
     written: u64,
     copied: bool,
     /// Used since the hand has passed it.
@@ -133,7 +134,7 @@ impl Default for HotEntries {
             era: 1,
             unwritten: Vec::new(),
             unwritten_bytes: 0,
-            frozen: None,
+            frozen: VecDeque::new(),
             unwritten_sub_keys: BTreeSet::new(),
         }
     }
@@ -161,7 +162,7 @@ impl HotEntries {
             None => self.insert(key, value),
             Some(index) => {
                 let slot = &mut self.slots[index as usize];
-                if let Some(frozen) = self.frozen.as_mut().filter(|frozen| frozen.era == slot.written) {
+                if let Some(frozen) = self.frozen.iter_mut().find(|frozen| frozen.era == slot.written) {
                     frozen.take(slot);
                 }
                 let before = slot.size();
@@ -191,15 +192,12 @@ impl HotEntries {
         self.unwritten_bytes
     }
 
-    /// Freezes what is unwritten; the number of its era. Nobody may need what was frozen before.
+    /// Freezes what is unwritten; the number of its era.
     pub(crate) fn freeze(&mut self) -> u64 {
-        if let Some(left) = &self.frozen {
-            drop(self.release(left.era, false));
-        }
         let slots = std::mem::take(&mut self.unwritten);
         let bytes = std::mem::take(&mut self.unwritten_bytes).saturating_sub(slots.len() * OVERHEAD);
         let era = self.era;
-        self.frozen = Some(Frozen {
+        self.frozen.push_back(Frozen {
             era,
             looked_at: 0,
             run: Some(Run::with_capacity(slots.len(), bytes)),
@@ -213,8 +211,8 @@ impl HotEntries {
     /// Copies up to so many of the entries that were frozen in this era, and fewer where they are large; hands out all once
     /// they are copied. `Err` where they are not frozen any more, or were handed out.
     pub(crate) fn copy_frozen(&mut self, era: u64, most: usize) -> Result<Option<Run>, NotFrozen> {
-        let frozen =
-            self.frozen.as_mut().filter(|frozen| frozen.era == era && frozen.run.is_some()).ok_or(NotFrozen)?;
+        let is_it = |frozen: &&mut Frozen| frozen.era == era && frozen.run.is_some();
+        let frozen = self.frozen.iter_mut().find(is_it).ok_or(NotFrozen)?;
         let end = frozen.slots.len().min(frozen.looked_at.saturating_add(most));
         let mut bytes = 0;
         while frozen.looked_at < end && bytes < SLICE_BYTES {
@@ -229,11 +227,12 @@ impl HotEntries {
         Ok(if frozen.looked_at == frozen.slots.len() { frozen.run.take() } else { None })
     }
 
-    /// Lets go of the entries that were frozen in this era: the database has them, or they are unwritten again. What is
-    /// left of them is the caller's to drop.
+    /// Lets go of the entries that were frozen in this era: the database has them, or they are unwritten again, and what
+    /// was frozen later is not to be written without them. What is left of them is the caller's to drop.
     #[must_use = "it is dropped once the lock is free"]
     pub(crate) fn release(&mut self, era: u64, written: bool) -> Option<Frozen> {
-        let mut frozen = self.frozen.take_if(|frozen| frozen.era == era)?;
+        let place = self.frozen.iter().position(|frozen| frozen.era == era)?;
+        let mut frozen = self.frozen.remove(place)?;
         if !written {
             for &index in &frozen.slots {
                 let slot = &mut self.slots[index as usize];
@@ -273,7 +272,7 @@ impl HotEntries {
     /// Lets go of entries that were not used lately, down to `size` where what is unwritten allows it.
     pub(crate) fn shrink_to(&mut self, size: usize) {
         // Twice round: the first time takes away the marks.
-        let frozen = self.frozen.as_ref().map_or(self.era, |frozen| frozen.era);
+        let oldest = self.frozen.front().map_or(self.era, |frozen| frozen.era);
         for _ in 0..self.slots.len() * 2 {
             if self.bytes <= size {
                 return;
@@ -282,7 +281,7 @@ impl HotEntries {
             let slot = &mut self.slots[self.hand];
             if slot.used {
                 slot.used = false;
-            } else if slot.written != self.era && slot.written != frozen && slot.bytes.capacity() > 0 {
+            } else if slot.written < oldest && slot.bytes.capacity() > 0 {
                 self.remove(self.hand as u32);
             }
         }
@@ -471,9 +470,37 @@ mod tests {
         assert!(hot.copy_frozen(era, 100).unwrap().is_some());
         drop(hot.release(era, false));
         assert_eq!(hot.unwritten_bytes(), bytes);
-        // Nobody comes for these.
-        hot.freeze();
         let all = [(b"a".to_vec(), Some(b"1".to_vec())), (b"b".to_vec(), Some(b"2".to_vec()))];
         assert_eq!(written(&mut hot), all);
+    }
+
+    #[test]
+    fn each_era_is_what_was_written_in_it() {
+        let mut hot = HotEntries::default();
+        let mut eras = Vec::new();
+        for round in 0u32..3 {
+            // Each number is written in two eras.
+            for number in round * 10..round * 10 + 20 {
+                hot.write(&key(number), Some(&key(round)), true);
+            }
+            eras.push(hot.freeze());
+        }
+        hot.write(&key(0), None, true);
+        hot.shrink_to(0);
+        assert_eq!(hot.unwritten_between(&key(0)..&key(100)).count(), 40);
+        for round in [2u32, 0, 1] {
+            let era = eras[round as usize];
+            let mut run = hot.copy_frozen(era, usize::MAX).unwrap().unwrap();
+            run.sort();
+            let expected = (round * 10..round * 10 + 20).map(|number| (key(number), Some(key(round))));
+            let copied = run.iter().map(|(key, value)| (key.to_vec(), value.map(<[u8]>::to_vec)));
+            assert!(copied.eq(expected), "round {round}");
+        }
+        for era in eras {
+            drop(hot.release(era, true));
+        }
+        hot.shrink_to(0);
+        assert_eq!(hot.table.len(), 1);
+        assert_eq!(written(&mut hot), [(key(0), None)]);
     }
 }

@@ -1,6 +1,6 @@
 //! The keyed state of one subtask in a database.
 
-use std::sync::{Arc, Weak};
+use std::sync::Arc;
 
 use millrace_core::{Error, Result};
 use millrace_state::backend::{BytesBackend, BytesSnapshot, StateKey, StoredValue, VisitEntry};
@@ -27,8 +27,8 @@ pub(crate) struct RocksDBBackend {
     database: Arc<Database>,
     hot: Arc<SharedEntries>,
     incremental: bool,
-    /// The last cut, while anybody needs it.
-    cut: Weak<Cut>,
+    /// The last one.
+    cut: Option<Arc<Cut>>,
     /// The last one that another thread was asked to finish; what failed there is told with the next.
     spill: Option<Arc<Cut>>,
     key: Vec<u8>,
@@ -43,7 +43,7 @@ impl RocksDBBackend {
             database: Arc::new(database),
             hot: Arc::default(),
             incremental,
-            cut: Weak::new(),
+            cut: None,
             spill: None,
             key: Vec::new(),
             value: Vec::new(),
@@ -51,14 +51,11 @@ impl RocksDBBackend {
         }
     }
 
-    /// Marks a cut, once the one before is finished.
+    /// Marks a cut.
     fn cut(&mut self, purpose: Purpose) -> Arc<Cut> {
-        if let Some(before) = self.cut.upgrade() {
-            // Where that fails, everything is unwritten again and goes with this one.
-            let _ = before.finish();
-        }
-        let cut = Arc::new(Cut::new(&self.database, &self.hot, purpose));
-        self.cut = Arc::downgrade(&cut);
+        let before = self.cut.take().and_then(Cut::wanted);
+        let cut = Arc::new(Cut::new(&self.database, &self.hot, purpose, before));
+        self.cut = Some(Arc::clone(&cut));
         cut
     }
 
@@ -220,7 +217,7 @@ mod tests {
     use millrace_core::clock::Clock;
 
     use super::*;
-    use crate::tests::{at, database};
+    use crate::tests::{GROUPS, at, database};
 
     /// What goes from the hot entries to the files while a scan waits for a lock is found, wherever it looks first.
     #[test]
@@ -250,5 +247,39 @@ mod tests {
         drop(hot);
         let found = scanning.join().unwrap().unwrap();
         assert!(found.iter().copied().eq(0..50), "{found:?}");
+    }
+
+    /// What a snapshot has of the keys of one byte.
+    fn found(mut snapshot: CutSnapshot) -> Vec<u8> {
+        let mut found = Vec::new();
+        for key_group in 0..GROUPS as u16 {
+            let mut visit = |at: StateKey<'_>, _: &[u8], _| {
+                found.push(at.key[0]);
+                Ok(())
+            };
+            snapshot.scan(1, key_group, &mut visit).unwrap();
+        }
+        found.sort_unstable();
+        found
+    }
+
+    #[test]
+    fn a_cut_waits_for_none_before_it() {
+        let mut state = RocksDBBackend::new(database(Clock::system()), false);
+        let mut snapshots = Vec::new();
+        for round in 0u8..5 {
+            state.put(at(&[round]), b"value", None).unwrap();
+            // Nobody has finished those before.
+            snapshots.push(CutSnapshot::new(state.cut(Purpose::Snapshot), false));
+        }
+        state.delete(at(&[0])).unwrap();
+        // Nobody wants these, which others come after.
+        drop(snapshots.remove(2));
+        drop(snapshots.pop());
+        assert_eq!(found(snapshots.remove(2)), [0, 1, 2, 3], "the last first");
+        assert_eq!(found(snapshots.remove(0)), [0]);
+        assert_eq!(found(snapshots.remove(0)), [0, 1]);
+        let last = CutSnapshot::new(state.cut(Purpose::Snapshot), false);
+        assert_eq!(found(last), [1, 2, 3, 4], "with what nobody has wanted until now");
     }
 }

@@ -26,7 +26,7 @@ use crate::{
     run::Run,
 };
 
-const GROUPS: u32 = 4;
+pub(crate) const GROUPS: u32 = 4;
 
 fn context(clock: Clock) -> KeyedBackendContext {
     KeyedBackendContext { clock, ..KeyedBackendContext::alone("operator", GROUPS) }
