@@ -263,8 +263,10 @@ impl Attack<'_, '_> {
     fn jump_clock(&mut self) -> Result<String> {
         let at_jobmanager = self.rng.random_ratio(1, 3);
         // Back, and forward with the end of the fault. An object store does not take a request that is more than 15
-        // minutes off. And libfaketime does not know the timed waits of C11's threads, which librdkafka has: with a
-        // clock ahead of the machine's they would last that much longer, as they never do where a clock is set.
+        // minutes off. And libfaketime does not know the timed waits of C11's threads, which librdkafka has. With a clock
+        // ahead of the machine's they would last that much longer, as they never do where a clock is set; with one behind
+        // it they end at once and begin again, and a new client may miss the start of its thread so, and wait a minute for
+        // it. So there must be no other fault before the clock is right again.
         let minutes = -self.rng.random_range(1..=14);
         let (clock, log, whose) = if at_jobmanager {
             (self.team.clock.clone(), self.team.cluster.jobmanager_log_file(), "the jobmanager".to_owned())
@@ -281,6 +283,9 @@ impl Attack<'_, '_> {
         self.linger(0, 1000);
         clock.shift(0)?;
         let (_, line) = jumped?;
+        logs.wait_for("line of a process whose clock is right again", STEP_LIMIT, |line| {
+            off_by(line).is_some_and(|off| off.abs() < 30)
+        })?;
         let time = line.split(' ').next().unwrap_or_default();
         Ok(format!("the clock of {whose} went {minutes:+} min: it logs {time}"))
     }
