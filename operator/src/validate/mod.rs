@@ -1,6 +1,7 @@
 //! What the schema cannot say about a spec. Pure.
 
 mod configuration;
+mod max_parallelism;
 mod pod_template;
 mod storage;
 
@@ -32,7 +33,12 @@ impl std::error::Error for Invalid {}
 
 /// Checks what the schema cannot check.
 pub fn validate(job: &StreamJob) -> Result<(), Invalid> {
-    let problems =
-        [configuration::problems(&job.spec), pod_template::problems(job), storage::problems(&job.spec)].concat();
+    let problems = [
+        configuration::problems(&job.spec),
+        max_parallelism::problems(job),
+        pod_template::problems(job),
+        storage::problems(&job.spec),
+    ]
+    .concat();
     if problems.is_empty() { Ok(()) } else { Err(Invalid(problems)) }
 }

@@ -1,8 +1,10 @@
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::core::ObjectMeta;
-use millrace_api::StreamJob;
+use millrace_api::{Phase, StreamJob, UpgradeMode};
 use serde_json::{Value, json};
 
 use super::validate;
+use crate::fixture::{now, running};
 
 /// A valid job with these fields of the spec beside the required ones.
 fn job(fields: Value) -> StreamJob {
@@ -232,4 +234,24 @@ fn checkpoints_in_files_need_a_shared_volume() {
          a shared volume elsewhere"
         ]
     );
+}
+
+#[test]
+fn max_parallelism_is_that_of_what_is_deployed_while_state_is_kept() {
+    // Set together with `stateless`, which another spec took back before the operator saw it.
+    let job = running().wanting(|spec| spec.max_parallelism = Some(64)).job;
+    assert_eq!(
+        validate(&job).expect_err("invalid").problems(),
+        ["spec.maxParallelism: it is 64, and the deployed job's, whose checkpoints are cut by it, is unset: set it \
+             back, or set upgradeMode: stateless to start without state"]
+    );
+    let stateless = running().wanting(|spec| {
+        (spec.max_parallelism, spec.upgrade_mode) = (Some(64), UpgradeMode::Stateless);
+    });
+    assert_eq!(validate(&stateless.job), Ok(()));
+    let mut discarded = running().wanting(|spec| spec.max_parallelism = Some(64));
+    discarded.deployed_mut().discarded_at = Some(Time(now()));
+    assert_eq!(validate(&discarded.job), Ok(()), "its state is gone");
+    let finished = running().in_phase(Phase::Finished).wanting(|spec| spec.max_parallelism = Some(64));
+    assert_eq!(validate(&finished.job), Ok(()), "another job takes its place");
 }
