@@ -4,10 +4,7 @@
 use std::{
     collections::HashMap,
     sync::{Mutex, MutexGuard, PoisonError},
-    time::Instant,
 };
-
-use millrace_api::Phase;
 
 use crate::apply::Applied;
 
@@ -24,8 +21,6 @@ pub struct JobMemory {
     pub namespace_terminating: bool,
     /// Reconciles that failed in a row.
     pub failures: u32,
-    /// The phase that this process saw the job enter, and when.
-    pub entered: Option<(Phase, Instant)>,
 }
 
 /// What is kept of all jobs, by their uid.

@@ -1,6 +1,6 @@
 //! The operator's own metrics, in the format that Prometheus scrapes.
 
-use std::time::Duration;
+use std::{collections::BTreeMap, time::Duration};
 
 use prometheus::{
     Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
@@ -17,8 +17,18 @@ pub struct Metrics {
     durations: Histogram,
     errors: IntCounterVec,
     jobs: IntGaugeVec,
+    oldest: IntGaugeVec,
     phases: HistogramVec,
     leader: IntGauge,
+}
+
+/// The jobs that are in a phase now.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct InPhase {
+    /// How many.
+    pub jobs: i64,
+    /// How long the one has been in it that has been there for longest.
+    pub oldest: Duration,
 }
 
 /// Seconds: reconciles are mostly a matter of milliseconds.
@@ -36,12 +46,15 @@ impl Metrics {
             errors.with_label_values(&[class.name()]);
         }
         let durations = HistogramOpts::new("reconcile_duration_seconds", "How long a reconcile took.");
+        let oldest = "Seconds that the job that has been in a phase for longest has been in it.";
+        let oldest = Opts::new("longest_in_phase_seconds", oldest);
         let phases = HistogramOpts::new("phase_duration_seconds", "How long jobs stayed in a phase that they left.");
         Ok(Self {
             reconciles: registered(&registry, IntCounter::new("reconciles_total", "Reconciles.")?)?,
             durations: registered(&registry, Histogram::with_opts(durations.buckets(RECONCILE_BUCKETS.to_vec()))?)?,
             errors,
             jobs: registered(&registry, IntGaugeVec::new(Opts::new("jobs", "StreamJobs by phase."), &["phase"])?)?,
+            oldest: registered(&registry, IntGaugeVec::new(oldest, &["phase"])?)?,
             phases: registered(&registry, HistogramVec::new(phases.buckets(PHASE_BUCKETS.to_vec()), &["phase"])?)?,
             leader: registered(&registry, IntGauge::new("leader", "1 where this replica leads, else 0.")?)?,
             registry,
@@ -67,11 +80,13 @@ impl Metrics {
         self.leader.set(i64::from(leads));
     }
 
-    /// Everything as text; `jobs` are how many jobs are in which phase now.
-    pub fn render(&self, jobs: &[(String, i64)]) -> prometheus::Result<String> {
+    /// Everything as text; `phases` are the jobs by the phase that they are in now.
+    pub fn render(&self, phases: &BTreeMap<&str, InPhase>) -> prometheus::Result<String> {
         self.jobs.reset();
-        for (phase, count) in jobs {
-            self.jobs.with_label_values(&[phase]).set(*count);
+        self.oldest.reset();
+        for (phase, InPhase { jobs, oldest }) in phases {
+            self.jobs.with_label_values(&[phase]).set(*jobs);
+            self.oldest.with_label_values(&[phase]).set(i64::try_from(oldest.as_secs()).unwrap_or(i64::MAX));
         }
         TextEncoder::new().encode_to_string(&self.registry.gather())
     }
@@ -93,7 +108,8 @@ mod tests {
         metrics.reconciled(Duration::from_millis(700), Some(ErrorClass::Conflict));
         metrics.left_phase("Deploying", Duration::from_secs(4));
         metrics.set_leader(true);
-        let text = metrics.render(&[("Running".to_string(), 3)]).unwrap();
+        let running = InPhase { jobs: 3, oldest: Duration::from_secs(90) };
+        let text = metrics.render(&[("Running", running)].into()).unwrap();
         for line in [
             "millrace_operator_reconciles_total 2",
             "millrace_operator_reconcile_duration_seconds_bucket{le=\"0.005\"} 1",
@@ -101,11 +117,12 @@ mod tests {
             "millrace_operator_reconcile_errors_total{class=\"forbidden\"} 0",
             "millrace_operator_phase_duration_seconds_sum{phase=\"Deploying\"} 4",
             "millrace_operator_jobs{phase=\"Running\"} 3",
+            "millrace_operator_longest_in_phase_seconds{phase=\"Running\"} 90",
             "millrace_operator_leader 1",
         ] {
             assert!(text.lines().any(|found| found == line), "{line} in\n{text}");
         }
-        let text = metrics.render(&[]).unwrap();
+        let text = metrics.render(&BTreeMap::new()).unwrap();
         assert!(!text.contains("phase=\"Running\""), "a phase that no job is in any more is gone: {text}");
     }
 }

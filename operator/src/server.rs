@@ -8,6 +8,7 @@ use std::{
         Arc, OnceLock,
         atomic::{AtomicBool, Ordering},
     },
+    time::Duration,
 };
 
 use axum::{
@@ -17,11 +18,15 @@ use axum::{
     response::{IntoResponse, Response},
     routing::get,
 };
+use k8s_openapi::jiff::Timestamp;
 use kube::runtime::reflector::Store;
 use millrace_api::{Phase, StreamJob};
 use tokio::net::TcpListener;
 
-use crate::metrics::Metrics;
+use crate::{
+    decide::until,
+    metrics::{InPhase, Metrics},
+};
 
 /// What the endpoints show.
 #[derive(Clone)]
@@ -52,13 +57,19 @@ impl Health {
         let _ = self.jobs.set(jobs);
     }
 
-    fn phases(&self) -> Vec<(String, i64)> {
-        let mut phases = BTreeMap::new();
+    fn phases(&self, now: Timestamp) -> BTreeMap<&'static str, InPhase> {
+        let mut phases = BTreeMap::<_, InPhase>::new();
         for job in self.jobs.get().into_iter().flatten().flat_map(Store::state) {
-            let phase = job.status.as_ref().and_then(|status| status.phase).unwrap_or(Phase::Created);
-            *phases.entry(phase.as_str().to_owned()).or_insert(0) += 1;
+            let status = job.status.as_ref();
+            // Before the operator has written a status, it is there since it was created.
+            let phase = status.and_then(|status| status.phase).unwrap_or(Phase::Created);
+            let since = status.and_then(|status| status.phase_since.as_ref());
+            let since = since.or(job.metadata.creation_timestamp.as_ref());
+            let found = phases.entry(phase.as_str()).or_default();
+            found.jobs += 1;
+            found.oldest = found.oldest.max(since.map_or(Duration::ZERO, |since| until(now, since.0)));
         }
-        phases.into_iter().collect()
+        phases
     }
 }
 
@@ -91,7 +102,7 @@ async fn readyz(State(health): State<Health>) -> Response {
 }
 
 async fn metrics(State(health): State<Health>) -> Response {
-    match health.metrics.render(&health.phases()) {
+    match health.metrics.render(&health.phases(Timestamp::now())) {
         Ok(text) => ([(header::CONTENT_TYPE, prometheus::TEXT_FORMAT)], text).into_response(),
         Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, error.to_string()).into_response(),
     }
@@ -100,6 +111,7 @@ async fn metrics(State(health): State<Health>) -> Response {
 #[cfg(test)]
 mod tests {
     use axum::{body::Body, http::Request};
+    use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
     use kube::runtime::{reflector, watcher::Event};
     use tower::ServiceExt;
 
@@ -136,5 +148,26 @@ mod tests {
         assert_eq!(status, StatusCode::OK);
         assert!(text.contains("millrace_operator_jobs{phase=\"Running\"} 1"), "{text}");
         assert!(text.contains("millrace_operator_jobs{phase=\"Created\"} 1"), "{text}");
+    }
+
+    #[test]
+    fn a_job_that_hangs_in_a_phase_shows_while_it_does() {
+        let health = Health::new(Metrics::new().unwrap());
+        let (store, mut writer) = reflector::store();
+        for (index, seconds) in [30, 400, 5].into_iter().enumerate() {
+            let mut job = fixture::starting().job;
+            job.metadata.name = Some(format!("job-{index}"));
+            job.status.as_mut().unwrap().phase_since = Some(Time(fixture::ago(seconds)));
+            writer.apply_watcher_event(&Event::Apply(job));
+        }
+        let mut unseen = fixture::created().job;
+        unseen.metadata.creation_timestamp = Some(Time(fixture::ago(7)));
+        writer.apply_watcher_event(&Event::Apply(unseen));
+        health.set_jobs(vec![store]);
+        let phases = health.phases(fixture::now());
+        let seconds = Duration::from_secs;
+        assert_eq!(phases["Deploying"], InPhase { jobs: 3, oldest: seconds(400) });
+        assert_eq!(phases["Created"], InPhase { jobs: 1, oldest: seconds(7) });
+        assert_eq!(phases.len(), 2);
     }
 }

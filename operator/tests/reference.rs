@@ -5,7 +5,10 @@
 use std::{fs, path::PathBuf, time::Duration};
 
 use clap::CommandFactory;
-use millrace_operator::{metrics::Metrics, settings::Settings};
+use millrace_operator::{
+    metrics::{InPhase, Metrics},
+    settings::Settings,
+};
 use serde_json::Value;
 
 fn schema(part: &str) -> Value {
@@ -129,7 +132,7 @@ fn flags() -> Vec<String> {
 fn metrics() -> Vec<String> {
     let metrics = Metrics::new().expect("metrics can be registered");
     metrics.left_phase("Running", Duration::from_secs(1));
-    let text = metrics.render(&[("Running".to_owned(), 1)]).expect("metrics can be rendered");
+    let text = metrics.render(&[("Running", InPhase::default())].into()).expect("metrics can be rendered");
     let mut lines = vec!["| metric | | |".to_owned(), "|---|---|---|".to_owned()];
     for help in text.lines().filter_map(|line| line.strip_prefix("# HELP ")) {
         let (name, help) = help.split_once(' ').expect("a metric is explained");

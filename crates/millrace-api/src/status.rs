@@ -28,6 +28,9 @@ pub struct StreamJobStatus {
     /// Where the job is in its life.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub phase: Option<Phase>,
+    /// Since when it is there.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub phase_since: Option<Time>,
     /// Ready, JobManagerReady, Checkpointing and Valid.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(schema_with = "crd::conditions")]
@@ -52,7 +55,7 @@ pub struct StreamJobStatus {
     /// Its checkpoints.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub checkpoints: Option<CheckpointsStatus>,
-    /// The last time it was restarted.
+    /// The last time it was restarted. While it is restarted again, that is the time before.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_recovery: Option<RecoveryStatus>,
     /// Its taskmanagers.
@@ -175,7 +178,7 @@ pub struct RecoveryStatus {
     pub cause: String,
     /// When it began.
     pub started_at: Time,
-    /// How long it took until the job ran again; unset while it lasts.
+    /// How long it took. It is shown once all tasks run, and grows until something new is put out.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub duration_ms: Option<i64>,
     /// What took how long.

@@ -9,7 +9,7 @@ mod phase;
 #[cfg(test)]
 mod tests;
 
-use k8s_openapi::jiff::Timestamp;
+use k8s_openapi::{apimachinery::pkg::apis::meta::v1::Time, jiff::Timestamp};
 use millrace_api::{Phase, SlotsStatus, StreamJobSpec, StreamJobStatus, TaskManagersStatus};
 
 use crate::{
@@ -29,6 +29,8 @@ pub fn status(facts: &Facts, decision: &Decision, now: Timestamp) -> StreamJobSt
         status.phase = Some(phase::phase(facts, decision));
         status.conditions = conditions::conditions(facts, decision, &status, now);
     }
+    let (before, since) = facts.job.status.as_ref().map_or((None, None), |old| (old.phase, old.phase_since.clone()));
+    status.phase_since = since.filter(|_| status.phase == before).or(Some(Time(now)));
     numbers(&mut status, facts, decision);
     status
 }

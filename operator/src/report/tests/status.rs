@@ -47,6 +47,18 @@ fn the_phase_follows_the_engine_the_pods_and_what_was_before() {
 }
 
 #[test]
+fn the_time_of_a_phase_begins_with_it() {
+    let deploying = written(starting());
+    assert_eq!(deploying.status().phase_since, Some(Time(now())));
+    let later = ago(-60);
+    let still = status(&deploying, &decide(&deploying, later), later);
+    assert_eq!(still.phase_since, Some(Time(now())));
+    let running = deploying.saying(JobStatus::Running);
+    let moved = status(&running, &decide(&running, later), later);
+    assert_eq!((moved.phase, moved.phase_since), (Some(Phase::Running), Some(Time(later))));
+}
+
+#[test]
 fn a_status_that_was_written_is_not_written_again_while_nothing_happens() {
     for facts in [created(), recorded(), starting(), running(), suspended(), running().deleted(1)] {
         let facts = written(written(facts));
