@@ -1,8 +1,11 @@
 //! A reconcile: observe, validate, decide, build, apply, report.
 
+#[cfg(test)]
+mod tests;
+
 use std::{sync::Arc, time::Duration};
 
-use k8s_openapi::jiff::Timestamp;
+use k8s_openapi::{apimachinery::pkg::apis::meta::v1::Time, jiff::Timestamp};
 use kube::{ResourceExt, runtime::controller::Action};
 use millrace_api::{StreamJob, StreamJobStatus};
 use tokio::time::{Instant, timeout};
@@ -11,7 +14,7 @@ use crate::{
     apply,
     build::{self, Component, DeploymentRef},
     context::Context,
-    decide::{Decision, Pace, Step, decide},
+    decide::{Decision, Pace, Step, decide, until},
     engine::EngineError,
     error::{Error, ErrorClass},
     observe::{
@@ -231,11 +234,8 @@ impl Reconcile<'_> {
         let events = report::events::between(&old, &status, facts);
         let moved = status.phase != old.phase;
         let written = apply::write_status(&context.client, &facts.job, status).await?;
-        if let Some(phase) = written.status.as_ref().and_then(|status| status.phase).filter(|_| moved) {
-            let left = context.memory.update(self.uid, |memory| memory.entered.replace((phase, Instant::now().into())));
-            if let Some((left, since)) = left {
-                context.metrics.left_phase(left.as_str(), since.elapsed());
-            }
+        if let (true, Some(left), Some(Time(since))) = (moved, old.phase, old.phase_since) {
+            context.metrics.left_phase(left.as_str(), until(Timestamp::now(), since));
         }
         apply::publish(&context.client, &facts.job, &context.reporter, events).await;
         Ok((written, moved))

@@ -145,6 +145,14 @@ mod tests {
     }
 
     #[test]
+    fn a_cache_that_still_shows_what_was_there_before_is_believed_to_lag() {
+        let facts = running();
+        let mut applied = applied(&facts);
+        applied.sets.iter_mut().for_each(|(_, _, generation)| *generation += 3);
+        assert!(applied.holds(&wanted(&facts), &BOTH, &facts, now()));
+    }
+
+    #[test]
     fn what_is_changed_or_gone_or_was_applied_long_ago_is_applied_again() {
         let (facts, applied) = (running(), applied(&running()));
         let mut changed = facts.clone();

@@ -17,13 +17,13 @@ use crate::{build::MANAGER, report::events::Event};
 /// Each is an object of its own: kube's recorder folds events with the same reason into the first one's text, and the
 /// durations of recoveries would be lost. Transitions are rare enough.
 pub async fn publish(client: &Client, job: &StreamJob, reporter: &str, events: Vec<Event>) {
-    let namespace = job.namespace().unwrap_or_default();
+    let (namespace, name) = (job.namespace().unwrap_or_default(), job.name_any());
     let api: Api<ClusterEvent> = Api::namespaced(client.clone(), &namespace);
     for event in events {
-        tracing::info!(reason = event.reason, "{}", event.note);
+        tracing::info!(namespace, name, reason = event.reason, "{}", event.note);
         let reason = event.reason;
         if let Err(error) = api.create(&PostParams::default(), &object(job, reporter, event)).await {
-            tracing::warn!(reason, "the event is not published: {error}");
+            tracing::warn!(namespace, name, reason, "the event is not published: {error}");
         }
     }
 }

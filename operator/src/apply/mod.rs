@@ -57,7 +57,7 @@ pub async fn delete_set(client: &Client, job: &StreamJob, set: &SetFacts) -> Res
     gone(deleted.map(|_| ())).map_err(Error::api(format!("delete statefulset {}", set.name)))
 }
 
-/// Deletes pods whose nodes don't answer. Another pod of the same name is left alone.
+/// Deletes pods without waiting for their nodes to end them. Another pod of the same name is left alone.
 pub async fn force_delete(client: &Client, facts: &Facts, names: &[String]) -> Result<(), Error> {
     for pod in facts.pods.iter().filter(|pod| names.contains(&pod.name)) {
         let exactly = Preconditions { uid: Some(pod.uid.clone()), resource_version: None };

@@ -257,7 +257,8 @@ fn engine_ended(facts: &Facts) -> bool {
     facts.engine_job().and_then(|job| job.state).is_some_and(JobStatus::is_terminal)
 }
 
-/// Pods that should have ended long ago: their node does not answer. Fencing makes it safe to replace them.
+/// Pods that should have ended long ago: as a rule their node does not answer. Whether it does can't be told from here,
+/// and need not: fencing makes it safe to replace them.
 fn stuck(facts: &Facts, now: Timestamp) -> Vec<String> {
     let overdue = |until: Timestamp| now >= until + STUCK_AFTER;
     let stuck = facts.pods.iter().filter(|pod| pod.deleted_until.is_some_and(overdue));
@@ -271,7 +272,7 @@ fn next_deadline(facts: &Facts, now: Timestamp) -> Option<Duration> {
 }
 
 /// The time until `deadline`, none if it has passed.
-fn until(deadline: Timestamp, now: Timestamp) -> Duration {
+pub(crate) fn until(deadline: Timestamp, now: Timestamp) -> Duration {
     Duration::try_from(deadline.duration_since(now)).unwrap_or_default()
 }
 

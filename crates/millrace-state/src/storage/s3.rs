@@ -180,6 +180,24 @@ mod tests {
     }
 
     #[test]
+    fn the_pod_s_identity_comes_before_the_profile() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("credentials");
+        std::fs::write(&file, "[default]\naws_access_key_id=a\naws_secret_access_key=b\n").unwrap();
+        let pod = [
+            ("AWS_SHARED_CREDENTIALS_FILE", file.to_str().unwrap()),
+            ("AWS_ROLE_ARN", "arn:aws:iam::1:role/jobs"),
+            ("AWS_WEB_IDENTITY_TOKEN_FILE", "/var/run/secrets/token"),
+        ];
+        let builder = configured(&StorageOptions::default(), &pod);
+        assert_eq!(value(&builder, AmazonS3ConfigKey::AccessKeyId), None, "keys would be taken first");
+        assert_eq!(value(&builder, AmazonS3ConfigKey::WebIdentityTokenFile).as_deref(), Some("/var/run/secrets/token"));
+        assert_eq!(value(&builder, AmazonS3ConfigKey::RoleArn).as_deref(), Some("arn:aws:iam::1:role/jobs"));
+        let builder = configured(&StorageOptions::default(), &pod[..1]);
+        assert_eq!(value(&builder, AmazonS3ConfigKey::AccessKeyId).as_deref(), Some("a"), "without one it is taken");
+    }
+
+    #[test]
     fn endpoints_carry_the_bucket_in_path_or_host() {
         let endpoint = |path_style, variables: &[(&str, &str)]| {
             let options = StorageOptions {
