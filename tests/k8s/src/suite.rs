@@ -1,6 +1,7 @@
 //! A suite of cases on one cluster: each in a namespace of its own, several at once or one after the other.
 
 use std::{
+    env,
     panic::{AssertUnwindSafe, catch_unwind},
     process::ExitCode,
     sync::Arc,
@@ -16,6 +17,8 @@ use crate::{
     load::Place,
 };
 
+/// Set: a machine that cannot run a cluster is a failure, not a reason to skip all.
+const REQUIRED: &str = "MILLRACE_TEST_CLUSTER_REQUIRED";
 /// How many cases run at once, unless `--test-threads` says something else.
 const AT_ONCE: usize = 3;
 
@@ -91,6 +94,10 @@ pub fn main(together: Vec<Case>, alone: Vec<Case>) -> ExitCode {
     let started = Instant::now();
     let suite = match Suite::start() {
         Ok(Ok(suite)) => Arc::new(suite),
+        Ok(Err(why)) if env::var_os(REQUIRED).is_some_and(|value| !value.is_empty()) => {
+            eprintln!("{REQUIRED} is set, and no test on a cluster could be run: {why}");
+            return ExitCode::FAILURE;
+        }
         Ok(Err(why)) => {
             skipped("all tests on a cluster", &why);
             return ExitCode::SUCCESS;
