@@ -112,6 +112,26 @@ impl Release {
         self.wait_for_other(client, &old).await
     }
 
+    /// The lines with a text in them that the operator has logged since its pods were started.
+    pub async fn log_lines(&self, client: Client, text: &str) -> Result<Vec<String>> {
+        let api = Api::<Pod>::namespaced(client.clone(), &self.namespace);
+        let mut lines = Vec::new();
+        for pod in self.pods(client).await? {
+            let log = api.logs(&pods::name(&pod), &LogParams::default()).await?;
+            lines.extend(log.lines().filter(|line| line.contains(text)).map(str::to_owned));
+        }
+        Ok(lines)
+    }
+
+    /// Makes sure that these pods of the operator are there still, and that none has been started again in its place.
+    pub async fn expect_unbroken(&self, client: Client, uids: &[String]) -> Result<()> {
+        for pod in self.pods(client).await? {
+            let (restarts, described) = (pods::container_restarts(&pod), pods::describe(&pod));
+            ensure!(uids.contains(&pods::uid(&pod)) && restarts == 0, "the operator was started again: {described}");
+        }
+        Ok(())
+    }
+
     /// The state of the operator and the end of its log, for a failure message.
     pub async fn describe(&self, client: Client) -> String {
         let api = Api::<Pod>::namespaced(client.clone(), &self.namespace);

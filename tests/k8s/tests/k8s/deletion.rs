@@ -34,6 +34,12 @@ pub fn with_the_namespace(suite: &Suite) -> Result<()> {
         job(&namespace, &place).await?;
         let took = namespace.delete().await?;
         println!("a namespace with a running job was gone after {:.1} s", took.as_secs_f64());
+        // Nothing takes an event about it any more: what is left is named in the operator's log.
+        let left = place.objects()?;
+        let named = suite.release.log_lines(suite.cluster.client.clone(), &place.storage()).await?;
+        let named: Vec<_> = named.into_iter().filter(|line| line.contains("CleanupFailed")).collect();
+        println!("{} objects are left in the bucket; the operator's log says {named:?}", left.len());
+        ensure!(left.is_empty() || !named.is_empty(), "left in the bucket without a word: {left:?}");
         Ok(())
     })
 }

@@ -28,6 +28,7 @@ pub fn stream_jobs(suite: &Suite) -> Result<()> {
         let client = namespace.client();
         let api = Api::<DynamicObject>::namespaced_with(client.clone(), &namespace.name, &resource());
         println!("memory of an operator without a job: {}", memory(suite).await?);
+        let operator = uids(suite).await?;
 
         let began = Instant::now();
         for number in 0..jobs {
@@ -43,6 +44,7 @@ pub fn stream_jobs(suite: &Suite) -> Result<()> {
         wait::until("two StatefulSets of each job", PATIENCE, all_there, described).await?;
         println!("all were reconciled {:.1} s after the first was created", began.elapsed().as_secs_f64());
         println!("memory of an operator with {jobs} jobs: {}", memory(suite).await?);
+        suite.release.expect_unbroken(client.clone(), &operator).await?;
 
         // Changes that it can only see after its restart: those of all jobs must be observed.
         let began = Instant::now();
@@ -52,6 +54,7 @@ pub fn stream_jobs(suite: &Suite) -> Result<()> {
             api.patch(&name(number), &PatchParams::default(), &change).await?;
         }
         suite.release.wait_for_other(client.clone(), &old).await?;
+        let operator = uids(suite).await?;
         let observed = async || {
             tokio::time::sleep(PAUSE).await;
             let listed = api.list(&ListParams::default()).await?;
@@ -61,9 +64,10 @@ pub fn stream_jobs(suite: &Suite) -> Result<()> {
         wait::until("observation of all changes", PATIENCE, observed, async || String::new()).await?;
         println!("{:.1} s after a restart of the operator all changes were observed", began.elapsed().as_secs_f64());
         println!("memory of an operator that found {jobs} jobs: {}", memory(suite).await?);
+        suite.release.expect_unbroken(client.clone(), &operator).await?;
         let took = namespace.delete_within(PATIENCE).await?;
         println!("a namespace with all of them was gone after {:.1} s", took.as_secs_f64());
-        Ok(())
+        suite.release.expect_unbroken(client.clone(), &operator).await
     })
 }
 
@@ -90,6 +94,11 @@ fn manifest(number: usize) -> serde_json::Value {
 
 async fn count(sets: &Api<StatefulSet>) -> Result<usize> {
     Ok(sets.list_metadata(&ListParams::default()).await?.items.len())
+}
+
+/// The operator's pods.
+async fn uids(suite: &Suite) -> Result<Vec<String>> {
+    Ok(suite.release.pods(suite.cluster.client.clone()).await?.iter().map(pods::uid).collect())
 }
 
 /// The operator's memory, as a text.
