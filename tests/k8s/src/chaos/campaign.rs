@@ -159,22 +159,34 @@ impl Run<'_> {
         let mut struck = self.target.strike(fault, &mut self.rng).await?;
         // A service that was away is back now: until then there was nothing to recover with.
         let from = if matches!(fault, Fault::Minio | Fault::Kafka) { Instant::now() } else { began };
-        let (output, running) = self.recover(fault, &struck, from).await?;
+        let (output, running) = self.recover(fault, &mut struck, from).await?;
+        let phases = self.phases(&struck).await?;
         let evidence = self.target.evidence(&struck).await?;
         if let Some(cut) = struck.cut.take() {
             self.bring_back(cut).await?;
         }
         self.settle().await?;
-        Ok(Recovery { fault, evidence, output, running })
+        Ok(Recovery { fault, evidence, output, running, pods: struck.replaced.times(), phases })
+    }
+
+    /// What of the recovery took how long: status shows its last phases a moment later than that the job runs.
+    async fn phases(&self, struck: &Struck) -> Result<Vec<(String, Duration)>> {
+        let job = &self.target.job;
+        let told = async || Ok(struck.phases(&job.view().await?));
+        let explain = async || job.describe().await;
+        wait::until("end of the recovery in status", wait::PATIENCE, told, explain).await
     }
 
     /// Watches output and status until status says that the job is over the fault and all keys have moved on since.
     /// Recovery is over with the end of the longest time that any key stood still: without its jobmanager, for one, a
     /// job goes on for a while, and is interrupted when the next one takes over.
-    async fn recover(&mut self, fault: Fault, struck: &Struck, from: Instant) -> Result<(Duration, Duration)> {
+    async fn recover(&mut self, fault: Fault, struck: &mut Struck, from: Instant) -> Result<(Duration, Duration)> {
         let (mut longest, mut output, mut running) = (Duration::ZERO, Duration::ZERO, None);
         let (mut since, mut then) = (from, self.feed.written());
         loop {
+            if struck.replaced.is_awaited() {
+                struck.replaced.look(from.elapsed(), &self.target.job.all_pods().await?);
+            }
             self.outputs.read_on()?;
             if self.outputs.seen.moved_past(&then) {
                 let stood_still = since.elapsed();
@@ -182,7 +194,7 @@ impl Run<'_> {
                 if first || (stood_still > longest && !fault.spares_the_job()) {
                     (longest, output) = (stood_still, from.elapsed());
                 }
-                if let Some(running) = running {
+                if let Some(running) = running.filter(|_| !struck.replaced.is_awaited()) {
                     return Ok((output, running));
                 }
                 (since, then) = (Instant::now(), self.feed.written());

@@ -2,9 +2,11 @@
 
 mod campaign;
 mod fault;
+mod replaced;
 mod strike;
 mod table;
 
 pub use campaign::Campaign;
 pub use fault::{Fault, Grace, schedule};
+pub use replaced::PodTimes;
 pub use table::{Recovery, Report};

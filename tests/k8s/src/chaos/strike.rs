@@ -9,7 +9,7 @@ use k8s_openapi::api::core::v1::Pod;
 use rand::{Rng, seq::IndexedRandom};
 use rand_chacha::ChaCha8Rng;
 
-use super::{Fault, Grace};
+use super::{Fault, Grace, replaced::Replaced};
 use crate::{
     Context, Result,
     cluster::{Cluster, Cut, Node, Release, Services},
@@ -23,6 +23,9 @@ pub const CHECKPOINT_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// How many taskmanagers the job needs, with a slot each: those that come first are busy.
 pub const BUSY: usize = 2;
+
+/// The phases that a recovery ends with: of one that starts tasks, and of one that finds them running.
+const LAST_PHASES: [&str; 2] = ["first-output", "adopt"];
 
 /// Everything that faults are struck at.
 pub struct Target<'a> {
@@ -47,6 +50,8 @@ pub struct Before {
 pub struct Struck {
     before: Before,
     proof: Proof,
+    /// What takes the place of what was hit.
+    pub replaced: Replaced,
     /// A taskmanager that is still cut off.
     pub cut: Option<Cut>,
 }
@@ -82,6 +87,15 @@ impl Target<'_> {
         let victim = before.taskmanagers[..BUSY].choose(rng).context("a taskmanager to hit")?.clone();
         let jobmanager = before.jobmanagers[0].clone();
         let mut cut = None;
+        let replaced = match fault {
+            Fault::TaskManager(_) => Replaced::pods([&victim]),
+            Fault::AllTaskManagers(_) => Replaced::pods(&before.taskmanagers),
+            Fault::JobManager(_) => Replaced::pods([&jobmanager]),
+            Fault::JobManagerAndTaskManager(_) => Replaced::pods([&jobmanager, &victim]),
+            Fault::TaskManagerProcess => Replaced::process(&victim),
+            Fault::JobManagerProcess => Replaced::process(&jobmanager),
+            Fault::Operator(_) | Fault::Minio | Fault::Kafka | Fault::Zombie => Replaced::default(),
+        };
         let proof = match fault {
             Fault::TaskManager(grace) => self.delete([&victim], grace).await?,
             Fault::AllTaskManagers(grace) => self.delete(&before.taskmanagers, grace).await?,
@@ -107,7 +121,7 @@ impl Target<'_> {
                 Proof::LivesOn(pods::uid(&victim), pods::container_restarts(&victim))
             }
         };
-        Ok(Struck { before, proof, cut })
+        Ok(Struck { before, proof, replaced, cut })
     }
 
     async fn delete(&self, victims: impl IntoIterator<Item = &Pod>, grace: Grace) -> Result<Proof> {
@@ -157,8 +171,7 @@ impl Target<'_> {
     async fn look_for(&self, struck: &Struck) -> Result<Option<String>> {
         match &struck.proof {
             Proof::Gone(uids) => {
-                let mut pods = self.job.pods(Role::JobManager).await?;
-                pods.extend(self.job.pods(Role::TaskManager).await?);
+                let mut pods = self.job.all_pods().await?;
                 pods.extend(self.release.pods(self.cluster.client.clone()).await?);
                 let gone = !pods.iter().any(|pod| uids.contains(&pods::uid(pod)));
                 Ok(gone.then(|| format!("{} gone", uids.join(", "))))
@@ -196,6 +209,17 @@ impl Target<'_> {
 }
 
 impl Struck {
+    /// What of the job's recovery took how long, where status shows the end of one: nothing where it was not restarted.
+    pub fn phases(&self, view: &View) -> Option<Vec<(String, Duration)>> {
+        let before = &self.before.view;
+        if (view.restarts(), view.generation()) == (before.restarts(), before.generation()) {
+            return Some(Vec::new());
+        }
+        let phases = view.recovery_phases();
+        let is_over = phases.iter().any(|(name, _)| LAST_PHASES.contains(&name.as_str()));
+        (is_over && view.recovery_began() != before.recovery_began()).then_some(phases)
+    }
+
     /// Whether status says that the job is over the fault.
     pub fn is_recovered(&self, fault: Fault, view: &View) -> bool {
         let before = &self.before.view;

@@ -145,11 +145,16 @@ impl<'a> Job<'a> {
         Ok(pods)
     }
 
-    /// The uids of all its pods, in order.
-    pub async fn pod_uids(&self) -> Result<Vec<String>> {
+    /// All its pods.
+    pub async fn all_pods(&self) -> Result<Vec<Pod>> {
         let mut pods = self.pods(Role::JobManager).await?;
         pods.extend(self.pods(Role::TaskManager).await?);
-        let mut uids: Vec<_> = pods.iter().map(pods::uid).collect();
+        Ok(pods)
+    }
+
+    /// The uids of all its pods, in order.
+    pub async fn pod_uids(&self) -> Result<Vec<String>> {
+        let mut uids: Vec<_> = self.all_pods().await?.iter().map(pods::uid).collect();
         uids.sort();
         Ok(uids)
     }

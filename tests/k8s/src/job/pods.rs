@@ -17,10 +17,24 @@ pub fn address(pod: &Pod) -> String {
     pod.status.as_ref().and_then(|status| status.pod_ip.clone()).unwrap_or_default()
 }
 
+fn has(pod: &Pod, condition: &str) -> bool {
+    let conditions = pod.status.as_ref().and_then(|status| status.conditions.as_ref());
+    conditions.is_some_and(|all| all.iter().any(|one| one.type_ == condition && one.status == "True"))
+}
+
 /// Whether it is ready.
 pub fn is_ready(pod: &Pod) -> bool {
-    let conditions = pod.status.as_ref().and_then(|status| status.conditions.as_ref());
-    conditions.is_some_and(|all| all.iter().any(|one| one.type_ == "Ready" && one.status == "True"))
+    has(pod, "Ready")
+}
+
+/// Whether it has a node.
+pub fn is_scheduled(pod: &Pod) -> bool {
+    has(pod, "PodScheduled")
+}
+
+/// Whether its container runs.
+pub fn is_running(pod: &Pod) -> bool {
+    container(pod).and_then(|status| status.state.as_ref()).is_some_and(|state| state.running.is_some())
 }
 
 /// Whether it is being deleted.

@@ -1,5 +1,7 @@
 //! What a user sees of a StreamJob, read as JSON: the tests share no types with the operator.
 
+use std::time::Duration;
+
 use kube::api::DynamicObject;
 use serde_json::Value;
 
@@ -79,6 +81,18 @@ impl View {
     /// Checkpoints that failed.
     pub fn failed_checkpoints(&self) -> i64 {
         self.number("/status/checkpoints/failed")
+    }
+
+    /// When the last recovery began; empty where there was none.
+    pub fn recovery_began(&self) -> &str {
+        self.text("/status/lastRecovery/startedAt")
+    }
+
+    /// What of the last recovery took how long.
+    pub fn recovery_phases(&self) -> Vec<(String, Duration)> {
+        let phases = self.at("/status/lastRecovery/phases").as_array().map(Vec::as_slice).unwrap_or_default();
+        let duration = |phase: &Value| Duration::from_millis(phase["durationMs"].as_u64().unwrap_or_default());
+        phases.iter().map(|phase| (phase["name"].as_str().unwrap_or_default().to_owned(), duration(phase))).collect()
     }
 
     /// How often a changed spec was deployed.
