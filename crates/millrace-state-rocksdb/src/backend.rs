@@ -60,7 +60,8 @@ impl RocksDBStateBackend {
     }
 
     /// What RocksDB may hold in memory in the whole process, whatever the number of operators and subtasks, in bytes:
-    /// its cache of blocks, indexes and filters, and the hot entries in front of it.
+    /// its cache of blocks, indexes and filters, and the hot entries in front of it. Each subtask with keyed state needs
+    /// 512 KiB of it.
     #[must_use]
     pub fn with_memory_size(mut self, bytes: u64) -> Self {
         self.memory_size = bytes;

@@ -18,6 +18,8 @@ use crate::run::Run;
 const SLICE_BYTES: usize = 256 << 10;
 /// What an entry takes beside its key and value: its slot, its place in the table, what the allocator adds.
 const OVERHEAD: usize = 112;
+/// What an entry with a sub key takes beside its key once more, while it is unwritten.
+const SUB_KEY_OVERHEAD: usize = 64;
 
 /// Entries by their encoded key. An entry that is known to be absent from the state has no value.
 pub(crate) struct HotEntries {
@@ -37,6 +39,7 @@ pub(crate) struct HotEntries {
     frozen: VecDeque<Frozen>,
     /// The keys of entries with sub keys that the database lacks: a scan must find them in order.
     unwritten_sub_keys: BTreeSet<Vec<u8>>,
+    sub_key_bytes: usize,
 }
 
 /// Where an entry is. Its hash is here too, so that few slots are looked at in vain and the table grows without a look at
@@ -77,6 +80,7 @@ pub(crate) struct Frozen {
     run: Option<Run>,
     /// As [`HotEntries::unwritten_sub_keys`].
     sub_keys: BTreeSet<Vec<u8>>,
+    sub_key_bytes: usize,
 }
 
 impl Slot {
@@ -136,6 +140,7 @@ impl Default for HotEntries {
             unwritten_bytes: 0,
             frozen: VecDeque::new(),
             unwritten_sub_keys: BTreeSet::new(),
+            sub_key_bytes: 0,
         }
     }
 }
@@ -181,15 +186,15 @@ impl HotEntries {
             (slot.written, slot.copied) = (self.era, false);
             self.unwritten.push(index);
             self.unwritten_bytes += slot.size();
-            if has_sub_key {
-                self.unwritten_sub_keys.insert(key.to_vec());
+            if has_sub_key && self.unwritten_sub_keys.insert(key.to_vec()) {
+                self.sub_key_bytes += SUB_KEY_OVERHEAD + key.len();
             }
         }
     }
 
     /// The bytes of what was written in this era.
     pub(crate) fn unwritten_bytes(&self) -> usize {
-        self.unwritten_bytes
+        self.unwritten_bytes + self.sub_key_bytes
     }
 
     /// Freezes what is unwritten; the number of its era.
@@ -203,6 +208,7 @@ impl HotEntries {
             run: Some(Run::with_capacity(slots.len(), bytes)),
             slots,
             sub_keys: std::mem::take(&mut self.unwritten_sub_keys),
+            sub_key_bytes: std::mem::take(&mut self.sub_key_bytes),
         });
         self.era += 1;
         era
@@ -243,6 +249,7 @@ impl HotEntries {
                 }
             }
             self.unwritten_sub_keys.append(&mut frozen.sub_keys);
+            self.sub_key_bytes = self.unwritten_sub_keys.iter().map(|key| SUB_KEY_OVERHEAD + key.len()).sum();
         }
         Some(frozen)
     }
@@ -265,8 +272,9 @@ impl HotEntries {
         })
     }
 
+    /// What all entries take, without the copies of frozen ones.
     pub(crate) fn size(&self) -> usize {
-        self.bytes
+        self.bytes + self.sub_key_bytes + self.frozen.iter().map(|frozen| frozen.sub_key_bytes).sum::<usize>()
     }
 
     /// Lets go of entries that were not used lately, down to `size` where what is unwritten allows it.
@@ -274,7 +282,7 @@ impl HotEntries {
         // Twice round: the first time takes away the marks.
         let oldest = self.frozen.front().map_or(self.era, |frozen| frozen.era);
         for _ in 0..self.slots.len() * 2 {
-            if self.bytes <= size {
+            if self.size() <= size {
                 return;
             }
             self.hand = if self.hand + 1 < self.slots.len() { self.hand + 1 } else { 0 };

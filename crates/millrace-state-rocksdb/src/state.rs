@@ -39,9 +39,11 @@ pub(crate) struct RocksDBBackend {
 
 impl RocksDBBackend {
     pub(crate) fn new(database: Database, incremental: bool) -> Self {
+        let hot = Arc::default();
+        database.memory().count(&hot);
         Self {
             database: Arc::new(database),
-            hot: Arc::default(),
+            hot,
             incremental,
             cut: None,
             spill: None,

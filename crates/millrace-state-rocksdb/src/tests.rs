@@ -105,6 +105,34 @@ fn state_larger_than_its_memory_is_all_there() {
     assert_eq!(entries(&mut *snapshot).unwrap().len(), 40_000 - 13_334);
 }
 
+/// So many that each has the least share: all together they stay within the setting, and all is there.
+#[test]
+fn many_databases_stay_within_the_memory_setting() {
+    const DATABASES: u32 = 40;
+    const KEYS: u32 = 400;
+    let memory = u64::from(DATABASES) * (512 << 10);
+    let (backend, clock) = (RocksDBStateBackend::configured().with_memory_size(memory), Clock::system());
+    let mut states: Vec<_> = (0..DATABASES).map(|_| open(&backend, &clock)).collect();
+    let padding = [7u8; 1000];
+    let mut highest = 0;
+    for number in 0..KEYS {
+        for state in &mut states {
+            let sub_key = StateKey { sub_key: Some(&number.to_be_bytes()), ..at(b"k") };
+            state.put(sub_key, &number.to_le_bytes(), None).unwrap();
+            state.put(at(&number.to_be_bytes()), &[&number.to_le_bytes(), &padding[..]].concat(), None).unwrap();
+        }
+        highest = highest.max(backend.managed_memory().unwrap().used);
+    }
+    // What each has written is more than its share.
+    assert!(highest > memory / 4, "{highest} of {memory} bytes");
+    assert!(highest <= memory, "{highest} of {memory} bytes");
+    for state in &mut states {
+        for number in 0..KEYS {
+            assert!(value(&mut **state, &number.to_be_bytes()).unwrap().starts_with(&number.to_le_bytes()));
+        }
+    }
+}
+
 /// The task goes on between the two parts of a snapshot, and writes so much that it must link the cut itself.
 #[test]
 fn what_is_written_after_a_snapshot_began_is_not_in_it() {

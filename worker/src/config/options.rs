@@ -201,7 +201,8 @@ options! {
             default("5mb");
         ROCKSDB_MEMORY_SIZE = "state.backend.rocksdb.memory.size", ANY_SIZE,
             "`rocksdb`: what it may hold in memory in each taskmanager, whatever the number of operators and slots: \
-             cache, indexes, filters and the hot entries in front of them. At least 8mb.",
+             cache, indexes, filters and the hot entries in front of them. At least 8mb, and 512kb for each subtask with \
+             keyed state: where there are more, they take more, and a warning says so.",
             default("256mb");
         ROCKSDB_LOCAL_DIRECTORY = "state.backend.rocksdb.localdir", Text,
             "`rocksdb`: the directory in which a taskmanager's state lies; no two taskmanagers can share it. Unset: one \
