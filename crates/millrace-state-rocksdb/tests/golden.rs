@@ -37,8 +37,11 @@ struct States {
     expiring: ValueState<u32>,
 }
 
-fn directory() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/v1")
+/// The same state twice: tables that RocksDB wrote from its write buffers, and those that it is given since.
+const WRITTEN_AS: [&str; 2] = ["v1", "v1-ingested"];
+
+fn directory(written_as: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(written_as)
 }
 
 fn backend() -> RocksDBStateBackend {
@@ -96,23 +99,23 @@ fn check(store: &KeyedStateStore, is_alive: bool) {
 }
 
 /// The files at a place of the backend's own, and the snapshot beside them.
-fn place(backend: &RocksDBStateBackend, context: &KeyedBackendContext) -> (LocalFiles, Bytes) {
+fn place(written_as: &str, backend: &RocksDBStateBackend, context: &KeyedBackendContext) -> (LocalFiles, Bytes) {
     let (place, _) = KeyedStateStore::place_for_files(backend, context).unwrap();
     let mut files = 0;
-    for file in fs::read_dir(directory().join("files")).unwrap() {
+    for file in fs::read_dir(directory(written_as).join("files")).unwrap() {
         let file = file.unwrap();
         fs::copy(file.path(), place.directory().join(file.file_name())).unwrap();
         files += 1;
     }
     assert!(files >= 3, "tables, their list and its name");
-    (place, fs::read(directory().join("snapshot.bin")).unwrap().into())
+    (place, fs::read(directory(written_as).join("snapshot.bin")).unwrap().into())
 }
 
 #[test]
 fn version_1_is_gone_on_from() {
-    for (elapsed, is_alive) in [(0, true), (TTL, false)] {
+    for (written_as, elapsed, is_alive) in WRITTEN_AS.iter().flat_map(|of| [(of, 0, true), (of, TTL, false)]) {
         let (backend, context) = (backend(), context(WRITTEN + elapsed));
-        let (files, snapshot) = place(&backend, &context);
+        let (files, snapshot) = place(written_as, &backend, &context);
         let store = KeyedStateStore::adopt(&backend, context, "golden", snapshot, files, EXPIRING.to_vec()).unwrap();
         check(&store, is_alive);
     }
@@ -120,11 +123,28 @@ fn version_1_is_gone_on_from() {
 
 #[test]
 fn version_1_is_read_by_another_backend() {
-    let (backend, context) = (backend(), context(WRITTEN));
-    let (files, snapshot) = place(&backend, &context);
-    let store = KeyedStateStore::open(&FsStateBackend::configured(), context).unwrap();
-    store.restore_files("golden", snapshot, &backend, files).unwrap();
-    check(&store, true);
+    for written_as in WRITTEN_AS {
+        let (backend, context) = (backend(), context(WRITTEN));
+        let (files, snapshot) = place(written_as, &backend, &context);
+        let store = KeyedStateStore::open(&FsStateBackend::configured(), context).unwrap();
+        store.restore_files("golden", snapshot, &backend, files).unwrap();
+        check(&store, true);
+    }
+}
+
+/// RocksDB leaves a mark in the tables that it is given.
+#[test]
+fn the_files_are_what_their_directories_say() {
+    for (written_as, ingested) in WRITTEN_AS.into_iter().zip([false, true]) {
+        let files = fs::read_dir(directory(written_as).join("files")).unwrap().map(|file| file.unwrap().path());
+        let tables: Vec<_> = files.filter(|path| path.extension().is_some_and(|its| its == "sst")).collect();
+        assert!(!tables.is_empty());
+        for table in tables {
+            let content = fs::read(&table).unwrap();
+            let mark = b"external_sst_file.global_seqno";
+            assert_eq!(content.windows(mark.len()).any(|part| part == mark), ingested, "{}", table.display());
+        }
+    }
 }
 
 #[test]
@@ -145,9 +165,10 @@ fn write_golden_files() {
     let mut snapshot = store.snapshot().unwrap();
     let SnapshotFiles { files, expiring } = snapshot.files().unwrap().expect("incremental snapshots are files");
     assert_eq!(expiring, EXPIRING);
-    fs::create_dir_all(directory().join("files")).unwrap();
+    let directory = directory(WRITTEN_AS[1]);
+    fs::create_dir_all(directory.join("files")).unwrap();
     for file in files {
-        fs::copy(&file.path, directory().join("files").join(&file.name)).unwrap();
+        fs::copy(&file.path, directory.join("files").join(&file.name)).unwrap();
     }
-    snapshot.write(&mut fs::File::create(directory().join("snapshot.bin")).unwrap()).unwrap();
+    snapshot.write(&mut fs::File::create(directory.join("snapshot.bin")).unwrap()).unwrap();
 }
