@@ -37,13 +37,17 @@ impl Counting {
 
     /// The job with its checkpoints in an object store, each state in a file of its own, and local copies.
     fn job_on_s3(&self) -> Result<ClusterSpec> {
+        let copies = self.directory.path().display().to_string();
+        Ok(self.job_with_bucket()?.set("taskmanager.state.local.root-dirs", copies))
+    }
+
+    fn job_with_bucket(&self) -> Result<ClusterSpec> {
         let minio = Minio::shared();
         minio.create_bucket(&self.topic)?;
         let spec =
             self.job_without_directory()?.args(["--checkpoint-dir".to_owned(), format!("s3://{}/c", self.topic)]);
         Ok(spec
             .set("execution.checkpointing.data-inline-threshold", "0")
-            .set("taskmanager.state.local.root-dirs", self.directory.path().display().to_string())
             .set("s3.endpoint", minio.endpoint())
             .set("s3.access-key", minio.access_key())
             .set("s3.secret-key", minio.secret_key()))
@@ -243,6 +247,29 @@ fn what_stays_where_it_was_is_not_fetched() -> Result<()> {
     })?;
     let recovery = recovered(&state).expect("it was waited for");
     assert!(recovery.local_bytes > 0 && recovery.fetched_bytes == 0, "{recovery:?}");
+    wait_for_all(&mut cluster, &feed.finish())?;
+    Ok(())
+}
+
+/// RocksDB's files are linked where they are, and fetched where they are not.
+#[cfg(feature = "rocksdb")]
+#[test]
+fn rocksdb_links_what_stays_where_it_was() -> Result<()> {
+    let counting = Counting::new("rocksdb-linking")?;
+    let spec = counting.job_with_bucket()?.set("state.backend", "rocksdb");
+    let spec = spec.set("state.backend.rocksdb.memory.size", "16mb").set("execution.checkpointing.incremental", "true");
+    let mut cluster = JobCluster::start(spec)?;
+    let feed = counting.feed(23);
+    cluster.wait_until_running()?;
+    cluster.wait_for_new_checkpoint()?;
+    let before = cluster.wait_for_new_checkpoint()?;
+    let busy = cluster.busy_taskmanagers(&before);
+    let is_rocksdb = before.taskmanagers.iter().all(|taskmanager| taskmanager.memory.managed_total == 16 << 20);
+    assert!(is_rocksdb, "{before}");
+    cluster.kill_taskmanager(busy[0])?;
+    let state = cluster.wait_until("recovery", |state| recovered(state).is_some() && state.job.restarts == 1)?;
+    let recovery = recovered(&state).expect("it was waited for");
+    assert!(recovery.local_bytes > 0 && recovery.fetched_bytes > 0, "{recovery:?}");
     wait_for_all(&mut cluster, &feed.finish())?;
     Ok(())
 }
