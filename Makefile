@@ -25,7 +25,7 @@ build: ## build the release binaries
 	scripts/setup.sh build
 	$(CACHE)
 	$(ROCKSDB)
-	cargo build --release --workspace --bins --features millrace-examples/rocksdb
+	cargo build --release --workspace --bins --features millrace-examples/rocksdb,millrace-worker/hdfs
 	echo "binaries are in $$CARGO_TARGET_DIR/release"
 
 # Without RocksDB, which would take a fresh machine another quarter of an hour.
