@@ -69,7 +69,8 @@ pub fn write(page: &Path, rows: &[Row]) -> Result<String> {
             continue;
         }
         let Picture { file, title, x, y, logarithmic, .. } = *picture;
-        let plot = Plot { title: title.to_owned(), x: x.to_owned(), y: y.to_owned(), lines, logarithmic };
+        let plot =
+            Plot { title: title.to_owned(), x: x.to_owned(), y: y.to_owned(), lines, logarithmic, ..Plot::default() };
         let path = page.with_file_name(file);
         std::fs::write(&path, plot.to_svg()).with_context(|| format!("writing {}", path.display()))?;
         shown += &format!("\n![{title}: {y} over {x}]({file})\n");

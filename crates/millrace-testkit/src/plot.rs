@@ -26,6 +26,8 @@ pub struct Plot {
     pub y: String,
     /// The lines by name.
     pub lines: Vec<(String, Vec<(f64, f64)>)>,
+    /// Points by name that no line joins.
+    pub dots: Vec<(String, Vec<(f64, f64)>)>,
     /// Whether both axes are logarithmic: then all numbers must be above 0. Otherwise both begin at 0.
     pub logarithmic: bool,
 }
@@ -70,7 +72,7 @@ impl Plot {
 
     /// The picture.
     pub fn to_svg(&self) -> String {
-        let points = || self.lines.iter().flat_map(|(_, points)| points);
+        let points = || self.lines.iter().chain(&self.dots).flat_map(|(_, points)| points);
         let x_axis = Axis::of(points().map(|point| point.0), self.logarithmic);
         let y_axis = Axis::of(points().map(|point| point.1), self.logarithmic);
         let x = |value: f64| LEFT + x_axis.share(value) * (WIDTH - LEFT - RIGHT);
@@ -92,7 +94,7 @@ impl Plot {
         for tick in &y_axis.ticks {
             text((LEFT - 6.0, y(*tick) + 4.0), "end", "", &short(*tick));
         }
-        for (index, (name, _)) in self.lines.iter().enumerate() {
+        for (index, (name, _)) in self.lines.iter().chain(&self.dots).enumerate() {
             let colour = COLOURS[index % COLOURS.len()];
             let at = (LEFT + 10.0, TOP + 12.0 + 16.0 * index as f64);
             text(at, "start", &format!(" fill=\"{colour}\""), name);
@@ -111,6 +113,13 @@ impl Plot {
             let path = path.join(" ");
             let _ =
                 writeln!(svg, "<polyline points=\"{path}\" fill=\"none\" stroke=\"{colour}\" stroke-width=\"1.5\"/>");
+        }
+        for (index, (_, points)) in self.dots.iter().enumerate() {
+            let colour = COLOURS[(self.lines.len() + index) % COLOURS.len()];
+            for point in points {
+                let (x, y) = (x(point.0), y(point.1));
+                let _ = writeln!(svg, "<circle cx=\"{x:.1}\" cy=\"{y:.1}\" r=\"3\" fill=\"{colour}\"/>");
+            }
         }
         svg + "</svg>\n"
     }
@@ -159,5 +168,7 @@ mod tests {
         let plot = Plot { lines: vec![("a < b".to_string(), vec![(0.0, 0.0), (10.0, 5.0)])], ..Plot::default() };
         let svg = plot.to_svg();
         assert!(svg.contains("points=\"70.0,310.0 700.0,40.0\"") && svg.contains("a &lt; b"), "{svg}");
+        let svg = Plot { dots: vec![("c".to_string(), vec![(5.0, 10.0)])], ..plot }.to_svg();
+        assert!(svg.contains("points=\"70.0,310.0 700.0,175.0\"") && svg.contains("cx=\"385.0\" cy=\"40.0\""), "{svg}");
     }
 }

@@ -154,5 +154,6 @@ fn plot(rows: &[Row]) -> Plot {
         y: "ms".to_owned(),
         lines: vec![line("aligned", false), line("unaligned", true)],
         logarithmic: true,
+        ..Plot::default()
     }
 }
