@@ -55,7 +55,10 @@ impl Work<'_> {
         if let Some(source) = &mut self.parts.source {
             self.blame.part(0, || source.notify_complete(checkpoint))?;
         }
-        self.parts.chain.notify_complete(checkpoint)
+        let started = Instant::now();
+        let told = self.parts.chain.notify_complete(checkpoint);
+        self.aside += started.elapsed();
+        told
     }
 
     pub(super) fn align(&mut self, actions: Vec<AlignerAction>, tell: bool) -> Result<()> {
@@ -102,6 +105,7 @@ impl Work<'_> {
         let in_flight = in_flight.unwrap_or_else(|| Ok(Vec::new()));
         let taken = in_flight.and_then(|in_flight| TaskSnapshot::take(self.parts, barrier.id, in_flight));
         let stood_still = started.elapsed();
+        self.aside += stood_still;
         self.parts.outputs.barrier(barrier)?;
         tracing::debug!(target: STEP, step = "snapshot", checkpoint = %barrier.id, unaligned, task = %self.setup.spec.task);
         let times = self.barriers.remove(&barrier.id).unwrap_or_else(|| BarrierTimes::now(barrier, self.metrics));

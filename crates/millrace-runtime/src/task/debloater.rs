@@ -32,7 +32,7 @@ impl Default for DebloatSettings {
 pub(super) struct Debloater {
     settings: DebloatSettings,
     channels: usize,
-    /// Records in a second that the task was not idle, averaged.
+    /// Records in a second of such time, averaged.
     throughput: Option<f64>,
     /// Records and active time at the last measurement.
     last: (u64, Duration),
@@ -44,8 +44,8 @@ impl Debloater {
         Self { settings, channels: channels.max(1), throughput: None, last: (0, Duration::ZERO), limit: None }
     }
 
-    /// Takes the records that the task has processed, and the time that it was not idle, since its start. Whether that
-    /// made a measurement.
+    /// Takes the records that the task has processed, and the time that it was neither idle nor busy with checkpoints,
+    /// since its start. Whether that made a measurement.
     ///
     /// A task that is hardly ever busy tells nothing about what it could do, and nothing waits in front of it.
     pub(super) fn observe(&mut self, records: u64, active: Duration) -> bool {
