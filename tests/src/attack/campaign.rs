@@ -45,18 +45,40 @@ pub struct Campaign {
 }
 
 impl Campaign {
+    /// The faults in their order, on a machine that has the means for all of them.
+    pub fn plan(&self) -> Vec<Strike> {
+        self.plan_without(&[])
+    }
+
+    fn plan_without(&self, impossible: &[(Fault, &str)]) -> Vec<Strike> {
+        let not = |kind: &Fault| impossible.iter().any(|(fault, _)| fault == kind);
+        let kinds: Vec<_> = self.wanted().filter(|kind| self.moot(*kind).is_none() && !not(kind)).collect();
+        schedule(&kinds, self.focus, self.faults, self.seed)
+    }
+
+    /// The kinds that were asked for, in an order of their own.
+    fn wanted(&self) -> impl Iterator<Item = Fault> {
+        Fault::ALL.into_iter().filter(|kind| self.kinds.is_empty() || self.kinds.contains(kind))
+    }
+
+    fn moot(&self, kind: Fault) -> Option<&'static str> {
+        kind.is_moot(self.backend, self.job.target)
+    }
+
     /// Runs the job through all faults. An error is a fault that did not happen, or a job that did not recover.
     pub fn run(&self) -> Result<Report> {
         let place = Place::new(self.backend)?;
-        let (mut kinds, not) = place.kinds();
-        for (fault, why) in not.iter().filter(|(fault, _)| self.kinds.is_empty() || self.kinds.contains(fault)) {
+        let impossible = place.impossible();
+        let moot = self.wanted().filter_map(|kind| Some((kind, self.moot(kind)?)));
+        let missed = self.wanted().filter_map(|kind| impossible.iter().find(|(fault, _)| *fault == kind).copied());
+        for (fault, why) in moot.chain(missed) {
             println!("left out: {fault}: {why}");
         }
-        kinds.retain(|kind| self.kinds.is_empty() || self.kinds.contains(kind));
-        if kinds.is_empty() {
+        let strikes = self.plan_without(&impossible);
+        if strikes.is_empty() {
             return Err("none of these faults is possible here".into());
         }
-        self.run_in(&place, &schedule(&kinds, self.focus, self.faults, self.seed))
+        self.run_in(&place, &strikes)
     }
 
     fn run_in(&self, place: &Place, strikes: &[Strike]) -> Result<Report> {

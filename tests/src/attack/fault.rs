@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use super::{Backend, Target};
+
 /// A kind of fault.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Fault {
@@ -66,7 +68,7 @@ impl Fault {
         Self::JumpClock,
     ];
 
-    /// Those that interrupt a sink between two steps.
+    /// Those that interrupt a sink between two steps, whatever it writes to.
     pub const AT_SINKS: [Self; 7] = [
         Self::KillTaskManager,
         Self::KillJobManager,
@@ -77,7 +79,29 @@ impl Fault {
         Self::Rescale,
     ];
 
-    /// Whether it is done in an instant, so that it can be struck at a step of the protocol.
+    /// And those that fail the requests of one that writes to an object store.
+    pub const AT_STORES: [Self; 3] = [Self::StoreRefuses, Self::StoreLosesAnswers, Self::StoreActsLate];
+
+    /// Those that interrupt a sink that writes to this target.
+    pub fn at_sinks(target: Target) -> Vec<Self> {
+        let stores: &[Self] = if target == Target::S3 { &Self::AT_STORES } else { &[] };
+        [&Self::AT_SINKS, stores].concat()
+    }
+
+    /// Why it means nothing to a job with its state on this backend that writes to this target.
+    pub fn is_moot(self, backend: Backend, target: Target) -> Option<&'static str> {
+        match self {
+            Self::DiskFull if backend == Backend::Memory => Some("this job uses no disk"),
+            Self::StoreRefuses | Self::StoreSlow | Self::StoreLosesAnswers | Self::StoreActsLate
+                if backend == Backend::Filesystem && target != Target::S3 =>
+            {
+                Some("this job's checkpoints lie on a disk, and its outputs in no store")
+            }
+            _ => None,
+        }
+    }
+
+    /// Whether it begins in an instant, so that it can be struck at a step of the protocol.
     pub fn is_instant(self) -> bool {
         matches!(
             self,
@@ -89,6 +113,11 @@ impl Fault {
                 | Self::PauseJobManager
                 | Self::CloseConnections
                 | Self::CutConnections
+                | Self::StoreRefuses
+                | Self::StoreSlow
+                | Self::StoreLosesAnswers
+                | Self::StoreActsLate
+                | Self::RestartKafka
         )
     }
 
@@ -200,5 +229,14 @@ mod tests {
             assert_eq!(Fault::named(fault.name()), Ok(fault));
         }
         assert!(Fault::named("meteorite").unwrap_err().contains("kill-both"));
+    }
+
+    #[test]
+    fn what_a_job_does_not_use_cannot_fail() {
+        let moot = |fault: Fault, backend, target| fault.is_moot(backend, target).is_some();
+        assert!(moot(Fault::DiskFull, Backend::Memory, Target::Kafka));
+        assert!(!moot(Fault::DiskFull, Backend::RocksDb, Target::Kafka));
+        assert!(moot(Fault::StoreRefuses, Backend::Filesystem, Target::Files));
+        assert!(!moot(Fault::StoreRefuses, Backend::Filesystem, Target::S3));
     }
 }

@@ -22,7 +22,7 @@ mod team;
 mod watch;
 
 pub use campaign::Campaign;
-pub use fault::{Fault, Moment};
+pub use fault::{Fault, Moment, SINK_STEPS};
 pub use job::{Backend, Expected, Guarantee, Job};
 pub use output::Target;
 pub use report::{Report, Struck};

@@ -60,26 +60,16 @@ impl Place {
         Ok(Self { broker: Mutex::new(broker), kafka, store, disk, backend, minio, files: tempfile::tempdir()? })
     }
 
-    /// The kinds of fault that can be struck here, and why the others can't.
-    pub fn kinds(&self) -> (Vec<Fault>, Vec<(Fault, &'static str)>) {
+    /// The kinds of fault that this machine has no means for, and why.
+    pub fn impossible(&self) -> Vec<(Fault, &'static str)> {
         let mut not = Vec::new();
-        let faketime = matches!(self.clock("probe"), Ok(Some(_)));
-        let kinds = Fault::ALL.into_iter().filter(|fault| {
-            let why = match fault {
-                Fault::DiskFull if self.backend == Backend::Memory => "this job uses no disk",
-                Fault::DiskFull if self.disk.is_none() => "to mount a small disk takes root",
-                Fault::StoreRefuses | Fault::StoreSlow | Fault::StoreLosesAnswers | Fault::StoreActsLate
-                    if self.backend == Backend::Filesystem =>
-                {
-                    "this job's checkpoints lie on a disk"
-                }
-                Fault::JumpClock if !faketime => "libfaketime is not installed",
-                _ => return true,
-            };
-            not.push((*fault, why));
-            false
-        });
-        (kinds.collect(), not)
+        if self.backend != Backend::Memory && self.disk.is_none() {
+            not.push((Fault::DiskFull, "to mount a small disk takes root"));
+        }
+        if !matches!(self.clock("probe"), Ok(Some(_))) {
+            not.push((Fault::JumpClock, "libfaketime is not installed"));
+        }
+        not
     }
 
     /// A clock for a process of this name.

@@ -22,7 +22,7 @@ struct Args {
     /// A job whose sink commits with the checkpoint, struck at every step of that.
     #[arg(long)]
     sinks: bool,
-    /// What the harness's own job writes to: kafka, files, s3 [default: kafka, and with --sinks files too].
+    /// What the harness's own job writes to: kafka, files, s3 [default: kafka, and with --sinks all].
     #[arg(long, value_delimiter = ',', value_parser = Target::named, conflicts_with = "job")]
     target: Vec<Target>,
     /// The state backends: memory, filesystem, rocksdb [default: all that the program has].
@@ -74,45 +74,63 @@ fn main() -> ExitCode {
 
 impl Args {
     fn run(&self) -> Result<Report> {
-        let (job, seed) = (self.job()?, self.seed.unwrap_or_else(rand::random));
-        let backends = match (self.backend.as_slice(), &self.job) {
+        let seed = self.seed.unwrap_or_else(rand::random);
+        println!("{} faults over {:?}; replay with N={} SEED={seed}", self.faults, self.backends(), self.faults);
+        let mut report = Report::default();
+        for (barriers, campaign) in self.campaigns(seed)? {
+            let Campaign { backend, faults, seed, ref job, .. } = campaign;
+            let target = job.target.name();
+            println!("{faults} faults on {}, {barriers} barriers, to {target}, seed {seed}", backend.name());
+            report.add(campaign.run()?);
+        }
+        Ok(report)
+    }
+
+    fn backends(&self) -> Vec<Backend> {
+        match (self.backend.as_slice(), &self.job) {
             ([], None) if cfg!(feature = "rocksdb") => vec![Backend::Memory, Backend::Filesystem, Backend::RocksDb],
             ([], _) => vec![Backend::Memory, Backend::Filesystem],
             (given, _) => given.to_vec(),
-        };
-        println!("{} faults over {backends:?}; replay with N={} SEED={seed}", self.faults, self.faults);
+        }
+    }
+
+    fn targets(&self) -> Vec<Target> {
+        match (self.target.as_slice(), &self.job) {
+            ([], None) if self.sinks => Target::ALL.to_vec(),
+            ([], _) => vec![Target::Kafka],
+            (given, _) => given.to_vec(),
+        }
+    }
+
+    /// One for each backend, target and kind of barriers, named.
+    fn campaigns(&self, seed: u64) -> Result<Vec<(&'static str, Campaign)>> {
+        let job = self.job()?;
         // What a sink has prepared is the same with both, and what comes before it is not.
         let mut jobs = vec![("aligned", job.clone())];
         if self.sinks {
             jobs.push(("unaligned", job.unaligned()));
         }
-        let targets = match (self.target.as_slice(), &self.job) {
-            ([], None) if self.sinks => vec![Target::Kafka, Target::Files],
-            ([], _) => vec![Target::Kafka],
-            (given, _) => given.to_vec(),
-        };
-        let by_target = |target: Target| jobs.iter().map(move |(barriers, job)| (*barriers, job.clone().to(target)));
-        let jobs: Vec<_> = targets.into_iter().flat_map(by_target).collect();
-        let campaigns: Vec<_> =
-            backends.iter().flat_map(|backend| jobs.iter().map(move |job| (backend, job))).collect();
-        let mut report = Report::default();
-        for (index, (backend, (barriers, job))) in campaigns.iter().enumerate() {
-            let faults = self.faults / campaigns.len() + usize::from(index < self.faults % campaigns.len());
-            if faults == 0 {
-                continue;
+        let mut all = Vec::new();
+        for backend in self.backends() {
+            for target in self.targets() {
+                let (kinds, focus) = match self.sinks {
+                    true if self.only.is_empty() => (Fault::at_sinks(target), Focus::Sinks),
+                    true => (self.only.clone(), Focus::Sinks),
+                    false => (self.only.clone(), Focus::All),
+                };
+                for (barriers, job) in &jobs {
+                    let (job, kinds) = (job.clone().to(target), kinds.clone());
+                    all.push((*barriers, Campaign { job, backend, faults: 0, kinds, focus, seed: 0 }));
+                }
             }
-            let seed = seed.wrapping_add(index as u64);
-            let target = job.target.name();
-            println!("{faults} faults on {}, {barriers} barriers, to {target}, seed {seed}", backend.name());
-            let (kinds, focus) = match self.sinks {
-                true if self.only.is_empty() => (Fault::AT_SINKS.to_vec(), Focus::Sinks),
-                true => (self.only.clone(), Focus::Sinks),
-                false => (self.only.clone(), Focus::All),
-            };
-            let campaign = Campaign { job: job.clone(), backend: **backend, faults, kinds, focus, seed };
-            report.add(campaign.run()?);
         }
-        Ok(report)
+        let count = all.len();
+        for (index, (_, campaign)) in all.iter_mut().enumerate() {
+            campaign.faults = self.faults / count + usize::from(index < self.faults % count);
+            campaign.seed = seed.wrapping_add(index as u64);
+        }
+        all.retain(|(_, campaign)| campaign.faults > 0);
+        Ok(all)
     }
 
     fn job(&self) -> Result<Job> {
@@ -141,9 +159,28 @@ impl Args {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
     use clap::CommandFactory;
+    use millrace_tests::attack::SINK_STEPS;
 
     use super::*;
+
+    /// However few faults each campaign of it has.
+    #[test]
+    fn the_default_run_at_sinks_strikes_each_step_of_each_target() {
+        let args = Args::try_parse_from(["chaos", "--sinks"]).unwrap();
+        for seed in 0..50 {
+            let campaigns = args.campaigns(seed).unwrap();
+            assert_eq!(campaigns.iter().map(|(_, campaign)| campaign.faults).sum::<usize>(), args.faults);
+            for target in Target::ALL {
+                let of_target = campaigns.iter().filter(|(_, campaign)| campaign.job.target == target);
+                let moments: BTreeSet<_> =
+                    of_target.flat_map(|(_, campaign)| campaign.plan()).map(|strike| strike.moment).collect();
+                assert!(SINK_STEPS.iter().all(|step| moments.contains(step)), "{target:?}, seed {seed}: {moments:?}");
+            }
+        }
+    }
 
     #[test]
     fn the_flags_are_consistent() {

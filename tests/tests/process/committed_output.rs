@@ -24,6 +24,13 @@ const KILLS: u32 = 10;
 /// One in so many hits the jobmanager.
 const JOBMANAGER_EACH: u32 = 5;
 const INTERVAL: Duration = Duration::from_millis(300);
+/// What is silent is lost after this.
+const HEARTBEAT_TIMEOUT: Duration = Duration::from_secs(3);
+/// Starting a process and the job on a busy machine; what a dead attempt has left open is aborted in it, long before
+/// Kafka would do so by itself (15 minutes).
+const RECOVERY: Duration = Duration::from_secs(30);
+/// Readers wait no longer than this after a kill: it is noticed, the job goes on, and its next checkpoint commits.
+const LONGEST_WAIT: Duration = HEARTBEAT_TIMEOUT.saturating_add(RECOVERY).saturating_add(INTERVAL);
 
 #[test]
 fn committed_output_is_seen_once_and_in_order_through_kills() -> Result<()> {
@@ -33,7 +40,8 @@ fn committed_output_is_seen_once_and_in_order_through_kills() -> Result<()> {
     // One partition: its order is what is checked, and lines have no keys.
     kafka.create_topic(&output, 1)?;
     let checkpoints = tempfile::tempdir().expect("a directory can be made");
-    let spec = committing_example(kafka, &input, &output, INTERVAL, checkpoints.path())?;
+    let spec = committing_example(kafka, &input, &output, INTERVAL, checkpoints.path())?
+        .set("heartbeat.timeout", format!("{} s", HEARTBEAT_TIMEOUT.as_secs()));
     let mut cluster = JobCluster::start(restart_always(spec))?;
     let reader = CommittedReader::start(kafka, &output)?;
     cluster.wait_until_running()?;
@@ -58,6 +66,7 @@ fn committed_output_is_seen_once_and_in_order_through_kills() -> Result<()> {
         wait_for_output(&mut cluster, &reader, at_kill + 1)?;
         longest = longest.max(killed.elapsed());
     }
+    assert!(longest < LONGEST_WAIT, "readers waited for {longest:.1?}, longer than {LONGEST_WAIT:?}");
     let written = feed.finish();
     wait_for_output(&mut cluster, &reader, written.values().sum())?;
     let state = cluster.state()?;
