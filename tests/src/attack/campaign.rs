@@ -113,14 +113,15 @@ impl Campaign {
                 recovered(struck.last_mut(), last, watch);
             }
             let Done { at, evidence } = strike::strike(team, place, *next).map_err(failed)?;
-            let seconds = started.elapsed().as_secs();
+            let (lasted, seconds) = (at.elapsed(), started.elapsed().as_secs());
             println!(
                 "{:>4}. {seconds:>4} s  {:<20} {:<32} {evidence}",
                 number + 1,
                 next.fault,
                 next.moment.to_string()
             );
-            struck.push(Struck { fault: next.fault, moment: next.moment, evidence, silent: None });
+            let Strike { fault, moment, .. } = *next;
+            struck.push(Struck { fault, moment, evidence, lasted, silent: None });
             last = Some(at);
         }
         settle(team, watch)?;

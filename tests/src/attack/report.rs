@@ -15,12 +15,20 @@ pub struct Struck {
     pub moment: Moment,
     /// What shows that it happened.
     pub evidence: String,
+    /// How long it was until the harness was done with it: a broker that is killed comes back after a while.
+    pub lasted: Duration,
     /// The longest time without a new output that followed, from the fault on where that ended tasks; none, where the
     /// next fault came before the job had recovered.
     pub silent: Option<Duration>,
 }
 
 impl Struck {
+    /// How much longer the job was silent than the fault itself lasted; a SIGKILL lasts no time.
+    pub fn silent_beyond(&self) -> Duration {
+        let itself = if self.fault.ends_tasks() { Duration::ZERO } else { self.lasted };
+        self.silent.unwrap_or_default().saturating_sub(itself)
+    }
+
     /// Whether it counts as a recovery: a SIGKILL of a taskmanager with a spare slot waiting.
     fn is_recovery(&self) -> bool {
         self.fault == Fault::KillTaskManager
@@ -102,7 +110,18 @@ mod tests {
     use super::*;
 
     fn struck(fault: Fault, moment: Moment, seconds: u64) -> Struck {
-        Struck { fault, moment, evidence: String::new(), silent: Some(Duration::from_secs(seconds)) }
+        let silent = Some(Duration::from_secs(seconds));
+        Struck { fault, moment, evidence: String::new(), lasted: Duration::from_millis(400), silent }
+    }
+
+    #[test]
+    fn what_lasts_is_no_silence_of_the_jobs() {
+        let silent = |fault, seconds| struck(fault, Moment::After(3), seconds).silent_beyond();
+        assert_eq!(
+            [silent(Fault::RestartKafka, 0), silent(Fault::RestartKafka, 1)],
+            [0, 600].map(Duration::from_millis)
+        );
+        assert_eq!(silent(Fault::KillTaskManager, 1), Duration::from_secs(1));
     }
 
     #[test]
