@@ -208,12 +208,17 @@ fn recovered(struck: Option<&mut Struck>, at: Option<Instant>, watch: &Watch) {
 
 /// Waits until so many different outputs have come, and for a checkpoint behind them: whatever else was read is written
 /// before it completes. Without a number, until the job completes checkpoints and nothing more comes. Where outputs are
-/// missing for too long, that is what the verdict says.
+/// missing and nothing new has come for too long, that is what the verdict says.
 fn wait_for_outputs(cluster: &mut JobCluster, watch: &Watch, goal: Option<usize>) -> Result<()> {
-    let end = Instant::now() + PATIENCE;
+    let mut end = Instant::now() + PATIENCE;
     if let Some(goal) = goal {
-        while watch.news() < goal && Instant::now() < end {
+        let mut seen = watch.news();
+        while seen < goal && Instant::now() < end {
             std::thread::sleep(Duration::from_millis(20));
+            let news = watch.news();
+            if std::mem::replace(&mut seen, news) < news {
+                end = Instant::now() + PATIENCE;
+            }
         }
         cluster.wait_for_new_checkpoint()?;
         return Ok(());
