@@ -377,16 +377,32 @@ impl<V: Version> KeyedMapFunction<u64, (u64, Told)> for EveryKind<V> {
     }
 }
 
-/// Counts what passes in an operator list.
+/// Counts what passes in an operator list, and in an item of its own in a union list.
 #[derive(Clone)]
 struct Passed<V: Version> {
     list: Option<OperatorListState<V::Tally>>,
+    union: Option<OperatorListState<V::Tally>>,
+    /// How many the items of the union list had counted that were there.
+    restored: u64,
+    has_own: bool,
     kept: Kept,
+}
+
+impl<V: Version> Passed<V> {
+    fn new(kept: Kept) -> Self {
+        Self { list: None, union: None, restored: 0, has_own: false, kept }
+    }
+}
+
+fn counted<T: Tally>(list: Option<&OperatorListState<T>>) -> u64 {
+    list.into_iter().flat_map(OperatorListState::get).map(|tally| tally.counted()).sum()
 }
 
 impl<V: Version> MapFunction<u64, u64> for Passed<V> {
     fn open(&mut self, context: &mut RuntimeContext<'_>) -> FunctionResult {
         self.list = Some(context.operator_state().list("passed")?);
+        self.union = Some(context.operator_state().union_list("all that passed")?);
+        self.restored = counted(self.union.as_ref());
         Ok(())
     }
 
@@ -395,12 +411,68 @@ impl<V: Version> MapFunction<u64, u64> for Passed<V> {
         let mut tally = list.get().pop().unwrap_or_default();
         tally.count();
         list.update(vec![tally]);
+        let union = self.union.as_ref().ok_or("not open")?;
+        let mut tallies = union.get();
+        let mut own = if self.has_own { tallies.pop().unwrap_or_default() } else { V::Tally::default() };
+        own.count();
+        tallies.push(own);
+        union.update(tallies);
+        self.has_own = true;
         Ok(record)
     }
 
     fn close(&mut self) -> FunctionResult {
-        let passed: u64 = self.list.iter().flat_map(OperatorListState::get).map(|tally| tally.counted()).sum();
-        self.kept.0.lock().unwrap().passed += passed;
+        let mut kept = self.kept.0.lock().unwrap();
+        kept.passed += counted(self.list.as_ref());
+        // Every subtask has all that was there.
+        kept.own += counted(self.union.as_ref()) - self.restored;
+        kept.restored = kept.restored.max(self.restored);
+        Ok(())
+    }
+}
+
+/// Counts what it hears in broadcast state.
+#[derive(Clone)]
+struct Heard<V: Version> {
+    tallies: ReadOnlyBroadcastState<u64, V::Tally>,
+    kept: Kept,
+}
+
+impl<V: Version> BroadcastProcessFunction<u64, u64, u64> for Heard<V> {
+    fn open(&mut self, context: &mut RuntimeContext<'_>) -> FunctionResult {
+        self.tallies = context.broadcast_state("heard")?;
+        Ok(())
+    }
+
+    fn process_element(
+        &mut self,
+        record: u64,
+        _context: &ProcessContext<'_>,
+        out: &mut Collector<u64>,
+    ) -> FunctionResult {
+        out.collect(record);
+        Ok(())
+    }
+
+    fn process_broadcast_element(
+        &mut self,
+        record: u64,
+        context: &BroadcastContext<'_>,
+        _out: &mut Collector<u64>,
+    ) -> FunctionResult {
+        let tallies = context.broadcast_state(&self.tallies)?;
+        let mut tally = tallies.get(&(record % 3)).unwrap_or_default();
+        tally.count();
+        tallies.put(record % 3, tally);
+        Ok(())
+    }
+
+    fn close(&mut self) -> FunctionResult {
+        let counted = self.tallies.with(|all| all.iter().map(|(key, tally)| (*key, tally.counted())).collect());
+        // What was not opened has heard nothing.
+        if let Ok(counted) = counted {
+            self.kept.0.lock().unwrap().heard.insert(counted);
+        }
         Ok(())
     }
 }
@@ -410,6 +482,11 @@ struct Output {
     /// The last that each key told.
     told: BTreeMap<u64, Told>,
     passed: u64,
+    /// Of the union list: what the subtasks have counted themselves, and what was there before.
+    own: u64,
+    restored: u64,
+    /// What the subtasks have heard: all of them the same.
+    heard: BTreeSet<BTreeMap<u64, u64>>,
 }
 
 #[derive(Clone, Default)]
@@ -451,10 +528,15 @@ fn run<V: Version>(
     // The first run fails, as it is to.
     env.configure("log.level", "off");
     let kept = Kept::default();
-    env.from_source(Numbers::<V> { end, fails, version: PhantomData }, "numbers")
+    let passed = env
+        .from_source(Numbers::<V> { end, fails, version: PhantomData }, "numbers")
         .uid("numbers")
-        .map_with(Passed::<V> { list: None, kept: kept.clone() })
-        .uid("passed")
+        .map_with(Passed::<V>::new(kept.clone()))
+        .uid("passed");
+    passed
+        .connect(&passed.broadcast())
+        .process(Heard::<V> { tallies: ReadOnlyBroadcastState::default(), kept: kept.clone() })
+        .uid("heard")
         .key_by(|record| record % KEYS)
         .map(EveryKind::<V> {
             value: ValueState::default(),
@@ -492,7 +574,9 @@ fn changes_on(choose_backend: impl Fn(&mut StreamExecutionEnvironment, &Path)) {
     let [whole, first, second, third] = [0; 4].map(|_| tempfile::tempdir().unwrap());
     let (ended, meant) = run::<After>(env(whole.path()), 1, NUMBERS, false);
     ended.unwrap();
-    assert_eq!((meant.told.len() as u64, meant.passed), (KEYS, 2 * NUMBERS));
+    assert_eq!((meant.told.len() as u64, meant.passed, meant.own, meant.restored), (KEYS, 2 * NUMBERS, 2 * NUMBERS, 0));
+    let of_rest = |rest: u64| 2 * (0..NUMBERS).filter(|number| number % 3 == rest).count() as u64;
+    assert_eq!(meant.heard, [(0..3).map(|rest| (rest, of_rest(rest))).collect()].into());
     let per_key = 2 * NUMBERS / KEYS;
     assert!(meant.told.values().all(|told| told.value == per_key && told.list.len() as u64 == per_key), "{meant:?}");
 
@@ -505,7 +589,8 @@ fn changes_on(choose_backend: impl Fn(&mut StreamExecutionEnvironment, &Path)) {
     changed.configure("execution.state-recovery.path", &checkpoint);
     let (ended, output) = run::<After>(changed, 2, NUMBERS, false);
     ended.unwrap();
-    assert_eq!(output, meant);
+    assert_eq!((output.own, output.restored), (2 * (NUMBERS - HALF), 2 * HALF));
+    assert_eq!(Output { own: meant.own, restored: 0, ..output }, meant);
 
     let mut unfit = env(third.path());
     unfit.configure("execution.state-recovery.path", &checkpoint);

@@ -1,7 +1,7 @@
 //! The REST server and its OpenAPI document: each path that the document names is asked of a job that runs, and each
 //! answer is held to its schema.
 
-use std::{fs, path::PathBuf};
+use std::{collections::BTreeSet, fs, path::PathBuf};
 
 use jsonschema::Validator;
 use millrace_core::rest::{
@@ -67,11 +67,48 @@ impl Names {
     }
 }
 
+/// Refuses fields that a schema does not name, wherever it names some.
+fn close(schema: &mut Value) {
+    match schema {
+        Value::Object(fields) => {
+            fields.values_mut().for_each(close);
+            if fields.get("properties").is_some_and(|named| named.is_object())
+                && !fields.contains_key("additionalProperties")
+            {
+                fields.insert("unevaluatedProperties".to_string(), json!(false));
+            }
+        }
+        Value::Array(items) => items.iter_mut().for_each(close),
+        _ => {}
+    }
+}
+
+/// The schemas that others add fields to: these are closed, and with them all that is in them.
+fn parts(schema: &Value, found: &mut BTreeSet<String>) {
+    match schema {
+        Value::Object(fields) => {
+            if let (Some(Value::String(part)), Some(_)) = (fields.get("$ref"), fields.get("properties")) {
+                found.insert(part.trim_start_matches('#').to_string());
+            }
+            fields.values().for_each(|field| parts(field, found));
+        }
+        Value::Array(items) => items.iter().for_each(|item| parts(item, found)),
+        _ => {}
+    }
+}
+
 /// The schema of a documented answer, with the document's own definitions.
 fn schema(document: &Value, path: &str, method: &str, status: &str) -> Option<Validator> {
     let answer = &document["paths"][path][method]["responses"][status]["content"];
     let schema = answer.get("application/json")?.get("schema")?;
-    let whole = json!({ "allOf": [schema], "components": document["components"] });
+    let mut whole = json!({ "allOf": [schema], "components": document["components"] });
+    close(&mut whole);
+    let mut open = BTreeSet::new();
+    parts(&whole, &mut open);
+    for part in open {
+        let part = whole.pointer_mut(&part).and_then(Value::as_object_mut).expect("a schema of the document");
+        part.remove("unevaluatedProperties");
+    }
     Some(jsonschema::validator_for(&whole).unwrap_or_else(|error| panic!("{method} {path}: {error}")))
 }
 
@@ -90,6 +127,25 @@ fn hold(cluster: &JobCluster, document: &Value, names: &Names, method: &str, pat
     let wrong: Vec<_> = schema.iter_errors(&answer).map(|error| error.to_string()).collect();
     assert!(wrong.is_empty(), "{method} {path}: {wrong:?}\n{answer:#}");
     Ok(answer)
+}
+
+#[test]
+fn a_field_that_is_not_documented_fails() {
+    let answer = json!({ "content": { "application/json": { "schema": { "$ref": "#/components/schemas/Answer" } } } });
+    let kind = json!({ "kind": { "const": "inner" } });
+    let tagged = json!({ "type": "object", "properties": kind, "$ref": "#/components/schemas/Inner" });
+    let inner = json!({ "type": "object", "properties": { "name": { "type": "string" } } });
+    let fields = json!({ "of": { "type": "array", "items": { "oneOf": [tagged] } } });
+    let document = json!({
+        "paths": { "/a": { "get": { "responses": { "200": answer } } } },
+        "components": { "schemas": { "Answer": { "type": "object", "properties": fields }, "Inner": inner } },
+    });
+    let schema = schema(&document, "/a", "get", "200").expect("it is documented");
+    assert!(schema.is_valid(&json!({ "of": [{ "kind": "inner", "name": "x" }] })));
+    let undocumented = [json!({ "of": [], "more": 1 }), json!({ "of": [{ "kind": "inner", "name": "x", "more": 1 }] })];
+    for undocumented in undocumented {
+        assert!(!schema.is_valid(&undocumented), "{undocumented}");
+    }
 }
 
 #[test]

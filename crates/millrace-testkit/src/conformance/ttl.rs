@@ -86,6 +86,14 @@ impl Expiring {
         ])
     }
 
+    /// The same for two keys.
+    fn seen_of_both(&self) -> Result<[[bool; 5]; 2]> {
+        on_key(&self.store, "a");
+        let a = self.seen()?;
+        on_key(&self.store, "b");
+        Ok([a, self.seen()?])
+    }
+
     fn file(&self) -> Result<Vec<u8>> {
         write(self.store.snapshot()?)
     }
@@ -101,6 +109,7 @@ pub(super) fn check(backend: &Arc<dyn StateBackend>) {
         ("reading renews if configured", reading_renews),
         ("expired state is shown once at most", expired_state_is_shown_once),
         ("elements and entries expire by themselves", parts_expire_by_themselves),
+        ("a clock may go back", a_clock_may_go_back),
         ("one state has one time to live", one_time_to_live),
     ];
     run(backend, checks);
@@ -201,6 +210,34 @@ fn state_now(expired: u32) -> u64 {
     START + TTL + u64::from(expired - 1) * TTL / 10
 }
 
+/// What was written before lives longer by as much, and what is written then for its time, by the clock as it is: nothing
+/// expires early.
+fn a_clock_may_go_back(backend: &Arc<dyn StateBackend>) -> Result<()> {
+    let state = Expiring::open(backend, Some(ttl()))?;
+    state.fill()?;
+    let back = START - 5 * TTL;
+    state.hand.set(back);
+    on_key(&state.store, "b");
+    state.fill()?;
+    assert_eq!(state.seen_of_both()?, [ALL, ALL]);
+    state.hand.set(back + TTL - 1);
+    assert_eq!(state.seen_of_both()?, [ALL, ALL]);
+    // A snapshot, its writing and its restore see the same clock.
+    let restored = Expiring::restored(backend, Some(ttl()), back, Some(&state.file()?))?;
+    for state in [state, restored] {
+        assert_eq!(state.seen_of_both()?, [ALL, ALL]);
+        state.hand.set(back + TTL);
+        assert_eq!(state.seen_of_both()?, [ALL, NONE]);
+        state.hand.set(START + TTL - 1);
+        assert_eq!(state.seen_of_both()?, [ALL, NONE], "the later of both is not forgotten");
+        state.hand.set(0);
+        assert_eq!(state.seen_of_both()?, [ALL, NONE]);
+        state.hand.set(START + TTL);
+        assert_eq!(state.seen_of_both()?, [NONE, NONE]);
+    }
+    Ok(())
+}
+
 fn one_time_to_live(backend: &Arc<dyn StateBackend>) -> Result<()> {
     let state = Expiring::open(backend, Some(ttl()))?;
     let error = state.store.value("value", 0i64).err().expect("another time to live is refused");
@@ -223,12 +260,7 @@ fn restores(from: &Arc<dyn StateBackend>, to: &Arc<dyn StateBackend>) -> Result<
     old.hand.advance(TTL / 2);
     old.fill()?;
     let file = old.file()?;
-    let both = |state: &Expiring| -> Result<[[bool; 5]; 2]> {
-        on_key(&state.store, "a");
-        let a = state.seen()?;
-        on_key(&state.store, "b");
-        Ok([a, state.seen()?])
-    };
+    let both = Expiring::seen_of_both;
     for (elapsed, expected) in [(0, [ALL, ALL]), (TTL / 2 - 1, [ALL, ALL]), (TTL / 2, [NONE, ALL]), (TTL, [NONE, NONE])]
     {
         let new = Expiring::restored(to, Some(ttl()), START + TTL / 2, Some(&file))?;
