@@ -143,3 +143,51 @@ impl<T: Record> Source for KafkaSource<T> {
         codec::encode(&(topics, group, start, bounded, properties.digest())).unwrap_or_default()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use millrace_core::{
+        operator_state::{OperatorListSnapshot, Redistribution},
+        schema::Schema,
+    };
+
+    use super::*;
+
+    fn splits() -> [KafkaSplit; 3] {
+        let split = |topic: &str, partition, offset, stop| KafkaSplit { topic: topic.into(), partition, offset, stop };
+        [split("orders", 0, 0, None), split("orders", 11, i64::MAX, None), split("a.b_c-1", 2, 4711, Some(1 << 40))]
+    }
+
+    /// The splits as the runtime puts them into a checkpoint: each with its id.
+    fn encoded() -> Vec<u8> {
+        let item = |split: KafkaSplit| codec::encode(&(split.split_id(), codec::encode(&split).unwrap())).unwrap();
+        let list = OperatorListSnapshot {
+            name: "millrace.source-splits".into(),
+            redistribution: Redistribution::Split,
+            schema: Schema::of::<KafkaSplit>().unwrap(),
+            items: splits().map(item).into(),
+        };
+        codec::encode(&list).unwrap()
+    }
+
+    /// These bytes are in every checkpoint of a job that reads from Kafka: they must be read for ever.
+    #[test]
+    fn splits_in_checkpoints_are_frozen() {
+        let golden = include_bytes!("golden/splits-v1.bin");
+        assert_eq!(encoded(), golden);
+        let list: OperatorListSnapshot = codec::decode(golden).unwrap();
+        assert_eq!(list.schema, Schema::of::<KafkaSplit>().unwrap());
+        for (item, split) in list.items.iter().zip(splits()) {
+            let (id, bytes): (String, Vec<u8>) = codec::decode(item).unwrap();
+            assert_eq!((id, codec::decode::<KafkaSplit>(&bytes).unwrap()), (split.split_id(), split));
+        }
+        assert_eq!(list.items.len(), splits().len());
+    }
+
+    #[test]
+    #[ignore = "writes the golden file: only for a new version of the split"]
+    fn write_golden_file() {
+        let file = concat!(env!("CARGO_MANIFEST_DIR"), "/src/kafka/golden/splits-v1.bin");
+        std::fs::write(file, encoded()).unwrap();
+    }
+}
