@@ -30,8 +30,9 @@ pub fn metrics_markdown() -> String {
     table(&mut text, "Taskmanager", "Of the process.", process("taskmanager"));
     let tasks = millrace_runtime::metrics::described().into_iter();
     let tasks = tasks.map(|(name, kind, help)| (name, kind, format!("{help}.")));
-    let labels = "With the labels `task_id`, `task_name`, `subtask_index` and `task_attempt_num`; those of states also with \
-                  `operator_id`, `operator_name` and `state`.";
+    let labels = "With the labels `task_id`, `task_name`, `subtask_index` and `task_attempt_num`; `operator_keyedStateSize` also \
+                  with `operator_id` and `operator_name`, and those of states with `state` too. The encoded size of a subtask's state is \
+                  in the history of checkpoints, for every backend.";
     table(&mut text, "Tasks", labels, tasks);
     text
 }

@@ -62,9 +62,9 @@ pub struct TaskManagerMemory {
     pub limit: u64,
     /// What the state backend may hold in memory, where it has a limit of its own (RocksDB's).
     pub managed_total: u64,
-    /// What it holds of that.
+    /// What it holds of that: RocksDB's cache and the hot entries in front of its databases.
     pub managed_used: u64,
-    /// The keyed state of its tasks: tables on the heap, or RocksDB's files and buffers.
+    /// The keyed state of its tasks: slots of tables on the heap, or RocksDB's files and hot entries.
     pub state_size: u64,
 }
 
@@ -101,7 +101,8 @@ pub struct OperatorState {
 pub struct StateInfo {
     /// Its name.
     pub name: String,
-    /// The bytes of its tables, where it is on the heap: without what its values own elsewhere, such as texts.
+    /// The bytes of its tables' slots, filled or not, where it is on the heap: without what its values own elsewhere, such as
+    /// texts, and without keys of more than 18 bytes.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub size: Option<u64>,
     /// How often it was read or written.

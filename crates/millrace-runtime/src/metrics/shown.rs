@@ -65,6 +65,7 @@ struct TaskCollector {
     gauges: Vec<(Gauge, Read<f64>)>,
     rates: Vec<(Gauge, ReadRate)>,
     pending_records: Gauge,
+    keyed_state_size: GaugeVec,
     /// Of each state, with the operator.
     states: Vec<(GaugeVec, ReadState)>,
     metrics: Arc<TaskMetrics>,
@@ -81,8 +82,8 @@ type ReadRate = fn(&TaskRates) -> f64;
 const COUNTERS: [(&str, &str, Read<u64>); 7] = [
     ("numRecordsIn", "Records taken from inputs or read from the source", |m| m.records_in),
     ("numRecordsOut", "Records handed to consumers", |m| m.records_out),
-    ("numBytesIn", "Bytes received from other processes", |m| m.bytes_in),
-    ("numBytesOut", "Bytes sent to other processes", |m| m.bytes_out),
+    ("numBytesIn", "Bytes received from other processes (Flink's also count what stays in one)", |m| m.bytes_in),
+    ("numBytesOut", "Bytes sent to other processes (Flink's also count what stays in one)", |m| m.bytes_out),
     ("accumulateBusyTimeMs", "Milliseconds spent on records and snapshots", |m| m.busy_ms),
     ("accumulateIdleTimeMs", "Milliseconds spent waiting for input", |m| m.idle_ms),
     ("accumulateBackPressuredTimeMs", "Milliseconds spent waiting for consumers", |m| m.backpressured_ms),
@@ -112,20 +113,30 @@ const RATES: [(&str, &str, ReadRate); 5] = [
 ];
 const PENDING_RECORDS: (&str, &str) =
     ("operator_pendingRecords", "Records that the source has not read yet: its lag; only of sources that know it");
+const OPERATOR_LABELS: [&str; 2] = ["operator_id", "operator_name"];
+const KEYED_STATE_SIZE: (&str, &str) = (
+    "operator_keyedStateSize",
+    "Bytes of all keyed state of an operator: its stateSize on the heap; RocksDB's files, compressed, and hot entries; what a \
+     backend of your own says (not Flink's)",
+);
 const STATE_LABELS: [&str; 3] = ["operator_id", "operator_name", "state"];
 type ReadState = fn(&OperatorFigures, usize) -> Option<f64>;
 const STATES: [(&str, &str, ReadState); 3] = [
-    ("operator_stateAccesses", "How often a state was read or written", |operator, state| {
+    ("operator_stateAccesses", "How often a state was read or written (not Flink's)", |operator, state| {
         Some(operator.states[state].accesses as f64)
     }),
     (
         "operator_stateAccessLatency",
-        "Nanoseconds that an access to a state takes, in the mean of samples",
+        "Nanoseconds that an access to a state takes, in the mean of samples (not Flink's, which has a histogram of each kind \
+         of access)",
         |o, state| o.states[state].mean_nanos().map(|nanos| nanos as f64),
     ),
-    ("operator_stateSize", "Bytes of a state's tables on the heap", |operator, state| {
-        operator.states[state].bytes.map(|bytes| bytes as f64)
-    }),
+    (
+        "operator_stateSize",
+        "Bytes of the slots of a state's tables on the heap, filled or not: keys of up to 18 bytes and values are \
+         there, but what they own elsewhere, such as texts, is not; only of backends on the heap (not Flink's)",
+        |operator, state| operator.states[state].bytes.map(|bytes| bytes as f64),
+    ),
 ];
 
 /// Name, what it is and a description of each metric of a task, for the documentation.
@@ -135,7 +146,9 @@ pub fn described() -> Vec<(String, &'static str, &'static str)> {
     let gauges = GAUGES.iter().map(|(name, help, _)| (*name, *help));
     let rates = RATES.iter().map(|(name, help, _)| (*name, *help));
     let states = STATES.iter().map(|(name, help, _)| (*name, *help));
-    counters.chain(gauges.chain(rates).chain([PENDING_RECORDS]).chain(states).map(named("gauge"))).collect()
+    counters
+        .chain(gauges.chain(rates).chain([PENDING_RECORDS, KEYED_STATE_SIZE]).chain(states).map(named("gauge")))
+        .collect()
 }
 
 impl TaskCollector {
@@ -155,6 +168,7 @@ impl TaskCollector {
                 .map(|(name, help, read)| Ok((gauge(name, help)?, read)))
                 .collect::<prometheus::Result<_>>()?,
             pending_records: gauge(PENDING_RECORDS.0, PENDING_RECORDS.1)?,
+            keyed_state_size: GaugeVec::new(opts(KEYED_STATE_SIZE.0, KEYED_STATE_SIZE.1), &OPERATOR_LABELS)?,
             states: states.into_iter().collect::<prometheus::Result<_>>()?,
             window: Arc::new(Mutex::new((Instant::now(), metrics.snapshot()))),
             metrics,
@@ -169,6 +183,11 @@ impl TaskCollector {
             self.pending_records.set(pending as f64);
             families.extend(self.pending_records.collect());
         }
+        for operator in &figures.operators {
+            let gauge = self.keyed_state_size.with_label_values(&[&operator.uid.0, &operator.name]);
+            gauge.set(operator.state_bytes() as f64);
+        }
+        families.extend(self.keyed_state_size.collect());
         for (gauge, read) in &self.states {
             for operator in &figures.operators {
                 for (index, state) in operator.states.iter().enumerate() {
@@ -189,7 +208,8 @@ impl Collector for TaskCollector {
         let gauges = self.gauges.iter().flat_map(|(gauge, _)| gauge.desc());
         let rates = self.rates.iter().flat_map(|(gauge, _)| gauge.desc());
         let states = self.states.iter().flat_map(|(gauge, _)| gauge.desc());
-        counters.chain(gauges).chain(rates).chain(self.pending_records.desc()).chain(states).collect()
+        let operators = self.pending_records.desc().into_iter().chain(self.keyed_state_size.desc());
+        counters.chain(gauges).chain(rates).chain(operators).chain(states).collect()
     }
 
     fn collect(&self) -> Vec<MetricFamily> {
@@ -278,5 +298,6 @@ mod tests {
         assert!(["c", "Count", "count"].iter().all(|label| labels.iter().any(|found| found == label)), "{labels:?}");
         assert_eq!(gauges("operator_stateAccessLatency")[0].get_gauge().get_value(), 25.0);
         assert!(gauges("operator_stateSize").is_empty(), "a backend of bytes does not say");
+        assert_eq!(gauges("operator_keyedStateSize")[0].get_gauge().get_value(), 70.0, "but of all together");
     }
 }

@@ -83,7 +83,7 @@ impl<V> Table<V> {
         ))
     }
 
-    /// The bytes of the slots, filled or not: without what keys and values own elsewhere.
+    /// The bytes of the slots, filled or not: without what long keys and values own elsewhere.
     pub(crate) fn bytes(&self) -> u64 {
         let slots: usize = self.groups.iter().map(Group::capacity).sum();
         (slots * size_of::<Slot<V>>()) as u64

@@ -52,7 +52,8 @@ pub struct StateFigures {
     pub timed_accesses: u64,
     /// How long those took together, in nanoseconds.
     pub timed_nanos: u64,
-    /// The bytes of its tables, where it is on the heap: without what its values own elsewhere, such as texts.
+    /// The bytes of its tables' slots, filled or not, where it is on the heap: without what its values own elsewhere, such as
+    /// texts, and without keys of more than 18 bytes.
     pub bytes: Option<u64>,
 }
 
