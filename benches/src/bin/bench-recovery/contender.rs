@@ -1,8 +1,10 @@
 //! Those who are measured.
 
+use millrace_testkit::services::minio::Minio;
+
 use crate::{
     Result, flink, millrace,
-    scenario::{Place, Scenario, Victim},
+    scenario::{BUCKET, Goal, Place, Scenario, Victim},
 };
 
 /// An engine, and how it is set.
@@ -45,6 +47,16 @@ impl Contender {
         self == Self::Millrace || (flink && scenario.victim != Victim::JobManager)
     }
 
+    /// An object store for its checkpoints, where the scenario is about one. Flink's package has no client for it.
+    pub fn store(self, scenario: Scenario) -> Result<Option<Minio>> {
+        if self != Self::Millrace || !matches!(scenario.goal, Goal::Fetch(_)) {
+            return Ok(None);
+        }
+        let minio = Minio::start()?;
+        minio.create_bucket(BUCKET)?;
+        Ok(Some(minio))
+    }
+
     /// Starts its processes.
     pub fn start(self, place: &Place, scenario: Scenario) -> Result<Box<dyn Running>> {
         match self {
@@ -67,6 +79,8 @@ pub trait Running {
     fn wait_until_recovered(&mut self, killed_ms: u64) -> Result<()>;
     /// How long the recovery's phases took, by name, after a kill at this time.
     fn phases(&mut self, killed_ms: u64) -> Result<Vec<(String, u64)>>;
+    /// Bytes that came from the checkpoint store in the last recovery.
+    fn fetched_bytes(&mut self) -> Result<u64>;
     /// Starts a process in place of the one that was killed.
     fn replace(&mut self) -> Result<()>;
 }

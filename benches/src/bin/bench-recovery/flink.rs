@@ -113,7 +113,6 @@ fn configuration(directory: &Path, scenario: Scenario, tuning: Tuning, rpc: u16,
         ("execution.checkpointing.storage", "filesystem".to_owned()),
         ("execution.checkpointing.interval", "1s".to_owned()),
         ("execution.checkpointing.incremental", scenario.rocksdb.to_string()),
-        ("execution.state-recovery.from-local", "true".to_owned()),
     ];
     match tuning {
         // Each kill is a first one: without this the delay would grow with every kill of a run.
@@ -121,6 +120,7 @@ fn configuration(directory: &Path, scenario: Scenario, tuning: Tuning, rpc: u16,
             settings.push(("restart-strategy.exponential-delay.reset-backoff-threshold", "1s".to_owned()));
         }
         Tuning::Tuned => settings.extend([
+            ("execution.state-recovery.from-local", "true".to_owned()),
             ("heartbeat.interval", "1000".to_owned()),
             ("heartbeat.timeout", "3000".to_owned()),
             ("restart-strategy.type", "fixed-delay".to_owned()),
@@ -307,6 +307,10 @@ impl Running for Job {
             ("restore", longest(&["INITIALIZING"])),
         ];
         Ok(phases.map(|(name, took)| (name.to_owned(), took)).into())
+    }
+
+    fn fetched_bytes(&mut self) -> Result<u64> {
+        Err("Flink does not tell what it fetched".into())
     }
 
     fn replace(&mut self) -> Result<()> {

@@ -7,7 +7,7 @@ use millrace_testkit::cluster::{ClusterSpec, JobCluster, JobState, program};
 use crate::{
     Result,
     contender::Running,
-    scenario::{FIRST_CHECKPOINT, PARALLELISM, PAYLOAD, Place, SAMPLE, Scenario, Victim, wait},
+    scenario::{BUCKET, FIRST_CHECKPOINT, PARALLELISM, PAYLOAD, Place, SAMPLE, Scenario, Victim, wait},
 };
 
 /// Starts the processes.
@@ -20,12 +20,19 @@ pub fn start(place: &Place, scenario: Scenario) -> Result<Box<dyn Running>> {
         .taskmanagers(0)
         .set("parallelism.default", PARALLELISM.to_string())
         .set("state.backend", backend)
-        .set("state.checkpoints.dir", format!("file://{directory}/checkpoints"))
         .set("execution.checkpointing.interval", "1 s")
         .set("execution.checkpointing.incremental", scenario.rocksdb.to_string())
         .set("heartbeat.timeout", "3 s")
         // Each kill is a first one: without a delay.
         .set("restart-strategy.exponential-delay.reset-backoff-threshold", "1 ms");
+    let spec = match &place.store {
+        None => spec.set("state.checkpoints.dir", format!("file://{directory}/checkpoints")),
+        Some(minio) => spec
+            .set("state.checkpoints.dir", format!("s3://{BUCKET}/job"))
+            .set("s3.endpoint", minio.endpoint())
+            .set("s3.access-key", minio.access_key())
+            .set("s3.secret-key", minio.secret_key()),
+    };
     let mut job = Job {
         cluster: JobCluster::start(spec)?,
         scenario,
@@ -131,6 +138,11 @@ impl Running for Job {
         let checkpoint =
             self.checkpoint_after.take().map(|after| (FIRST_CHECKPOINT.to_owned(), after.as_millis() as u64));
         Ok(std::iter::once(noticed).chain(phases).chain(checkpoint).collect())
+    }
+
+    fn fetched_bytes(&mut self) -> Result<u64> {
+        let recovery = self.cluster.state()?.job.last_recovery.ok_or("no recovery is told of")?;
+        Ok(recovery.fetched_bytes)
     }
 
     fn replace(&mut self) -> Result<()> {

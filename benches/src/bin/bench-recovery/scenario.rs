@@ -6,7 +6,10 @@ use std::{
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
-use millrace_testkit::services::kafka::{KafkaBroker, KafkaClient};
+use millrace_testkit::services::{
+    kafka::{KafkaBroker, KafkaClient},
+    minio::Minio,
+};
 use rand::Rng;
 use tempfile::TempDir;
 
@@ -25,6 +28,8 @@ pub const PATIENCE: Duration = Duration::from_secs(900);
 pub const FIRST_CHECKPOINT: &str = "(first checkpoint after the restart)";
 /// Our goal for the worst of it, in milliseconds: an interval and a second.
 pub const FIRST_CHECKPOINT_GOAL: u64 = 2000;
+/// So many objects a plain client reads at a time.
+const READ_AT_ONCE: usize = 8;
 /// What is counted this long after it was written is up to date.
 const LAG: Duration = Duration::from_millis(300);
 
@@ -52,9 +57,18 @@ pub struct Scenario {
     pub rocksdb: bool,
     /// Who is killed.
     pub victim: Victim,
-    /// Our goal for the median and for the worst silence, in milliseconds. Beside it a jobmanager has
-    /// [`FIRST_CHECKPOINT_GOAL`].
-    pub goal: Option<(u64, u64)>,
+    /// Our goal. Beside it a jobmanager has [`FIRST_CHECKPOINT_GOAL`].
+    pub goal: Goal,
+}
+
+/// How long a job may be silent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Goal {
+    /// The median at most so many milliseconds, and the worst, where there is a goal for it.
+    Silence(u64, Option<u64>),
+    /// The median at most as long as it takes to read what was fetched from the checkpoint store, at the rate at which a
+    /// plain client has read it before, and so many milliseconds. Our checkpoints go to MinIO then.
+    Fetch(u64),
 }
 
 /// All of them.
@@ -65,7 +79,7 @@ pub const ALL: [Scenario; 4] = [
         keys: 100 << 10,
         rocksdb: false,
         victim: Victim::TaskManager,
-        goal: Some((500, 2000)),
+        goal: Goal::Silence(500, Some(2000)),
     },
     Scenario {
         name: "rocksdb-back",
@@ -73,15 +87,15 @@ pub const ALL: [Scenario; 4] = [
         keys: 2 << 20,
         rocksdb: true,
         victim: Victim::TaskManagerThatComesBack,
-        goal: Some((1500, u64::MAX)),
+        goal: Goal::Silence(1500, None),
     },
     Scenario {
         name: "rocksdb",
-        title: "A taskmanager, a spare slot, 2 GiB in RocksDB",
+        title: "A taskmanager, a spare slot, 2 GiB in RocksDB, from the checkpoint store",
         keys: 2 << 20,
         rocksdb: true,
         victim: Victim::TaskManager,
-        goal: None,
+        goal: Goal::Fetch(1000),
     },
     Scenario {
         name: "jobmanager",
@@ -89,7 +103,7 @@ pub const ALL: [Scenario; 4] = [
         keys: 100 << 10,
         rocksdb: false,
         victim: Victim::JobManager,
-        goal: Some((500, 1000)),
+        goal: Goal::Silence(500, Some(1000)),
     },
 ];
 
@@ -111,7 +125,12 @@ pub struct Place {
     pub input: String,
     /// The topic of counts.
     pub output: String,
+    /// Where checkpoints go instead of the directory.
+    pub store: Option<Minio>,
 }
+
+/// The bucket of checkpoints.
+pub const BUCKET: &str = "checkpoints";
 
 /// A kill, and what came of it.
 pub struct Recovery {
@@ -119,6 +138,34 @@ pub struct Recovery {
     pub silent: Duration,
     /// The phases that the engine tells of, and what is to be known beside them, in milliseconds.
     pub phases: Vec<(String, u64)>,
+    /// Bytes that came from the checkpoint store, and how long it takes to read as many.
+    pub fetched: Option<(u64, Duration)>,
+}
+
+/// What came of a scenario.
+pub type Recoveries = Vec<Recovery>;
+
+impl Place {
+    /// Bytes a second at which a plain client reads the checkpoint from the store; nothing where there is no store. The
+    /// job goes on meanwhile, as others do while one recovers.
+    fn rate(&self) -> Result<Option<f64>> {
+        let Some(store) = &self.store else { return Ok(None) };
+        let (mut bytes, mut took) = (0, Duration::ZERO);
+        for paths in store.objects(BUCKET)?.chunks(READ_AT_ONCE) {
+            let started = Instant::now();
+            // What belongs to an older checkpoint may be deleted meanwhile.
+            if let Ok(read) = store.read(BUCKET, paths) {
+                took += started.elapsed();
+                bytes += read.iter().map(Vec::len).sum::<usize>();
+            }
+        }
+        if bytes == 0 {
+            return Err("the store has nothing to read".into());
+        }
+        let rate = bytes as f64 / took.as_secs_f64();
+        println!("  a plain client reads {bytes} bytes in {:.2} s: {:.0} MB/s", took.as_secs_f64(), rate / 1e6);
+        Ok(Some(rate))
+    }
 }
 
 impl Scenario {
@@ -128,7 +175,7 @@ impl Scenario {
     }
 
     /// Runs a contender through so many kills.
-    pub fn measure(self, contender: Contender, flink: Option<&Path>, kills: u32, rate: u64) -> Result<Vec<Recovery>> {
+    pub fn measure(self, contender: Contender, flink: Option<&Path>, kills: u32, rate: u64) -> Result<Recoveries> {
         let broker = KafkaBroker::start()?;
         let place = Place {
             kafka: broker.client(),
@@ -136,6 +183,7 @@ impl Scenario {
             flink: flink.map(Path::to_owned),
             input: "records".to_owned(),
             output: "counts".to_owned(),
+            store: contender.store(self)?,
         };
         place.kafka.create_topic(&place.input, PARTITIONS)?;
         place.kafka.create_topic(&place.output, 1)?;
@@ -145,6 +193,8 @@ impl Scenario {
         let keys = self.keys.div_ceil(SAMPLE) as usize;
         wait("counts of all keys", || Ok(outputs.keys() == keys && feed.is_alive()))?;
         let mut recoveries = Vec::new();
+        running.settle()?;
+        let store_rate = place.rate()?;
         for _ in 0..kills {
             running.settle()?;
             catch_up(&outputs, &feed, rate)?;
@@ -161,7 +211,11 @@ impl Scenario {
             let recovered = Instant::now();
             wait("new counts after the recovery", || Ok(outputs.came_after(recovered)))?;
             catch_up(&outputs, &feed, rate)?;
-            let recovery = self.recovery(&outputs, at, running.phases(at_ms)?)?;
+            let mut recovery = self.recovery(&outputs, at, running.phases(at_ms)?)?;
+            if let Some(rate) = store_rate {
+                let bytes = running.fetched_bytes()?;
+                recovery.fetched = Some((bytes, Duration::from_secs_f64(bytes as f64 / rate)));
+            }
             println!("  silent for {:.3} s, {:?}", recovery.silent.as_secs_f64(), recovery.phases);
             recoveries.push(recovery);
             if self.victim == Victim::TaskManager {
@@ -187,12 +241,12 @@ impl Scenario {
             let silent = silence.end - at;
             let told = phases.iter().map(|(_, ms)| ms).sum();
             phases.push(("then until the first new output".to_owned(), millis(silent).saturating_sub(told)));
-            return Ok(Recovery { silent, phases });
+            return Ok(Recovery { silent, phases, fetched: None });
         }
         // A job that goes on pauses as it always does, at checkpoints for one: what that is shows the time before.
         let before = outputs.longest_silence(at - (now - at), at).ok_or("nothing new came before the kill")?;
         phases.push(("(longest silence before the kill)".to_owned(), millis(before.end - before.start)));
-        Ok(Recovery { silent: silence.end - silence.start, phases })
+        Ok(Recovery { silent: silence.end - silence.start, phases, fetched: None })
     }
 }
 
