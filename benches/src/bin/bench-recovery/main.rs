@@ -41,6 +41,9 @@ struct Args {
     /// Who is measured [default: all].
     #[arg(long, value_delimiter = ',', value_parser = contender::named)]
     only: Vec<Contender>,
+    /// So many keys instead of the scenario's, to try it out: titles and goals are not meant for that.
+    #[arg(long, value_parser = clap::value_parser!(u64).range(1..))]
+    keys: Option<u64>,
     /// What is measured [default: all].
     #[arg(long, value_delimiter = ',', value_parser = scenario::named)]
     scenario: Vec<Scenario>,
@@ -82,8 +85,12 @@ fn run(args: &Args) -> Result<()> {
         args.rate,
         args.kills
     );
+    if let Some(keys) = args.keys {
+        report += &format!("\n**Tried out with {keys} keys: titles and goals are not meant for that.**\n");
+    }
     println!("{report}");
     for scenario in all(&args.scenario) {
+        let scenario = Scenario { keys: args.keys.unwrap_or(scenario.keys), ..scenario };
         let mut measured = Vec::new();
         let flink = args.flink.as_deref();
         for contender in contenders.iter().filter(|contender| contender.takes_part(scenario, flink.is_some())) {
