@@ -2,6 +2,31 @@
 
 use std::{fs, path::Path};
 
+/// No cell of the guarantees' tables says something that no test shows.
+#[test]
+fn each_cell_of_the_guarantees_has_a_test() {
+    let page = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/delivery-guarantees.md");
+    let page = fs::read_to_string(page).expect("the page");
+    let (_, list) = page.split_once("## The tests").expect("the list of tests");
+    let mut cells = 0;
+    for section in ["## Sources and state", "## What happens where"] {
+        let (_, section) = page.split_once(section).expect("the section");
+        let (section, _) = section.split_once("\n## ").expect("another one follows");
+        // Behind the head and the line below it.
+        for row in section.lines().filter(|line| line.starts_with('|')).skip(2) {
+            for cell in row.trim_matches('|').split('|').skip(1).map(str::trim).filter(|cell| *cell != "–") {
+                let numbers: Vec<_> = cell.split('[').skip(1).filter_map(|rest| rest.split_once(']')).collect();
+                assert!(!numbers.is_empty(), "no test is named for {cell:?} in {row}");
+                for (number, _) in numbers {
+                    assert!(list.contains(&format!("\n{number}. ")), "there is no test [{number}]");
+                }
+                cells += 1;
+            }
+        }
+    }
+    assert!(cells > 50, "the tables were read: {cells} cells");
+}
+
 /// The guarantees' page names the tests that show what it says.
 #[test]
 fn each_test_that_the_guarantees_name_is_there() {

@@ -6,7 +6,7 @@ use millrace_connectors::kafka::{KafkaCommittable, KafkaSink, Serializer};
 use millrace_core::{
     FunctionResult,
     ids::OperatorUid,
-    sink::{Sink, SinkWriter, WriterContext},
+    sink::{DeliveryGuarantee, Sink, SinkWriter, WriterContext},
 };
 use millrace_testkit::services::{kafka::Isolation, ports::ReservedPort};
 
@@ -105,6 +105,37 @@ fn a_flush_reports_what_was_not_delivered() {
     writer.write(texts(20..30)).unwrap();
     drop(writer);
     assert!(start.elapsed() < Duration::from_secs(10), "took {:?}", start.elapsed());
+}
+
+/// It delivers while nothing fails; its barriers wait for nothing, and it makes no transactions: a marker of one would take
+/// an offset.
+#[test]
+fn without_a_guarantee_all_is_sent_and_nothing_is_waited_for() {
+    let mut kafka = KafkaBroker::start().unwrap();
+    kafka.create_topic("careless", 1).unwrap();
+    let sink = KafkaSink::strings().bootstrap_servers(kafka.bootstrap()).topic("careless");
+    let sink = sink.delivery_guarantee(DeliveryGuarantee::None).property("message.timeout.ms", "120000");
+    let mut writer = try_writer(&sink.build().unwrap()).unwrap();
+    for numbers in [0..10, 10..20] {
+        writer.write(texts(numbers.clone())).unwrap();
+        assert!(writer.prepare_commit().unwrap().is_empty());
+        let end = Instant::now() + Duration::from_secs(60);
+        while arrived(&kafka, "careless").len() < numbers.end as usize {
+            assert!(Instant::now() < end, "{:?} of {numbers:?}", arrived(&kafka, "careless"));
+        }
+    }
+    assert_eq!(arrived(&kafka, "careless"), texts(0..20));
+    let messages = kafka.consume_all("careless", Isolation::ReadCommitted).unwrap();
+    assert_eq!(messages.iter().map(|message| message.offset).collect::<Vec<_>>(), (0..20).collect::<Vec<_>>());
+    kafka.kill().unwrap();
+    writer.write(texts(20..30)).unwrap();
+    let start = Instant::now();
+    assert!(writer.prepare_commit().unwrap().is_empty());
+    assert!(start.elapsed() < Duration::from_secs(10), "a barrier waited for {:?}", start.elapsed());
+    // The end waits for what is under way.
+    kafka.restart().unwrap();
+    drop(writer);
+    assert_eq!(arrived(&kafka, "careless"), texts(0..30));
 }
 
 #[test]

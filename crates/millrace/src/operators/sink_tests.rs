@@ -217,6 +217,71 @@ fn without_checkpoints_the_end_of_the_input_commits() {
     assert!(sink.diary.take().is_empty(), "the final checkpoint commits");
 }
 
+/// A sink that writes at least once: what it is given is there, at the latest with the barrier.
+impl Sink for Plain {
+    type Record = i64;
+    type Committable = Vec<i64>;
+
+    fn create_writer(&self, _context: &mut WriterContext<Vec<i64>>) -> Result<Box<dyn SinkWriter<i64, Vec<i64>>>> {
+        Ok(Box::new(self.clone()))
+    }
+
+    fn create_committer(&self, _context: &CommitterContext) -> Result<Box<dyn Committer<Vec<i64>>>> {
+        Ok(Box::new(Worker { diary: self.0.clone(), open: vec![] }))
+    }
+}
+
+impl SinkWriter<i64, Vec<i64>> for Plain {
+    fn write(&mut self, records: Vec<i64>) -> Result<()> {
+        self.0.note(format!("write {records:?}"));
+        Ok(())
+    }
+
+    fn prepare_commit(&mut self) -> Result<Vec<Vec<i64>>> {
+        self.0.note("flush");
+        Ok(vec![])
+    }
+}
+
+#[derive(Clone, Default)]
+struct Plain(Diary);
+
+impl Plain {
+    fn open(&self, lists: Vec<OperatorListSnapshot>, checkpoints: bool) -> Subtask {
+        let operator_state = OperatorStateStore::restored(lists);
+        let mut context = OperatorContext { subtask: 0, parallelism: 1, operator_state, checkpoints, ..context() };
+        let mut operator = SinkFactory::new(Arc::new(self.clone())).create();
+        operator.open(&mut context).unwrap();
+        Subtask { operator, context, diary: self.0.clone() }
+    }
+}
+
+/// Whether its checkpoint is declined, or complete with nobody told of it, or all or a region of the job restarts: the
+/// operator writes nothing again by itself; what the sources read again it is given again.
+#[test]
+fn a_sink_without_committables_flushes_with_the_barrier_and_writes_nothing_again_by_itself() {
+    let plain = Plain::default();
+    let mut sink = plain.open(vec![], true);
+    sink.write(1);
+    sink.snapshot(1);
+    assert_eq!(plain.0.take(), ["write [1]", "flush"]);
+    // Checkpoint 1 is declined.
+    sink.write(2);
+    let lists = sink.snapshot(2);
+    assert_eq!(plain.0.take(), ["write [2]", "flush"]);
+    assert!(sink.complete(2).is_empty());
+    drop(sink);
+    let mut sink = plain.open(lists, true);
+    assert!(plain.0.take().is_empty(), "a restart writes nothing");
+    sink.write(3);
+    drop(sink);
+    assert_eq!(plain.0.take(), ["write [3]"], "what was written before the job was cancelled is there");
+    let mut sink = plain.open(vec![], false);
+    sink.write(4);
+    sink.operator.end_input().unwrap();
+    assert_eq!(plain.0.take(), ["write [4]", "flush"], "the end flushes");
+}
+
 #[test]
 fn committables_tell_the_guarantee() {
     assert_eq!(Diary::default().delivery_guarantee(), DeliveryGuarantee::ExactlyOnce);

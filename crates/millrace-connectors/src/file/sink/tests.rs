@@ -44,19 +44,32 @@ fn is_hidden(name: &str) -> bool {
     name.rsplit('/').next().unwrap().starts_with('.')
 }
 
-struct InDirectory(TempDir);
+/// A directory of text lines, or of JSON lines.
+struct InDirectory {
+    dir: TempDir,
+    json: bool,
+}
+
+impl InDirectory {
+    fn new(json: bool) -> Self {
+        Self { dir: tempfile::tempdir().unwrap(), json }
+    }
+}
 
 impl SinkUnderTest for InDirectory {
     type Sink = FileSink<String>;
 
     fn sink(&self) -> FileSink<String> {
         let buckets = |record: &String| format!("bucket={}", record.as_bytes()[record.len() - 1] % 2);
-        FileSink::directory(self.0.path()).buckets(buckets).max_part_size(40)
+        let uri = format!("file://{}", self.dir.path().display());
+        let sink = if self.json { FileSink::new(&uri, JsonLines) } else { FileSink::new(&uri, TextLines) };
+        sink.unwrap().buckets(buckets).max_part_size(40)
     }
 
     fn visible(&mut self) -> Vec<String> {
-        let visible = files(self.0.path()).into_iter().filter(|(name, _)| !is_hidden(name));
-        visible.flat_map(|(_, text)| text.lines().map(str::to_owned).collect::<Vec<_>>()).collect()
+        let visible = files(self.dir.path()).into_iter().filter(|(name, _)| !is_hidden(name));
+        let record = |line: &str| if self.json { serde_json::from_str(line).unwrap() } else { line.to_owned() };
+        visible.flat_map(|(_, text)| text.lines().map(record).collect::<Vec<String>>()).collect()
     }
 
     fn is_ordered(&self) -> bool {
@@ -64,13 +77,18 @@ impl SinkUnderTest for InDirectory {
     }
 
     fn left_over(&mut self) -> Vec<String> {
-        files(self.0.path()).into_iter().map(|(name, _)| name).filter(|name| is_hidden(name)).collect()
+        files(self.dir.path()).into_iter().map(|(name, _)| name).filter(|name| is_hidden(name)).collect()
     }
 }
 
 #[test]
 fn part_files_are_seen_once_wherever_the_job_dies() {
-    sink_conformance(&mut InDirectory(tempfile::tempdir().unwrap()));
+    sink_conformance(&mut InDirectory::new(false));
+}
+
+#[test]
+fn json_lines_are_seen_once_wherever_the_job_dies() {
+    sink_conformance(&mut InDirectory::new(true));
 }
 
 #[test]
