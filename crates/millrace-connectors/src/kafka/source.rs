@@ -184,6 +184,29 @@ mod tests {
         assert_eq!(list.items.len(), splits().len());
     }
 
+    // The fuzz targets lack them: librdkafka does not build beside the sanitizers.
+    proptest::proptest! {
+        #[test]
+        fn damaged_splits_never_panic(
+            bytes in proptest::collection::vec(proptest::prelude::any::<u8>(), 0..200),
+            flips in proptest::collection::vec(proptest::prelude::any::<proptest::sample::Index>(), 1..4),
+        ) {
+            let _ = codec::decode::<KafkaSplit>(&bytes);
+            let mut golden = include_bytes!("golden/splits-v1.bin").to_vec();
+            for flip in flips {
+                let bit = flip.index(golden.len() * 8);
+                golden[bit / 8] ^= 1 << (bit % 8);
+            }
+            if let Ok(list) = codec::decode::<OperatorListSnapshot>(&golden) {
+                for item in &list.items {
+                    if let Ok((_, bytes)) = codec::decode::<(String, Vec<u8>)>(item) {
+                        let _ = codec::decode::<KafkaSplit>(&bytes);
+                    }
+                }
+            }
+        }
+    }
+
     #[test]
     #[ignore = "writes the golden file: only for a new version of the split"]
     fn write_golden_file() {

@@ -149,6 +149,27 @@ mod tests {
         assert_eq!(store.union_list::<PendingCommittable<KafkaCommittable>>(LIST).unwrap().get(), [pending()]);
     }
 
+    // The fuzz targets lack them: librdkafka does not build beside the sanitizers.
+    proptest::proptest! {
+        #[test]
+        fn damaged_committables_never_panic(
+            bytes in proptest::collection::vec(proptest::prelude::any::<u8>(), 0..200),
+            flips in proptest::collection::vec(proptest::prelude::any::<proptest::sample::Index>(), 1..4),
+        ) {
+            let _ = codec::decode::<PendingCommittable<KafkaCommittable>>(&bytes);
+            let mut golden = include_bytes!("golden/committables-v1.bin").to_vec();
+            for flip in flips {
+                let bit = flip.index(golden.len() * 8);
+                golden[bit / 8] ^= 1 << (bit % 8);
+            }
+            if let Ok(list) = codec::decode::<Vec<OperatorListSnapshot>>(&golden) {
+                for item in list.iter().flat_map(|list| &list.items) {
+                    let _ = codec::decode::<PendingCommittable<KafkaCommittable>>(item);
+                }
+            }
+        }
+    }
+
     #[test]
     #[ignore = "writes the golden file: only for a new version of the committable"]
     fn write_golden_file() {
