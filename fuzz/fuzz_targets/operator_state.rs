@@ -4,15 +4,10 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use millrace_connectors::{
-    CollectionSource, FileSource, GeneratorSource,
-    file::FileCommittable,
-    kafka::{KafkaCommittable, KafkaSource},
-};
+use millrace_connectors::{CollectionSource, FileSource, GeneratorSource, file::FileCommittable};
 use millrace_core::{
     codec,
     operator_state::{OperatorListSnapshot, OperatorStateStore, redistribute},
-    sink::PendingCommittable,
 };
 use millrace_runtime::{
     source::{ErasedSource, TypedSource},
@@ -36,26 +31,13 @@ enum Kind {
     Named { text: String },
 }
 
-thread_local! {
-    /// It connects to nothing before it has readers.
-    static KAFKA: TypedSource<KafkaSource<String>> = {
-        let source = KafkaSource::strings().bootstrap_servers("nowhere:9092").topics(["t"]).build();
-        TypedSource(source.expect("a source of a topic"))
-    };
-}
-
 fuzz_target!(|data: &[u8]| {
     let Ok(list) = codec::decode::<OperatorListSnapshot>(data) else { return };
     let _ = list.schema.to_string();
     splits(&TypedSource(FileSource::directory("/nowhere")), &list);
     splits(&TypedSource(GeneratorSource::new(|index| index)), &list);
     splits(&TypedSource(CollectionSource::new(vec![1u8])), &list);
-    KAFKA.with(|source| splits(source, &list));
-    // As sinks keep them, and alone.
-    let _ = with(&list).union_list::<PendingCommittable<FileCommittable>>(&list.name);
-    let _ = with(&list).union_list::<PendingCommittable<KafkaCommittable>>(&list.name);
     let _ = with(&list).list::<FileCommittable>(&list.name);
-    let _ = with(&list).list::<KafkaCommittable>(&list.name);
     // What was read can be written, and read again.
     let mut store = with(&list);
     if store.list::<Item>(&list.name).is_ok() {
