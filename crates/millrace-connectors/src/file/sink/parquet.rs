@@ -127,7 +127,7 @@ impl<T: Record> PartEncoder<T> for ParquetEncoder {
 
 #[cfg(test)]
 mod tests {
-    use std::fs::{self, File};
+    use std::fs;
 
     use arrow_json::ArrayWriter;
     use arrow_schema::{DataType, Field};
@@ -135,10 +135,14 @@ mod tests {
         ids::OperatorUid,
         sink::{CommitterContext, Sink, WriterContext},
     };
+    use millrace_testkit::conformance::sink::sink_conformance;
     use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
-    use serde::{Deserialize, Serialize};
+    use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
-    use super::{super::FileSink, *};
+    use super::{
+        super::{FileSink, tests::InDirectory},
+        *,
+    };
 
     #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
     struct Row {
@@ -160,13 +164,13 @@ mod tests {
         ])
     }
 
-    fn read(file: File) -> Vec<Row> {
+    fn read<T: DeserializeOwned>(file: Vec<u8>) -> Vec<T> {
         let mut rows = Vec::new();
-        for batch in ParquetRecordBatchReaderBuilder::try_new(file).unwrap().build().unwrap() {
+        for batch in ParquetRecordBatchReaderBuilder::try_new(bytes::Bytes::from(file)).unwrap().build().unwrap() {
             let mut json = ArrayWriter::new(Vec::new());
             json.write(&batch.unwrap()).unwrap();
             json.finish().unwrap();
-            rows.extend(serde_json::from_slice::<Vec<Row>>(&json.into_inner()).unwrap());
+            rows.extend(serde_json::from_slice::<Vec<T>>(&json.into_inner()).unwrap());
         }
         rows
     }
@@ -188,12 +192,50 @@ mod tests {
             for entry in fs::read_dir(dir.path()).unwrap() {
                 let path = entry.unwrap().path();
                 assert!(path.to_str().unwrap().ends_with(".parquet"), "{path:?}");
-                seen.extend(read(File::open(&path).unwrap()));
+                seen.extend(read::<Row>(fs::read(&path).unwrap()));
                 fs::remove_file(path).unwrap();
             }
             assert_eq!(seen.len(), range.end as usize, "it is seen when it is committed");
         }
         assert_eq!(seen, (0..5001).map(row).collect::<Vec<_>>());
+    }
+
+    /// The suite's records, which are texts, as rows of one column.
+    #[derive(Clone)]
+    struct OneColumn(Parquet);
+
+    #[derive(Clone, Debug, Serialize, Deserialize)]
+    struct OneText {
+        text: String,
+    }
+
+    impl FileFormat<String> for OneColumn {
+        fn extension(&self) -> &str {
+            FileFormat::<OneText>::extension(&self.0)
+        }
+
+        fn begin(&self) -> FunctionResult<Box<dyn PartEncoder<String>>> {
+            Ok(Box::new(OneColumnEncoder(FileFormat::<OneText>::begin(&self.0)?)))
+        }
+    }
+
+    struct OneColumnEncoder(Box<dyn PartEncoder<OneText>>);
+
+    impl PartEncoder<String> for OneColumnEncoder {
+        fn encode(&mut self, record: &String, out: &mut Vec<u8>) -> FunctionResult {
+            self.0.encode(&OneText { text: record.clone() }, out)
+        }
+
+        fn finish(&mut self, out: &mut Vec<u8>) -> FunctionResult {
+            self.0.finish(out)
+        }
+    }
+
+    #[test]
+    fn parquet_files_are_seen_once_wherever_the_job_dies() {
+        let format = Parquet::new(Schema::new(vec![Field::new("text", DataType::Utf8, false)])).unwrap();
+        let texts = |file| read::<OneText>(file).into_iter().map(|row| row.text).collect();
+        sink_conformance(&mut InDirectory::new(OneColumn(format), texts));
     }
 
     #[test]

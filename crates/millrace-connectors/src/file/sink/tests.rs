@@ -24,6 +24,11 @@ fn committer<T: Record>(sink: &FileSink<T>) -> Box<dyn Committer<FileCommittable
 
 /// The files below a directory: relative path and content.
 fn files(directory: &Path) -> BTreeSet<(String, String)> {
+    let text = |(name, bytes)| (name, String::from_utf8(bytes).unwrap());
+    contents(directory).into_iter().map(text).collect()
+}
+
+fn contents(directory: &Path) -> BTreeSet<(String, Vec<u8>)> {
     let mut found = BTreeSet::new();
     let mut directories = vec![directory.to_path_buf()];
     while let Some(next) = directories.pop() {
@@ -33,7 +38,7 @@ fn files(directory: &Path) -> BTreeSet<(String, String)> {
                 directories.push(path);
             } else {
                 let name = path.strip_prefix(directory).unwrap().to_str().unwrap().to_string();
-                found.insert((name, fs::read_to_string(path).unwrap()));
+                found.insert((name, fs::read(path).unwrap()));
             }
         }
     }
@@ -44,32 +49,32 @@ fn is_hidden(name: &str) -> bool {
     name.rsplit('/').next().unwrap().starts_with('.')
 }
 
-/// A directory of text lines, or of JSON lines.
-struct InDirectory {
+/// A directory of part files in some format, which is put to the suite.
+pub(super) struct InDirectory<F> {
     dir: TempDir,
-    json: bool,
+    format: F,
+    /// The records of a file.
+    read: fn(Vec<u8>) -> Vec<String>,
 }
 
-impl InDirectory {
-    fn new(json: bool) -> Self {
-        Self { dir: tempfile::tempdir().unwrap(), json }
+impl<F: FileFormat<String> + Clone> InDirectory<F> {
+    pub(super) fn new(format: F, read: fn(Vec<u8>) -> Vec<String>) -> Self {
+        Self { dir: tempfile::tempdir().unwrap(), format, read }
     }
 }
 
-impl SinkUnderTest for InDirectory {
+impl<F: FileFormat<String> + Clone> SinkUnderTest for InDirectory<F> {
     type Sink = FileSink<String>;
 
     fn sink(&self) -> FileSink<String> {
         let buckets = |record: &String| format!("bucket={}", record.as_bytes()[record.len() - 1] % 2);
-        let uri = format!("file://{}", self.dir.path().display());
-        let sink = if self.json { FileSink::new(&uri, JsonLines) } else { FileSink::new(&uri, TextLines) };
+        let sink = FileSink::new(&format!("file://{}", self.dir.path().display()), self.format.clone());
         sink.unwrap().buckets(buckets).max_part_size(40)
     }
 
     fn visible(&mut self) -> Vec<String> {
-        let visible = files(self.dir.path()).into_iter().filter(|(name, _)| !is_hidden(name));
-        let record = |line: &str| if self.json { serde_json::from_str(line).unwrap() } else { line.to_owned() };
-        visible.flat_map(|(_, text)| text.lines().map(record).collect::<Vec<String>>()).collect()
+        let visible = contents(self.dir.path()).into_iter().filter(|(name, _)| !is_hidden(name));
+        visible.flat_map(|(_, bytes)| (self.read)(bytes)).collect()
     }
 
     fn is_ordered(&self) -> bool {
@@ -77,18 +82,23 @@ impl SinkUnderTest for InDirectory {
     }
 
     fn left_over(&mut self) -> Vec<String> {
-        files(self.dir.path()).into_iter().map(|(name, _)| name).filter(|name| is_hidden(name)).collect()
+        contents(self.dir.path()).into_iter().map(|(name, _)| name).filter(|name| is_hidden(name)).collect()
     }
+}
+
+fn lines(bytes: Vec<u8>) -> Vec<String> {
+    String::from_utf8(bytes).unwrap().lines().map(str::to_owned).collect()
 }
 
 #[test]
 fn part_files_are_seen_once_wherever_the_job_dies() {
-    sink_conformance(&mut InDirectory::new(false));
+    sink_conformance(&mut InDirectory::new(TextLines, lines));
 }
 
 #[test]
 fn json_lines_are_seen_once_wherever_the_job_dies() {
-    sink_conformance(&mut InDirectory::new(true));
+    let records = |bytes| lines(bytes).iter().map(|line| serde_json::from_str(line).unwrap()).collect();
+    sink_conformance(&mut InDirectory::new(JsonLines, records));
 }
 
 #[test]
