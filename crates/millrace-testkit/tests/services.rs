@@ -65,6 +65,35 @@ fn kafka_elsewhere_is_read_on_and_written_to_once_while_it_is_killed_and_comes_b
     assert_eq!((read.len(), values.len()), (400, 400), "each record lies there once");
 }
 
+/// And nothing is left of a fault on the way when it is over.
+#[test]
+fn kafka_behind_a_proxy_is_reached_only_through_it_by_who_was_given_its_address() {
+    let (kafka, proxy) = KafkaBroker::start_with_proxy().unwrap();
+    kafka.create_topic("numbers", 1).unwrap();
+    assert_eq!(proxy.connections(), 0);
+    let writer: BaseProducer =
+        ClientConfig::new().set("bootstrap.servers", proxy.address().to_string()).create().unwrap();
+    let write = |value: &str| {
+        writer.send(BaseRecord::<(), str>::to("numbers").payload(value)).map_err(|(error, _)| error).unwrap();
+    };
+    let values = || {
+        let messages = kafka.consume_all("numbers", Isolation::ReadUncommitted).unwrap();
+        messages.iter().map(|message| message.text().to_owned()).collect::<Vec<_>>()
+    };
+    write("before");
+    writer.flush(LIMIT).unwrap();
+    proxy.hold();
+    write("late");
+    assert!(writer.flush(Duration::from_millis(500)).is_err(), "it has another way");
+    assert_eq!((values(), proxy.held() > 0), (vec!["before".to_owned()], true));
+    proxy.release();
+    writer.flush(LIMIT).unwrap();
+    assert!(proxy.close() > 0);
+    write("after");
+    writer.flush(LIMIT).unwrap();
+    assert_eq!(values(), ["before", "late", "after"]);
+}
+
 #[test]
 fn kafka_keeps_what_was_produced_through_restart_and_kill() {
     let mut kafka = KafkaBroker::start().unwrap();

@@ -41,13 +41,19 @@ pub enum Fault {
     StoreActsLate,
     /// The Kafka broker is killed and started again.
     RestartKafka,
+    /// Half-open connections between the job and Kafka: nothing gets through for a while, and then all does.
+    KafkaCut,
+    /// Resets of all connections between the job and Kafka.
+    KafkaClose,
+    /// Everything between the job and Kafka takes longer for a while.
+    KafkaLatency,
     /// The clock of a process jumps back by minutes, and forward again later.
     JumpClock,
 }
 
 impl Fault {
     /// All of them.
-    pub const ALL: [Self; 18] = [
+    pub const ALL: [Self; 21] = [
         Self::KillTaskManager,
         Self::KillJobManager,
         Self::KillBoth,
@@ -65,17 +71,23 @@ impl Fault {
         Self::StoreLosesAnswers,
         Self::StoreActsLate,
         Self::RestartKafka,
+        Self::KafkaCut,
+        Self::KafkaClose,
+        Self::KafkaLatency,
         Self::JumpClock,
     ];
 
     /// Those that interrupt a sink between two steps, whatever it writes to.
-    pub const AT_SINKS: [Self; 7] = [
+    pub const AT_SINKS: [Self; 10] = [
         Self::KillTaskManager,
         Self::KillJobManager,
         Self::KillBoth,
         Self::PauseTaskManager,
         Self::CutConnections,
         Self::RestartKafka,
+        Self::KafkaCut,
+        Self::KafkaClose,
+        Self::KafkaLatency,
         Self::Rescale,
     ];
 
@@ -118,6 +130,9 @@ impl Fault {
                 | Self::StoreLosesAnswers
                 | Self::StoreActsLate
                 | Self::RestartKafka
+                | Self::KafkaCut
+                | Self::KafkaClose
+                | Self::KafkaLatency
         )
     }
 
@@ -146,6 +161,9 @@ impl Fault {
             Self::StoreLosesAnswers => "store-loses-answers",
             Self::StoreActsLate => "store-acts-late",
             Self::RestartKafka => "restart-kafka",
+            Self::KafkaCut => "kafka-cut",
+            Self::KafkaClose => "kafka-close",
+            Self::KafkaLatency => "kafka-latency",
             Self::JumpClock => "jump-clock",
         }
     }

@@ -29,6 +29,7 @@ pub use output::Target;
 pub use report::{Report, Struck};
 pub use schedule::{Focus, Strike, schedule};
 pub use steps::{LOG_LEVEL, Logs, is_step};
+pub use strike::KAFKA_SOCKET_TIMEOUT;
 
 /// An error is a sentence.
 pub type Result<T, E = Box<dyn std::error::Error + Send + Sync>> = std::result::Result<T, E>;

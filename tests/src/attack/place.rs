@@ -4,7 +4,7 @@ use std::{path::Path, sync::Mutex};
 
 use millrace_testkit::{
     cluster::ClusterSpec,
-    faults::{FakeClock, SmallDisk, StoreProxy},
+    faults::{FakeClock, SmallDisk, StoreProxy, TcpProxy},
     services::{
         kafka::{KafkaBroker, KafkaClient},
         minio::Minio,
@@ -31,8 +31,10 @@ const OUTPUT_BUCKET: &str = "attack-out";
 pub struct Place {
     /// The broker.
     pub broker: Mutex<KafkaBroker>,
-    /// Its client.
+    /// Its client, which no fault hits.
     pub kafka: KafkaClient,
+    /// What stands between it and the job.
+    pub kafka_proxy: TcpProxy,
     /// What stands before the object store.
     pub store: StoreProxy,
     /// Where checkpoints or local state lie, if this process may mount it.
@@ -45,7 +47,7 @@ pub struct Place {
 impl Place {
     /// Starts the services for a job on this backend.
     pub fn new(backend: Backend) -> Result<Self> {
-        let broker = KafkaBroker::start()?;
+        let (broker, kafka_proxy) = KafkaBroker::start_with_proxy()?;
         broker.create_topic(INPUT, PARTITIONS)?;
         let minio = Minio::start()?;
         minio.create_bucket(BUCKET)?;
@@ -57,7 +59,8 @@ impl Place {
             Backend::Filesystem | Backend::RocksDb => Some(SmallDisk::mount(DISK_MB)?),
         };
         let kafka = broker.client();
-        Ok(Self { broker: Mutex::new(broker), kafka, store, disk, backend, minio, files: tempfile::tempdir()? })
+        let (broker, files) = (Mutex::new(broker), tempfile::tempdir()?);
+        Ok(Self { broker, kafka, kafka_proxy, store, disk, backend, minio, files })
     }
 
     /// The kinds of fault that this machine has no means for, and why.
@@ -104,7 +107,8 @@ impl Place {
 
     /// The job, as processes, for a run with checkpoints of its own.
     pub fn spec(&self, job: &Job, run: &str, output: &Output) -> ClusterSpec {
-        let args = job.args(&self.kafka.bootstrap(), &format!("attack-{run}"), INPUT, &output.argument());
+        let kafka = self.kafka_proxy.address().to_string();
+        let args = job.args(&kafka, &format!("attack-{run}"), INPUT, &output.argument());
         let disk = self.disk.as_ref().map_or(self.files.path(), SmallDisk::path);
         let checkpoints = match self.backend {
             Backend::Memory | Backend::RocksDb => format!("s3://{BUCKET}/{run}"),

@@ -1,7 +1,8 @@
 //! Strikes a fault, and sees to it that it has happened.
 
+mod kafka;
+
 use std::{
-    sync::PoisonError,
     thread,
     time::{Duration, Instant, SystemTime},
 };
@@ -23,6 +24,8 @@ use super::{
 
 /// Short: a fault that is noticed by silence shall not take long.
 pub const HEARTBEAT_TIMEOUT: Duration = Duration::from_secs(2);
+/// How long the harness's own job waits for an answer of Kafka's: less than some faults last.
+pub const KAFKA_SOCKET_TIMEOUT: Duration = Duration::from_secs(3);
 /// How long a step may not come.
 const STEP_LIMIT: Duration = Duration::from_secs(30);
 /// So many requests go wrong before a store that fails is mended.
@@ -150,6 +153,9 @@ impl Attack<'_, '_> {
                 self.fail_store(StoreFault::ActsLate(delay))
             }
             Fault::RestartKafka => self.restart_kafka(),
+            Fault::KafkaCut => self.cut_kafka(),
+            Fault::KafkaClose => self.close_kafka(),
+            Fault::KafkaLatency => self.delay_kafka(),
             Fault::JumpClock => self.jump_clock(),
         }
     }
@@ -195,10 +201,7 @@ impl Attack<'_, '_> {
         self.team.member(victim).data.hold();
         self.linger(300, 1500);
         let proxy = &self.team.member(victim).data;
-        let end = Instant::now() + STEP_LIMIT;
-        while proxy.held() == 0 && Instant::now() < end {
-            thread::sleep(Duration::from_millis(5));
-        }
+        at_least(1, || proxy.held());
         let held = proxy.release();
         happened(held, format!("{held} pieces on their way to taskmanager {victim} held back"))
     }
@@ -242,22 +245,9 @@ impl Attack<'_, '_> {
     fn fail_store(&mut self, fault: StoreFault) -> Result<String> {
         let store = &self.place.store;
         store.set(fault);
-        let end = Instant::now() + STEP_LIMIT;
-        while store.struck() < REQUESTS && Instant::now() < end {
-            thread::sleep(Duration::from_millis(5));
-        }
-        let struck = store.struck();
+        let struck = at_least(REQUESTS, || store.struck());
         store.set(StoreFault::None);
         happened(struck, format!("{struck} requests: {fault:?}"))
-    }
-
-    fn restart_kafka(&mut self) -> Result<String> {
-        let mut broker = self.place.broker.lock().unwrap_or_else(PoisonError::into_inner);
-        let killed = Instant::now();
-        broker.kill()?;
-        thread::sleep(Duration::from_millis(self.rng.random_range(0..1000)));
-        broker.restart()?;
-        Ok(format!("the broker was killed and serves again after {:.1} s", killed.elapsed().as_secs_f64()))
     }
 
     fn jump_clock(&mut self) -> Result<String> {
@@ -298,6 +288,18 @@ fn off_by(line: &str) -> Option<i64> {
         Ok(ahead) => ahead.as_secs() as i64,
         Err(behind) => -(behind.duration().as_secs() as i64),
     })
+}
+
+/// Waits until it has happened so often, or has not within the limit; how often it has.
+fn at_least(times: u64, mut happened: impl FnMut() -> u64) -> u64 {
+    let end = Instant::now() + STEP_LIMIT;
+    loop {
+        let now = happened();
+        if now >= times || Instant::now() >= end {
+            return now;
+        }
+        thread::sleep(Duration::from_millis(5));
+    }
 }
 
 fn happened(times: u64, evidence: String) -> Result<String> {

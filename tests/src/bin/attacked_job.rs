@@ -13,7 +13,10 @@ use millrace::{
     sink::{Committer, CommitterContext, DeliveryGuarantee, Sink, SinkWriter, WriterContext},
 };
 use millrace_testkit::cluster::exit_code;
-use millrace_tests::attack::effect::{Effect, key_of};
+use millrace_tests::attack::{
+    KAFKA_SOCKET_TIMEOUT,
+    effect::{Effect, key_of},
+};
 
 #[derive(Parser)]
 struct Args {
@@ -69,11 +72,13 @@ impl KeyedFlatMapFunction<String, String> for Forgetful {
 
 fn run(args: &Args) -> Result<(), Error> {
     let env = StreamExecutionEnvironment::new();
+    let socket_timeout = KAFKA_SOCKET_TIMEOUT.as_millis().to_string();
     let source = KafkaSource::strings()
         .bootstrap_servers(&args.kafka)
         .topics([&args.input])
         .group_id(&args.output)
         .starting_offsets(StartingOffsets::Earliest)
+        .property("socket.timeout.ms", &socket_timeout)
         .build()?;
     let keyed = env.from_source(source, "records").uid("records").key_by(|record: &String| key_of(record).to_owned());
     let effects = match args.forgetful {
@@ -86,6 +91,7 @@ fn run(args: &Args) -> Result<(), Error> {
         return Ok(());
     }
     let mut sink = KafkaSink::strings().bootstrap_servers(&args.kafka).topic(&args.output);
+    sink = sink.property("socket.timeout.ms", socket_timeout);
     if let Some(prefix) = &args.exactly_once {
         sink = sink.delivery_guarantee(DeliveryGuarantee::ExactlyOnce).transactional_id_prefix(prefix);
     }

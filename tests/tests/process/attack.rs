@@ -33,9 +33,9 @@ fn expect_right(report: &Report) {
 /// Two thirds of a backend's kinds and more; the seeds are such that each kind comes on some backend.
 fn everywhere(backend: Backend) -> Campaign {
     let seed = match backend {
-        Backend::Memory => 18,
-        Backend::Filesystem => 19,
-        Backend::RocksDb => 20,
+        Backend::Memory => 141,
+        Backend::Filesystem => 142,
+        Backend::RocksDb => 143,
     };
     Campaign { job: own_job(), backend, faults: 14, kinds: Vec::new(), focus: Focus::All, seed }
 }
@@ -84,7 +84,10 @@ fn unaligned(campaign: Campaign) -> Campaign {
 /// Kafka's transactions: each backend with both kinds of barriers, and in each campaign every step of the sink is
 /// struck, and the job goes on at another parallelism.
 mod over {
-    use Fault::{CutConnections, KillBoth, KillJobManager, KillTaskManager, PauseTaskManager, Rescale, RestartKafka};
+    use Fault::{
+        CutConnections, KafkaClose, KafkaCut, KafkaLatency, KillBoth, KillJobManager, KillTaskManager,
+        PauseTaskManager, Rescale, RestartKafka,
+    };
 
     use super::*;
 
@@ -93,22 +96,24 @@ mod over {
     }
 
     pub fn memory_unaligned() -> Campaign {
-        let kinds = [KillJobManager, KillBoth, Rescale, PauseTaskManager, CutConnections, RestartKafka];
-        unaligned(Campaign { faults: 7, ..at_sinks(Target::Kafka, Backend::Memory, kinds, 6) })
+        let kinds = [KillJobManager, KillBoth, Rescale, PauseTaskManager, CutConnections, RestartKafka, KafkaCut];
+        unaligned(at_sinks(Target::Kafka, Backend::Memory, kinds, 6))
     }
 
     pub fn filesystem() -> Campaign {
-        at_sinks(Target::Kafka, Backend::Filesystem, Fault::AT_SINKS, 126)
+        let kinds =
+            [KillTaskManager, KillJobManager, KillBoth, PauseTaskManager, CutConnections, RestartKafka, Rescale];
+        at_sinks(Target::Kafka, Backend::Filesystem, kinds, 126)
     }
 
     pub fn filesystem_unaligned() -> Campaign {
-        let kinds = [KillTaskManager, KillJobManager, Rescale, RestartKafka];
+        let kinds = [KillJobManager, KillBoth, Rescale, RestartKafka, KafkaCut, KafkaClose, KafkaLatency];
         unaligned(at_sinks(Target::Kafka, Backend::Filesystem, kinds, 8))
     }
 
     pub fn rocksdb() -> Campaign {
-        let kinds = [KillJobManager, KillBoth, Rescale, PauseTaskManager, RestartKafka];
-        Campaign { faults: 7, ..at_sinks(Target::Kafka, Backend::RocksDb, kinds, 9) }
+        let kinds = [KillJobManager, KillBoth, Rescale, PauseTaskManager, KafkaCut, KafkaClose, KafkaLatency];
+        at_sinks(Target::Kafka, Backend::RocksDb, kinds, 9)
     }
 
     pub fn rocksdb_unaligned() -> Campaign {

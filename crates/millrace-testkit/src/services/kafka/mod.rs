@@ -10,10 +10,11 @@ use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 use std::time::Duration;
 
-use super::ports::ReservedPort;
+use super::ports::{ReservedPort, free_port};
 use super::process::ManagedProcess;
 use super::workdir::WorkDir;
 use super::{Result, installed, io_error, small_java};
+use crate::faults::TcpProxy;
 
 pub use client::{Isolation, KafkaClient, Message};
 pub use follower::Follower;
@@ -48,7 +49,15 @@ impl Deref for KafkaBroker {
 struct Settings {
     home: PathBuf,
     address: SocketAddr,
+    proxied: Option<ProxiedListener>,
     starts: u32,
+}
+
+/// A second listener, whose clients are told of the proxy before it only.
+#[derive(Debug)]
+struct ProxiedListener {
+    address: SocketAddr,
+    proxy: SocketAddr,
 }
 
 impl KafkaBroker {
@@ -59,12 +68,25 @@ impl KafkaBroker {
 
     /// The same on another address of this machine, for clients that are not on it.
     pub fn start_on(host: IpAddr) -> Result<Self> {
+        Self::start_with(host, None)
+    }
+
+    /// The same with a proxy before a second listener: who is given the proxy's address comes by it with each of its
+    /// connections. [`bootstrap`](KafkaClient::bootstrap) leads past it.
+    pub fn start_with_proxy() -> Result<(Self, TcpProxy)> {
+        let address = SocketAddr::from((Ipv4Addr::LOCALHOST, free_port()));
+        let proxy = TcpProxy::start(address)?;
+        let listener = ProxiedListener { address, proxy: proxy.address() };
+        Ok((Self::start_with(Ipv4Addr::LOCALHOST.into(), Some(listener))?, proxy))
+    }
+
+    fn start_with(host: IpAddr, proxied: Option<ProxiedListener>) -> Result<Self> {
         let home = installed("Kafka", "MILLRACE_KAFKA_HOME", "kafka", "scripts/fetch-kafka.sh")?;
         let dir = WorkDir::new("kafka")?;
         let port = ReservedPort::on(host);
         let controller_port = ReservedPort::new();
         let address = SocketAddr::new(host, port.port());
-        let mut settings = Settings { home, address, starts: 0 };
+        let mut settings = Settings { home, address, proxied, starts: 0 };
         settings.prepare(dir.path(), controller_port.port()).map_err(io_error("preparing a broker's folder"))?;
         port.release();
         controller_port.release();
@@ -119,10 +141,11 @@ impl Settings {
             let entry = entry?;
             fs::copy(entry.path(), data.join(entry.file_name()))?;
         }
-        let properties = include_str!("../../../../../tests/services/kafka/server.properties")
+        let mut properties = include_str!("../../../../../tests/services/kafka/server.properties")
             .replace("@ADDRESS@", &self.address.to_string())
             .replace("@CONTROLLER_PORT@", &controller_port.to_string())
             .replace("@DATA@", &data.display().to_string());
+        properties.extend(self.proxied.iter().map(|proxied| proxied.properties(self.address, controller_port)));
         fs::write(dir.join("server.properties"), properties)?;
         fs::write(dir.join("log4j2.yaml"), include_str!("../../../../../tests/services/kafka/log4j2.yaml"))
     }
@@ -139,5 +162,18 @@ impl Settings {
         let mut process = ManagedProcess::spawn(&format!("kafka-{}", self.starts), &command, dir.path())?;
         process.wait_until("start", START_LIMIT, |process| process.stdout().contains(READY_LINE))?;
         Ok(process)
+    }
+}
+
+impl ProxiedListener {
+    /// The lines of a configuration in which there are two listeners for clients. Of a line that comes again Kafka takes
+    /// the last; the file itself stays as it is, for its hash names the installation.
+    fn properties(&self, direct: SocketAddr, controller_port: u16) -> String {
+        let Self { address, proxy } = self;
+        format!(
+            "\nlisteners=PLAINTEXT://{direct},PROXIED://{address},CONTROLLER://127.0.0.1:{controller_port}\n\
+             advertised.listeners=PLAINTEXT://{direct},PROXIED://{proxy}\n\
+             listener.security.protocol.map=CONTROLLER:PLAINTEXT,PLAINTEXT:PLAINTEXT,PROXIED:PLAINTEXT\n"
+        )
     }
 }
