@@ -17,6 +17,7 @@ use super::{
     effect::effects,
     fault::Moment,
     feed::Feed,
+    output::Output,
     place::{INPUT, Place},
     schedule,
     strike::{self, Done},
@@ -67,7 +68,7 @@ impl Campaign {
 
     /// Runs the job through all faults. An error is a fault that did not happen, or a job that did not recover.
     pub fn run(&self) -> Result<Report> {
-        let place = Place::new(self.backend)?;
+        let place = Place::new(self.backend, self.job.target)?;
         let impossible = place.impossible();
         let moot = self.wanted().filter_map(|kind| Some((kind, self.moot(kind)?)));
         let missed = self.wanted().filter_map(|kind| impossible.iter().find(|(fault, _)| *fault == kind).copied());
@@ -90,8 +91,7 @@ impl Campaign {
         feed.finish()?;
 
         let (expected, records) = self.expected(place)?;
-        let goal = expected.values().map(Vec::len).sum();
-        wait_for_outputs(&mut team.cluster, &watch, Some(goal))?;
+        wait_for_outputs(&mut team.cluster, &output, &watch, Some(&expected))?;
         self.end(&mut team.cluster)?;
         let seen = output.outputs(self.job.guarantee)?;
         let mut verdict = compare(&expected, &seen, self.job.guarantee)?;
@@ -134,7 +134,7 @@ impl Campaign {
         let messages = place.kafka.consume_all(INPUT, Isolation::ReadUncommitted)?;
         let goal = match self.job.expected {
             Expected::Reference => None,
-            Expected::Effects => Some(effects(messages.iter().map(|message| message.text()))),
+            Expected::Effects => Some(self.job.target.shows(effects(messages.iter().map(|message| message.text())))),
         };
         let reference = self.reference(place, goal.as_ref())?;
         if let Some(goal) = goal.filter(|goal| *goal != reference) {
@@ -155,7 +155,7 @@ impl Campaign {
         let spec = spec.taskmanagers(self.job.slots);
         let mut cluster = JobCluster::start(spec)?;
         cluster.wait_until_running()?;
-        wait_for_outputs(&mut cluster, &watch, goal.map(|goal| goal.values().map(Vec::len).sum()))?;
+        wait_for_outputs(&mut cluster, &output, &watch, goal)?;
         let state = cluster.state()?;
         if state.job.restarts > 0 {
             return Err(format!("the run without a fault had one: {state}").into());
@@ -168,7 +168,7 @@ impl Campaign {
     /// Ends the job. One that writes files is stopped: what it had prepared when it was cancelled would lie there.
     fn end(&self, cluster: &mut JobCluster) -> Result<()> {
         match self.job.target {
-            Target::Kafka => cluster.cancel()?,
+            Target::Kafka | Target::Postgres => cluster.cancel()?,
             Target::Files | Target::S3 => cluster.stop()?,
         }
         let end = cluster.wait_end()?;
@@ -206,14 +206,22 @@ fn recovered(struck: Option<&mut Struck>, at: Option<Instant>, watch: &Watch) {
     }
 }
 
-/// Waits until so many different outputs have come, and for a checkpoint behind them: whatever else was read is written
-/// before it completes. Without a number, until the job completes checkpoints and nothing more comes. Where outputs are
-/// missing and nothing new has come for too long, that is what the verdict says.
-fn wait_for_outputs(cluster: &mut JobCluster, watch: &Watch, goal: Option<usize>) -> Result<()> {
+/// Waits until as many different outputs have come, or until rows are as they should be, and for a checkpoint behind
+/// them: whatever else was read is written before it completes. Without a goal, until the job completes checkpoints and
+/// nothing more comes. Where outputs are missing and nothing new has come for too long, that is what the verdict says.
+fn wait_for_outputs(cluster: &mut JobCluster, output: &Output, watch: &Watch, goal: Option<&Outputs>) -> Result<()> {
     let mut end = Instant::now() + PATIENCE;
     if let Some(goal) = goal {
+        let count: usize = goal.values().map(Vec::len).sum();
+        let is_there = |seen| -> Result<bool> {
+            match output {
+                // A row that has had a value before may have it again, which is nothing new.
+                Output::Table(table) => Ok(table.rows()? == *goal),
+                _ => Ok(seen >= count),
+            }
+        };
         let mut seen = watch.news();
-        while seen < goal && Instant::now() < end {
+        while !is_there(seen)? && Instant::now() < end {
             std::thread::sleep(Duration::from_millis(20));
             let news = watch.news();
             if std::mem::replace(&mut seen, news) < news {

@@ -47,13 +47,15 @@ pub enum Fault {
     KafkaClose,
     /// Everything between the job and Kafka takes longer for a while.
     KafkaLatency,
+    /// The PostgreSQL server is killed and started again.
+    RestartPostgres,
     /// The clock of a process jumps back by minutes, and forward again later.
     JumpClock,
 }
 
 impl Fault {
     /// All of them.
-    pub const ALL: [Self; 21] = [
+    pub const ALL: [Self; 22] = [
         Self::KillTaskManager,
         Self::KillJobManager,
         Self::KillBoth,
@@ -74,6 +76,7 @@ impl Fault {
         Self::KafkaCut,
         Self::KafkaClose,
         Self::KafkaLatency,
+        Self::RestartPostgres,
         Self::JumpClock,
     ];
 
@@ -109,6 +112,7 @@ impl Fault {
             {
                 Some("this job's checkpoints lie on a disk, and its outputs in no store")
             }
+            Self::RestartPostgres if target != Target::Postgres => Some("this job writes to no table"),
             _ => None,
         }
     }
@@ -133,6 +137,7 @@ impl Fault {
                 | Self::KafkaCut
                 | Self::KafkaClose
                 | Self::KafkaLatency
+                | Self::RestartPostgres
         )
     }
 
@@ -164,6 +169,7 @@ impl Fault {
             Self::KafkaCut => "kafka-cut",
             Self::KafkaClose => "kafka-close",
             Self::KafkaLatency => "kafka-latency",
+            Self::RestartPostgres => "restart-postgres",
             Self::JumpClock => "jump-clock",
         }
     }
@@ -256,5 +262,7 @@ mod tests {
         assert!(!moot(Fault::DiskFull, Backend::RocksDb, Target::Kafka));
         assert!(moot(Fault::StoreRefuses, Backend::Filesystem, Target::Files));
         assert!(!moot(Fault::StoreRefuses, Backend::Filesystem, Target::S3));
+        assert!(moot(Fault::RestartPostgres, Backend::Memory, Target::Kafka));
+        assert!(!moot(Fault::RestartPostgres, Backend::Memory, Target::Postgres));
     }
 }

@@ -98,7 +98,7 @@ impl Job {
     /// The same with another target.
     pub fn to(mut self, target: Target) -> Self {
         self.target = target;
-        // A file sink always commits with the checkpoint.
+        // A file sink always commits with the checkpoint; rows that are written again are the same.
         if target != Target::Kafka {
             self.guarantee = Guarantee::ExactlyOnce;
         }

@@ -19,6 +19,7 @@ mod report;
 mod schedule;
 mod steps;
 mod strike;
+mod table;
 mod team;
 mod watch;
 

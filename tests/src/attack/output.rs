@@ -13,10 +13,10 @@ use millrace_testkit::services::{
     minio::MinioClient,
 };
 
-use super::{Guarantee, Result, checker::Outputs, parts};
+use super::{Guarantee, Result, checker::Outputs, parts, table::Table};
 
 /// How long a look may wait for more.
-const LOOK: Duration = Duration::from_millis(20);
+pub const LOOK: Duration = Duration::from_millis(20);
 /// To list a bucket takes a server more than to list a directory.
 const LOOK_AT_BUCKET: Duration = Duration::from_millis(200);
 
@@ -30,11 +30,16 @@ pub enum Target {
     Files,
     /// Part files in an object store.
     S3,
+    /// A table of PostgreSQL with a row for each key.
+    Postgres,
 }
 
 impl Target {
     /// All of them.
-    pub const ALL: [Self; 3] = [Self::Kafka, Self::Files, Self::S3];
+    pub const ALL: [Self; 4] = [Self::Kafka, Self::Files, Self::S3, Self::Postgres];
+
+    /// Those that a sink commits to with the checkpoint.
+    pub const COMMITTED: [Self; 3] = [Self::Kafka, Self::Files, Self::S3];
 
     /// Its name on the command line.
     pub fn name(self) -> &'static str {
@@ -42,13 +47,22 @@ impl Target {
             Self::Kafka => "kafka",
             Self::Files => "files",
             Self::S3 => "s3",
+            Self::Postgres => "postgres",
         }
+    }
+
+    /// What readers see in the end of outputs that come one after the other: of a row, the last.
+    pub fn shows(self, mut outputs: Outputs) -> Outputs {
+        if self == Self::Postgres {
+            outputs.values_mut().for_each(|values| *values = values.split_off(values.len().saturating_sub(1)));
+        }
+        outputs
     }
 
     /// The target of this name.
     pub fn named(name: &str) -> Result<Self, String> {
         let found = Self::ALL.into_iter().find(|target| target.name() == name);
-        found.ok_or_else(|| format!("{name:?} is no target; there are kafka, files and s3"))
+        found.ok_or_else(|| format!("{name:?} is no target; there are kafka, files, s3 and postgres"))
     }
 }
 
@@ -61,6 +75,8 @@ pub enum Output {
     Directory(PathBuf),
     /// A bucket, and a prefix in it.
     Bucket(MinioClient, &'static str, String),
+    /// A table.
+    Table(Table),
 }
 
 /// Gives a key and a value for each output that came since it was asked last.
@@ -73,6 +89,7 @@ impl Output {
             Self::Topic(_, name) => name.clone(),
             Self::Directory(path) => format!("file://{}", path.display()),
             Self::Bucket(_, bucket, prefix) => format!("s3://{bucket}/{prefix}"),
+            Self::Table(table) => table.argument(),
         }
     }
 
@@ -81,6 +98,9 @@ impl Output {
         if let Self::Topic(kafka, name) = self {
             let mut follower = kafka.follow(name, isolation(guarantee))?;
             return Ok(Box::new(move || follower.read_on(LOOK)?.iter().map(split).collect()));
+        }
+        if let Self::Table(table) = self {
+            return Ok(table.follow());
         }
         let (output, mut known) = (self.clone(), BTreeSet::<String>::new());
         let pause = if matches!(self, Self::Directory(_)) { LOOK } else { LOOK_AT_BUCKET };
@@ -111,6 +131,9 @@ impl Output {
             }
             return Ok(outputs);
         }
+        if let Self::Table(table) = self {
+            return table.rows();
+        }
         let names = self.visible()?;
         let texts = self.read(&names)?;
         parts::outputs(&names.into_iter().zip(texts).collect::<BTreeMap<_, _>>())
@@ -128,7 +151,7 @@ impl Output {
     /// The names of all part files, whether they can be seen or not.
     fn all(&self) -> Result<Vec<String>> {
         match self {
-            Self::Topic(..) => Ok(Vec::new()),
+            Self::Topic(..) | Self::Table(_) => Ok(Vec::new()),
             Self::Directory(path) => Ok(files_below(path)?),
             Self::Bucket(minio, bucket, prefix) => {
                 let inside = format!("{prefix}/");
@@ -140,7 +163,7 @@ impl Output {
 
     fn read(&self, names: &[String]) -> Result<Vec<String>> {
         let bytes = match self {
-            Self::Topic(..) => return Err("a topic has no part files".into()),
+            Self::Topic(..) | Self::Table(_) => return Err("there are no part files here".into()),
             Self::Directory(path) => {
                 names.iter().map(|name| fs::read(path.join(name))).collect::<io::Result<Vec<_>>>()?
             }

@@ -1,6 +1,9 @@
 //! What a campaign has of its own: a broker, an object store, disks, and topics.
 
-use std::{path::Path, sync::Mutex};
+use std::{
+    path::Path,
+    sync::{Mutex, PoisonError},
+};
 
 use millrace_testkit::{
     cluster::ClusterSpec,
@@ -8,10 +11,11 @@ use millrace_testkit::{
     services::{
         kafka::{KafkaBroker, KafkaClient},
         minio::Minio,
+        postgres::PostgresServer,
     },
 };
 
-use super::{Backend, Fault, Job, Result, Target, output::Output, steps};
+use super::{Backend, Fault, Job, Result, Target, output::Output, steps, table::Table};
 use crate::process::restart_always;
 
 /// Partitions of the input.
@@ -37,6 +41,8 @@ pub struct Place {
     pub kafka_proxy: TcpProxy,
     /// What stands before the object store.
     pub store: StoreProxy,
+    /// The database, if the job writes to one.
+    pub postgres: Option<Mutex<PostgresServer>>,
     /// Where checkpoints or local state lie, if this process may mount it.
     pub disk: Option<SmallDisk>,
     backend: Backend,
@@ -45,8 +51,8 @@ pub struct Place {
 }
 
 impl Place {
-    /// Starts the services for a job on this backend.
-    pub fn new(backend: Backend) -> Result<Self> {
+    /// Starts the services for a job on this backend that writes to this target.
+    pub fn new(backend: Backend, target: Target) -> Result<Self> {
         let (broker, kafka_proxy) = KafkaBroker::start_with_proxy()?;
         broker.create_topic(INPUT, PARTITIONS)?;
         let minio = Minio::start()?;
@@ -59,8 +65,9 @@ impl Place {
             Backend::Filesystem | Backend::RocksDb => Some(SmallDisk::mount(DISK_MB)?),
         };
         let kafka = broker.client();
+        let postgres = (target == Target::Postgres).then(PostgresServer::start).transpose()?.map(Mutex::new);
         let (broker, files) = (Mutex::new(broker), tempfile::tempdir()?);
-        Ok(Self { broker, kafka, kafka_proxy, store, disk, backend, minio, files })
+        Ok(Self { broker, kafka, kafka_proxy, store, postgres, disk, backend, minio, files })
     }
 
     /// The kinds of fault that this machine has no means for, and why.
@@ -90,6 +97,11 @@ impl Place {
             }
             Target::Files => Output::Directory(self.files.path().join(name)),
             Target::S3 => Output::Bucket((*self.minio).clone(), OUTPUT_BUCKET, name),
+            Target::Postgres => {
+                let server = self.postgres.as_ref().ok_or("there is no database")?;
+                let url = server.lock().unwrap_or_else(PoisonError::into_inner).url();
+                Output::Table(Table::create(url, name)?)
+            }
         })
     }
 
@@ -137,7 +149,7 @@ impl Place {
             }
         };
         let spec = match output {
-            Output::Topic(..) | Output::Directory(_) => spec,
+            Output::Topic(..) | Output::Directory(_) | Output::Table(_) => spec,
             // The sink's own client, by the same proxy.
             Output::Bucket(..) => spec
                 .env("AWS_ENDPOINT", self.store.endpoint())

@@ -1,6 +1,6 @@
 //! Strikes a fault, and sees to it that it has happened.
 
-mod kafka;
+mod services;
 
 use std::{
     thread,
@@ -28,8 +28,6 @@ pub const HEARTBEAT_TIMEOUT: Duration = Duration::from_secs(2);
 pub const KAFKA_SOCKET_TIMEOUT: Duration = Duration::from_secs(3);
 /// How long a step may not come.
 const STEP_LIMIT: Duration = Duration::from_secs(30);
-/// So many requests go wrong before a store that fails is mended.
-const REQUESTS: u64 = 3;
 
 /// A fault that was struck.
 pub struct Done {
@@ -156,6 +154,7 @@ impl Attack<'_, '_> {
             Fault::KafkaCut => self.cut_kafka(),
             Fault::KafkaClose => self.close_kafka(),
             Fault::KafkaLatency => self.delay_kafka(),
+            Fault::RestartPostgres => self.restart_postgres(),
             Fault::JumpClock => self.jump_clock(),
         }
     }
@@ -240,14 +239,6 @@ impl Attack<'_, '_> {
         let failed = after.checkpoints.counts.failed - before.checkpoints.counts.failed;
         let restarts = after.job.restarts - before.job.restarts;
         Ok(format!("{filled} bytes of ballast, {failed} checkpoints failed, {restarts} restarts"))
-    }
-
-    fn fail_store(&mut self, fault: StoreFault) -> Result<String> {
-        let store = &self.place.store;
-        store.set(fault);
-        let struck = at_least(REQUESTS, || store.struck());
-        store.set(StoreFault::None);
-        happened(struck, format!("{struck} requests: {fault:?}"))
     }
 
     fn jump_clock(&mut self) -> Result<String> {

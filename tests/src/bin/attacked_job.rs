@@ -8,6 +8,7 @@ use millrace::{
     connectors::{
         file::{FileCommittable, FileSink, TextLines},
         kafka::StartingOffsets,
+        postgres::PostgresSink,
     },
     prelude::*,
     sink::{Committer, CommitterContext, DeliveryGuarantee, Sink, SinkWriter, WriterContext},
@@ -85,6 +86,16 @@ fn run(args: &Args) -> Result<(), Error> {
         false => keyed.flat_map(Effects::default()),
         true => keyed.flat_map(Forgetful::default()),
     };
+    if let Some((url, table)) = args.output.split_once('#') {
+        let row = |line: &String| {
+            let (key, effect) = line.split_once(',').unwrap_or((line, ""));
+            vec![Box::new(key.to_owned()) as _, Box::new(effect.to_owned()) as _]
+        };
+        let sink = PostgresSink::upsert(url, table, ["key"], ["value"], row)?;
+        effects.name("Effects").uid("effects").sink_to(sink).name("Output").uid("output");
+        env.execute("attacked")?;
+        return Ok(());
+    }
     if args.output.contains("://") {
         write_files(&effects.name("Effects").uid("effects"), args)?;
         env.execute("attacked")?;

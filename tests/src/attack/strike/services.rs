@@ -1,4 +1,4 @@
-//! Faults of the Kafka broker, and of the network between it and the job.
+//! Faults of the services that a job uses, and of the network between.
 
 use std::{
     sync::PoisonError,
@@ -6,11 +6,23 @@ use std::{
     time::{Duration, Instant},
 };
 
+use millrace_testkit::faults::StoreFault;
 use rand::Rng;
 
 use super::{Attack, KAFKA_SOCKET_TIMEOUT, Result, at_least, happened};
 
+/// So many requests go wrong before a store that fails is mended.
+const REQUESTS: u64 = 3;
+
 impl Attack<'_, '_> {
+    pub(super) fn fail_store(&mut self, fault: StoreFault) -> Result<String> {
+        let store = &self.place.store;
+        store.set(fault);
+        let struck = at_least(REQUESTS, || store.struck());
+        store.set(StoreFault::None);
+        happened(struck, format!("{struck} requests: {fault:?}"))
+    }
+
     pub(super) fn restart_kafka(&mut self) -> Result<String> {
         let mut broker = self.place.broker.lock().unwrap_or_else(PoisonError::into_inner);
         let killed = Instant::now();
@@ -54,5 +66,15 @@ impl Attack<'_, '_> {
         });
         delayed += proxy.delay(Duration::ZERO);
         happened(delayed, format!("{delayed} pieces from and to Kafka came {delay:?} late"))
+    }
+
+    pub(super) fn restart_postgres(&mut self) -> Result<String> {
+        let server = self.place.postgres.as_ref().ok_or("there is no database")?;
+        let mut server = server.lock().unwrap_or_else(PoisonError::into_inner);
+        let killed = Instant::now();
+        server.kill()?;
+        thread::sleep(Duration::from_millis(self.rng.random_range(0..1000)));
+        server.restart()?;
+        Ok(format!("the database was killed and serves again after {:.1} s", killed.elapsed().as_secs_f64()))
     }
 }
