@@ -46,7 +46,7 @@ pub enum Expected {
     Effects,
 }
 
-/// A program that reads a topic and writes to another one, or to files.
+/// A program that reads a topic and writes to another one, to files or to a table.
 #[derive(Clone, Debug)]
 pub struct Job {
     /// The program.

@@ -2,9 +2,9 @@
 //! happened, and a checker that reads the input topic and the output and decides whether every input had its effect
 //! exactly once, in order for each key.
 //!
-//! The job is any program that reads a topic and writes to another one, or the harness's own, which writes files too;
-//! `docs/attack.md` says what is asked of it. It runs as it is: what is struck at is found in its log, its processes, and
-//! the proxies that stand between them.
+//! The job is any program that reads a topic and writes to another one, or the harness's own, which writes files and rows
+//! too; `docs/attack.md` says what is asked of it. It runs as it is: what is struck at is found in its log, its processes,
+//! and the proxies that stand between them.
 
 mod campaign;
 pub mod checker;
