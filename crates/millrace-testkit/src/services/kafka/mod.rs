@@ -71,7 +71,7 @@ impl KafkaBroker {
         Self::start_with(host, None)
     }
 
-    /// The same with a proxy before a second listener: who is given the proxy's address comes by it with each of its
+    /// A broker on loopback ports with a proxy before a second listener: who is given the proxy's address comes by it with each of its
     /// connections. [`bootstrap`](KafkaClient::bootstrap) leads past it.
     pub fn start_with_proxy() -> Result<(Self, TcpProxy)> {
         let address = SocketAddr::from((Ipv4Addr::LOCALHOST, free_port()));
