@@ -17,7 +17,7 @@ use crate::{
 
 const KEYS: u64 = 1_000_000;
 /// More records a second than any contender reads.
-const PER_SECOND: u64 = 700_000;
+const PER_SECOND: u64 = 1_500_000;
 const CHECKPOINT: &str = "1s";
 /// The ratio to Flink has no goal.
 const FLINK_RUNS: u32 = 1;

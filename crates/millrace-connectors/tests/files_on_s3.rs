@@ -11,7 +11,7 @@ use millrace_testkit::{
     conformance::sink::{SinkUnderTest, sink_conformance},
     services::minio::Minio,
 };
-use object_store::{ObjectStoreExt, path::Path};
+use object_store::{ObjectStoreExt, multipart::MultipartStore, path::Path};
 
 struct OnS3 {
     bucket: &'static str,
@@ -33,12 +33,15 @@ impl OnS3 {
     fn text(&mut self, key: &str) -> String {
         if !self.read.contains_key(key) {
             let client = self.minio.client(self.bucket).build().unwrap();
-            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-            let get = async { client.get(&Path::from(key)).await.unwrap().bytes().await.unwrap() };
-            let text = String::from_utf8(runtime.block_on(get).to_vec()).unwrap();
-            self.read.insert(key.to_string(), text);
+            let bytes = self.wait(async { client.get(&Path::from(key)).await?.bytes().await });
+            self.read.insert(key.to_string(), String::from_utf8(bytes.to_vec()).unwrap());
         }
         self.read[key].clone()
+    }
+
+    fn wait<T>(&self, call: impl Future<Output = object_store::Result<T>>) -> T {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(call).unwrap()
     }
 
     fn committer(&self) -> Box<dyn Committer<FileCommittable>> {
@@ -51,7 +54,7 @@ impl OnS3 {
     }
 }
 
-fn is_marker(key: &str) -> bool {
+fn is_hidden(key: &str) -> bool {
     key.contains("/.millrace/")
 }
 
@@ -69,7 +72,7 @@ impl SinkUnderTest for OnS3 {
     }
 
     fn visible(&mut self) -> Vec<String> {
-        let keys: Vec<_> = self.objects().into_iter().filter(|key| !is_marker(key)).collect();
+        let keys: Vec<_> = self.objects().into_iter().filter(|key| !is_hidden(key)).collect();
         keys.iter().flat_map(|key| self.text(key).lines().map(str::to_owned).collect::<Vec<_>>()).collect()
     }
 
@@ -78,30 +81,39 @@ impl SinkUnderTest for OnS3 {
     }
 
     fn left_over(&mut self) -> Vec<String> {
-        let markers = self.objects().into_iter().filter(|key| is_marker(key));
-        markers.chain(self.minio.open_uploads().unwrap()).collect()
+        let hidden = self.objects().into_iter().filter(|key| is_hidden(key));
+        hidden.chain(self.minio.open_uploads().unwrap()).collect()
     }
 }
 
 /// In one test, since uploads that are open can be listed for a whole server only.
 #[test]
-fn objects_are_seen_once_wherever_the_job_dies_and_uploads_are_never_left_open() {
+fn objects_are_seen_once_wherever_the_job_dies_and_nothing_is_left_over() {
     sink_conformance(&mut OnS3::new("conformance"));
     a_large_part_is_uploaded_in_pieces_and_committed_once();
-    an_upload_that_is_gone_is_committed_if_the_object_is_there_and_lost_otherwise();
+    an_upload_that_a_dead_start_has_left_is_aborted();
+    what_is_gone_is_committed_if_the_object_is_there_and_lost_otherwise();
+    uploads_of_earlier_versions_are_completed();
+    too_large_parts_are_refused();
+}
+
+fn lines() -> Vec<String> {
+    (0..200_000).map(|n| format!("{n:0>99}0")).collect()
 }
 
 fn a_large_part_is_uploaded_in_pieces_and_committed_once() {
     let mut on_s3 = OnS3::new("large");
     let sink = on_s3.sink().max_part_size(1 << 30);
     let mut writer = sink.create_writer(&mut OnS3::context()).unwrap();
-    let lines: Vec<String> = (0..200_000).map(|n| format!("{n:0>99}0")).collect();
+    let lines = lines();
     for some in lines.chunks(1000) {
         writer.write(some.to_vec()).unwrap();
     }
+    let hidden = on_s3.left_over();
+    assert_eq!(hidden.len(), 2, "an upload and its marker: {hidden:?}");
     let committables = writer.prepare_commit().unwrap();
-    let [FileCommittable::Upload { parts, size, .. }] = &committables[..] else { panic!("{committables:?}") };
-    assert_eq!((parts.len(), *size), (3, 200_000 * 101), "20 MB in pieces of 8 MiB");
+    let [FileCommittable::Copy { size, .. }] = &committables[..] else { panic!("{committables:?}") };
+    assert_eq!(*size, 200_000 * 101, "20 MB in pieces of 8 MiB");
     assert!(on_s3.visible().is_empty());
     let mut committer = on_s3.committer();
     for _ in 0..2 {
@@ -111,7 +123,17 @@ fn a_large_part_is_uploaded_in_pieces_and_committed_once() {
     assert!(on_s3.left_over().is_empty());
 }
 
-fn an_upload_that_is_gone_is_committed_if_the_object_is_there_and_lost_otherwise() {
+fn an_upload_that_a_dead_start_has_left_is_aborted() {
+    let mut on_s3 = OnS3::new("dead");
+    let mut dead = on_s3.sink().max_part_size(1 << 30).create_writer(&mut OnS3::context()).unwrap();
+    dead.write(lines()).unwrap();
+    std::mem::forget(dead);
+    assert_eq!(on_s3.left_over().len(), 2, "an upload and its marker");
+    drop(on_s3.sink().create_writer(&mut OnS3::context()).unwrap());
+    assert!(on_s3.left_over().is_empty(), "{:?}", on_s3.left_over());
+}
+
+fn what_is_gone_is_committed_if_the_object_is_there_and_lost_otherwise() {
     let on_s3 = OnS3::new("lost");
     let mut writer = on_s3.sink().create_writer(&mut OnS3::context()).unwrap();
     writer.write(vec!["one".into()]).unwrap();
@@ -120,15 +142,44 @@ fn an_upload_that_is_gone_is_committed_if_the_object_is_there_and_lost_otherwise
     drop(on_s3.sink().create_writer(&mut OnS3::context()).unwrap());
     let error = on_s3.committer().commit(&committables).unwrap_err();
     assert!(!error.retryable && error.message.contains("s3://lost/out/bucket=1/part-0-"), "{error:?}");
-    let [FileCommittable::Upload { key, .. }] = &committables[..] else { panic!("{committables:?}") };
+    let [FileCommittable::Copy { to, .. }] = &committables[..] else { panic!("{committables:?}") };
     let put = |text: &'static str| {
         let client = on_s3.minio.client("lost").build().unwrap();
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-        runtime.block_on(client.put(&Path::from(key.as_str()), text.into())).unwrap();
+        on_s3.wait(async { client.put(&Path::from(to.as_str()), text.into()).await.map(drop) });
     };
     put("longer");
     let error = on_s3.committer().commit(&committables).unwrap_err();
     assert!(!error.retryable && error.message.contains("6 bytes instead of 4"), "{error:?}");
     put("one\n");
     on_s3.committer().commit(&committables).unwrap();
+}
+
+/// A checkpoint from before parts were staged holds uploads.
+fn uploads_of_earlier_versions_are_completed() {
+    let mut on_s3 = OnS3::new("earlier");
+    let client = on_s3.minio.client("earlier").build().unwrap();
+    let (key, marker) = (Path::from("out/bucket=0/part-0-x-0"), Path::from("out/.millrace/x"));
+    let mut upload = None;
+    on_s3.wait(async {
+        let id = client.create_multipart(&key).await?;
+        let part = client.put_part(&key, &id, 0, "ten\n".into()).await?;
+        client.put(&marker, "named".into()).await?;
+        upload = Some((id, part.content_id));
+        Ok(())
+    });
+    let (upload, part) = upload.unwrap();
+    let (key, marker) = (key.to_string(), marker.to_string());
+    let committable =
+        FileCommittable::Upload { bucket: "earlier".into(), key, upload, parts: vec![part], size: 4, marker };
+    for _ in 0..2 {
+        on_s3.committer().commit(std::slice::from_ref(&committable)).unwrap();
+        assert_eq!(on_s3.visible(), ["ten"]);
+    }
+    assert!(on_s3.left_over().is_empty());
+}
+
+fn too_large_parts_are_refused() {
+    let sink = OnS3::new("refused").sink().max_part_size((1 << 30) + 1);
+    let error = sink.create_writer(&mut OnS3::context()).err().unwrap();
+    assert!(!error.retryable && error.message.contains("max_part_size is 1073741825"), "{error:?}");
 }

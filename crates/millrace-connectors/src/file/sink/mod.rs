@@ -35,10 +35,11 @@ const MAX_PART_SIZE: u64 = 128 << 20;
 ///
 /// Each subtask writes one file at a time for each bucket, and finishes it with every checkpoint and at
 /// [`max_part_size`](Self::max_part_size). A finished file's name is `part-<subtask>-<unique>-<number>`, with what the
-/// format appends. Before it is committed it is a file whose name begins with `.` and ends in `.inprogress`, or a
-/// multipart upload on S3. What a failure leaves of these is removed by the next start of the job; except that a process
-/// which is killed in the moment between beginning an upload and writing down that it did leaves one without bytes, for
-/// which buckets have lifecycle rules. No two jobs may write to the same place with sinks of the same uid.
+/// format appends. Before it is committed it is a file whose name begins with `.` and ends in `.inprogress`; on S3 an object
+/// below `.millrace/`, which the store copies when it is committed, and a multipart upload before, where it has 8 MiB or
+/// more. What a failure leaves of these is removed by the next start of the job; except that a process which is killed in
+/// the moment between beginning an upload and writing down that it did leaves one without bytes, for which buckets have
+/// lifecycle rules. No two jobs may write to the same place with sinks of the same uid.
 ///
 /// ```
 /// use millrace_connectors::file::{DateTimeBuckets, FileSink, JsonLines};
@@ -91,7 +92,8 @@ impl<T: Record> FileSink<T> {
         self
     }
 
-    /// The size in bytes at which a part file is finished before the checkpoint; 128 MiB by default.
+    /// The size in bytes at which a part file is finished before the checkpoint; 128 MiB by default, 1 GiB at most on S3,
+    /// which copies it when it is committed.
     pub fn max_part_size(mut self, bytes: u64) -> Self {
         self.max_part_size = bytes;
         self
@@ -115,6 +117,13 @@ impl<T: Record> Sink for FileSink<T> {
     ) -> Result<Box<dyn SinkWriter<T, FileCommittable>>> {
         if self.max_part_size == 0 {
             return Err(Error::invalid("the file sink's max_part_size is 0: choose more"));
+        }
+        let most = self.location.max_part_size();
+        if self.max_part_size > most {
+            return Err(Error::invalid(format!(
+                "the file sink's max_part_size is {}, and on S3 a part file may have {most} bytes at most: choose less",
+                self.max_part_size
+            )));
         }
         let store = self.location.open(context)?;
         Ok(Box::new(FileWriter::new(self.clone(), store, context.subtask)))

@@ -1,8 +1,11 @@
-//! Part files on S3: multipart uploads, which nobody sees before they are completed.
+//! Part files on S3: objects below `.millrace/staged/` in the sink's place, which the store copies to their own names when
+//! they are committed. The next start of the job removes those that it finds there, except what a checkpoint holds.
 //!
-//! An upload that is open can't be found by its prefix on every S3, so each has a *marker*, an object that names it, below
-//! `.millrace/` in the sink's place. The next start of the job aborts the uploads whose markers it finds, except those
-//! that a checkpoint holds.
+//! To complete a multipart upload would be a commit without a copy, but not one that can be tried again everywhere: MinIO
+//! forgets an upload's parts just before it names the object, and where the client dies in that moment it stops there, for
+//! good. So an upload, which only a large part file takes, is completed while the checkpoint is prepared, when it may fail.
+//! While it is open it can't be found by its prefix on every S3, so it has a *marker*, an object below `.millrace/` that
+//! names it.
 
 use std::{
     sync::{Arc, OnceLock},
@@ -27,6 +30,9 @@ const PART_SIZE: usize = 8 << 20;
 const RETRY_LIMIT: Duration = Duration::from_secs(10);
 const ANSWER_LIMIT: Duration = Duration::from_secs(15);
 const MARKERS: &str = ".millrace";
+const STAGED: &str = "staged";
+/// S3 copies an object of 5 GiB at most, and what is copied within [`ANSWER_LIMIT`] must be much less.
+pub(super) const MAX_PART_SIZE: u64 = 1 << 30;
 
 /// `s3://bucket/prefix`, and how to get there.
 #[derive(Clone, Debug)]
@@ -95,6 +101,23 @@ impl Client {
         gone_is_fine(aborted).map_err(|error| failed("aborting the upload of", &self.bucket, key, &error))
     }
 
+    /// What an object was to be made of is gone: fine where the object is there, as long as it should be.
+    fn find(&self, gone: &str, key: &Path, size: u64) -> Result<()> {
+        let bucket = &self.bucket;
+        match runtime()?.block_on(self.store.head(key)) {
+            Ok(found) if found.size == size => Ok(()),
+            Ok(found) => Err(lost(format!(
+                "{gone} of s3://{bucket}/{key} is gone, and the object has {} bytes instead of {size}",
+                found.size
+            ))),
+            Err(StoreError::NotFound { .. }) => Err(lost(format!(
+                "{gone} of s3://{bucket}/{key} is gone, and there is no such object: it was removed, by a lifecycle rule \
+                 of the bucket or by another job with a sink of the same uid in this place"
+            ))),
+            Err(error) => Err(failed("looking up", bucket, key, &error)),
+        }
+    }
+
     fn delete(&self, key: &Path) -> Result<()> {
         let deleted = runtime()?.block_on(self.store.delete(key));
         gone_is_fine(deleted).map_err(|error| failed("deleting", &self.bucket, key, &error))
@@ -116,6 +139,12 @@ fn failed(what: &str, bucket: &str, key: &Path, error: &StoreError) -> Error {
     }
 }
 
+/// The upload of an object.
+struct Upload {
+    id: String,
+    parts: Vec<PartId>,
+}
+
 pub(super) struct S3Store {
     client: Client,
     prefix: Path,
@@ -123,29 +152,44 @@ pub(super) struct S3Store {
 }
 
 impl S3Store {
-    /// Aborts the uploads that dead starts have left open, except what a checkpoint holds.
+    /// Removes what dead starts have left, except what a checkpoint holds.
     pub fn open(location: &S3Location, owner: Owner, restored: &[FileCommittable]) -> Result<Self> {
         let store = Self { client: Client::new(location)?, prefix: location.prefix.clone(), owner };
         let is_held = |key: &Path| {
             let key = key.as_ref();
-            restored.iter().any(|held| matches!(held, FileCommittable::Upload { marker, .. } if marker == key))
+            restored.iter().any(|held| match held {
+                FileCommittable::Upload { marker, .. } => marker == key,
+                FileCommittable::Copy { from, .. } => from == key,
+                FileCommittable::Rename { .. } => false,
+            })
         };
-        for marker in store.markers()? {
-            if !is_held(&marker) {
-                store.clean_up(&marker)?;
+        let staged = store.place().join(STAGED);
+        for left in store.left()? {
+            if is_held(&left) {
+                continue;
+            }
+            if left.prefix_matches(&staged) {
+                store.client.delete(&left)?;
+            } else {
+                store.clean_up(&left)?;
             }
         }
         Ok(store)
     }
 
-    fn markers(&self) -> Result<Vec<Path>> {
-        let place = self.prefix.clone().join(MARKERS);
+    fn place(&self) -> Path {
+        self.prefix.clone().join(MARKERS)
+    }
+
+    fn left(&self) -> Result<Vec<Path>> {
+        let place = self.place();
         let listed = self.client.store.list(Some(&place)).map_ok(|object| object.location).try_collect::<Vec<_>>();
         let listed = self.client.wait("listing", &place, listed)?;
-        let is_ours = |marker: &Path| marker.filename().is_some_and(|label| self.owner.removes(label));
+        let is_ours = |key: &Path| key.filename().is_some_and(|label| self.owner.removes(label));
         Ok(listed.into_iter().filter(is_ours).collect())
     }
 
+    /// Aborts the upload that a marker names.
     fn clean_up(&self, marker: &Path) -> Result<()> {
         let read = runtime()?.block_on(async { self.client.store.get(marker).await?.bytes().await });
         let bytes = match read {
@@ -161,41 +205,46 @@ impl S3Store {
 impl PartStore for S3Store {
     fn begin(&mut self, path: &str) -> Result<Box<dyn OpenPart>> {
         let key = path.split('/').fold(self.prefix.clone(), Path::join);
-        let name = key.filename().unwrap_or_default().to_string();
-        let marker = self.prefix.clone().join(MARKERS).join(format!("{}{name}", self.owner.label()));
-        let upload = self.client.wait("uploading", &key, self.client.store.create_multipart(&key))?;
-        let part = S3Part {
+        let name = format!("{}{}", self.owner.label(), key.filename().unwrap_or_default());
+        Ok(Box::new(S3Part {
             client: self.client.clone(),
-            marker,
+            marker: self.place().join(name.as_str()),
+            staged: self.place().join(STAGED).join(name),
             key,
-            upload: Some(upload),
-            parts: vec![],
+            upload: None,
             buffer: vec![],
             size: 0,
-        };
-        let named = codec::encode(&(part.key.as_ref(), &part.upload.clone().unwrap_or_default()))?;
-        self.client.wait("writing", &part.marker, self.client.store.put(&part.marker, PutPayload::from(named)))?;
-        Ok(Box::new(part))
+        }))
     }
 }
 
 struct S3Part {
     client: Client,
     key: Path,
+    staged: Path,
     marker: Path,
-    /// There until it is finished.
-    upload: Option<String>,
-    parts: Vec<PartId>,
+    /// There from the first full piece on until it is completed.
+    upload: Option<Upload>,
     buffer: Vec<u8>,
     size: u64,
 }
 
 impl S3Part {
-    fn put(&mut self) -> Result<()> {
-        let bytes = std::mem::take(&mut self.buffer);
-        let Some(upload) = &self.upload else { return Err(Error::internal("a part file is written to after its end")) };
-        let put = self.client.store.put_part(&self.key, upload, self.parts.len(), PutPayload::from(bytes));
-        self.parts.push(self.client.wait("uploading", &self.key, put)?);
+    fn put_piece(&mut self) -> Result<()> {
+        let Self { client, staged, marker, upload, buffer, .. } = self;
+        let upload = match upload {
+            Some(upload) => upload,
+            none => {
+                let id = client.wait("uploading", staged, client.store.create_multipart(staged))?;
+                let named = codec::encode(&(staged.as_ref(), &id))?;
+                let upload = none.insert(Upload { id, parts: vec![] });
+                client.wait("writing", marker, client.store.put(marker, PutPayload::from(named)))?;
+                upload
+            }
+        };
+        let bytes = PutPayload::from(std::mem::take(buffer));
+        let put = client.store.put_part(staged, &upload.id, upload.parts.len(), bytes);
+        upload.parts.push(client.wait("uploading", staged, put)?);
         Ok(())
     }
 }
@@ -204,21 +253,30 @@ impl OpenPart for S3Part {
     fn write(&mut self, bytes: &[u8]) -> Result<()> {
         self.buffer.extend_from_slice(bytes);
         self.size += bytes.len() as u64;
-        if self.buffer.len() >= PART_SIZE { self.put() } else { Ok(()) }
+        if self.buffer.len() >= PART_SIZE { self.put_piece() } else { Ok(()) }
     }
 
     fn finish(mut self: Box<Self>) -> Result<FileCommittable> {
-        if !self.buffer.is_empty() || self.parts.is_empty() {
-            self.put()?;
+        if self.upload.is_some() && !self.buffer.is_empty() {
+            self.put_piece()?;
         }
-        let upload = self.upload.take().ok_or_else(|| Error::internal("a part file is finished twice"))?;
-        Ok(FileCommittable::Upload {
+        let Self { client, staged, size, .. } = &*self;
+        match &self.upload {
+            Some(Upload { id, parts }) => {
+                complete(client, staged, id, parts.clone(), *size)?;
+                client.delete(&self.marker)?;
+            }
+            None => {
+                let bytes = PutPayload::from(std::mem::take(&mut self.buffer));
+                self.client.wait("writing", &self.staged, self.client.store.put(&self.staged, bytes))?;
+            }
+        }
+        self.upload = None;
+        Ok(FileCommittable::Copy {
             bucket: self.client.bucket.clone(),
-            key: self.key.to_string(),
-            upload,
-            parts: self.parts.drain(..).map(|part| part.content_id).collect(),
+            from: self.staged.to_string(),
+            to: self.key.to_string(),
             size: self.size,
-            marker: self.marker.to_string(),
         })
     }
 }
@@ -226,21 +284,50 @@ impl OpenPart for S3Part {
 impl Drop for S3Part {
     fn drop(&mut self) {
         let Some(upload) = self.upload.take() else { return };
-        let removed = self.client.abort(&self.key, &upload).and_then(|()| self.client.delete(&self.marker));
+        let removed = self.client.abort(&self.staged, &upload.id).and_then(|()| self.client.delete(&self.marker));
         if let Err(error) = removed {
             tracing::warn!("an upload in progress is left to the next start: {error}");
         }
     }
 }
 
-/// Completes uploads.
+/// Completes an upload. One that is gone was completed if the object is there, as long as it should be.
+fn complete(client: &Client, key: &Path, upload: &String, parts: Vec<PartId>, size: u64) -> Result<()> {
+    match runtime()?.block_on(client.store.complete_multipart(key, upload, parts)) {
+        Ok(_) => Ok(()),
+        Err(StoreError::NotFound { .. }) => client.find("the upload", key, size),
+        Err(error) => Err(failed("completing the upload of", &client.bucket, key, &error)),
+    }
+}
+
+/// Makes objects visible.
 #[derive(Default)]
 pub(super) struct S3Committer {
     client: Option<Client>,
 }
 
 impl S3Committer {
-    /// Completes an upload. One that is gone was completed if the object is there, as long as it should be.
+    fn client(&mut self, location: &S3Location, bucket: &str) -> Result<Client> {
+        let client = match self.client.take() {
+            Some(client) if client.bucket == bucket => client,
+            _ => Client::new(&S3Location { bucket: bucket.to_string(), ..location.clone() })?,
+        };
+        Ok(self.client.insert(client).clone())
+    }
+
+    /// Copies what is staged to its own name, however often it is asked to.
+    pub fn copy(&mut self, location: &S3Location, bucket: &str, from: &str, to: &str, size: u64) -> Result<()> {
+        let client = self.client(location, bucket)?;
+        let (from, to) = (Path::from(from), Path::from(to));
+        match runtime()?.block_on(client.store.copy(&from, &to)) {
+            Ok(()) => {}
+            Err(StoreError::NotFound { .. }) => client.find("what was staged", &to, size)?,
+            Err(error) => return Err(failed(&format!("copying {from} to"), bucket, &to, &error)),
+        }
+        client.delete(&from)
+    }
+
+    /// Completes an upload, as versions did that staged nothing.
     #[expect(clippy::too_many_arguments, reason = "they are the fields of a committable")]
     pub fn complete(
         &mut self,
@@ -252,33 +339,9 @@ impl S3Committer {
         size: u64,
         marker: &str,
     ) -> Result<()> {
-        let client = match &self.client {
-            Some(client) if client.bucket == bucket => client.clone(),
-            _ => Client::new(&S3Location { bucket: bucket.to_string(), ..location.clone() })?,
-        };
-        self.client = Some(client.clone());
-        let key = Path::from(key);
+        let client = self.client(location, bucket)?;
         let parts = parts.iter().map(|part| PartId { content_id: part.clone() }).collect();
-        match runtime()?.block_on(client.store.complete_multipart(&key, upload, parts)) {
-            Ok(_) => {}
-            Err(StoreError::NotFound { .. }) => match runtime()?.block_on(client.store.head(&key)) {
-                Ok(found) if found.size == size => {}
-                Ok(found) => {
-                    return Err(lost(format!(
-                        "the upload of s3://{bucket}/{key} is gone, and the object has {} bytes instead of {size}",
-                        found.size
-                    )));
-                }
-                Err(StoreError::NotFound { .. }) => {
-                    return Err(lost(format!(
-                        "the upload of s3://{bucket}/{key} is gone, and there is no such object: it was aborted, by a \
-                         lifecycle rule of the bucket or by another job with a sink of the same uid in this place"
-                    )));
-                }
-                Err(error) => return Err(failed("looking up", bucket, &key, &error)),
-            },
-            Err(error) => return Err(failed("completing the upload of", bucket, &key, &error)),
-        }
+        complete(&client, &Path::from(key), upload, parts, size)?;
         client.delete(&Path::from(marker))
     }
 }

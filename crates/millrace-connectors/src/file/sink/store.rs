@@ -25,7 +25,7 @@ pub enum FileCommittable {
         /// How many bytes it has.
         size: u64,
     },
-    /// A multipart upload, to be completed.
+    /// A multipart upload, to be completed: of earlier versions.
     Upload {
         /// The bucket.
         bucket: String,
@@ -39,6 +39,17 @@ pub enum FileCommittable {
         size: u64,
         /// The key of the object that says that the upload is open.
         marker: String,
+    },
+    /// An object that is staged, to be copied.
+    Copy {
+        /// The bucket of both.
+        bucket: String,
+        /// Its key before.
+        from: String,
+        /// And after.
+        to: String,
+        /// How many bytes it has.
+        size: u64,
     },
 }
 
@@ -73,6 +84,15 @@ impl Location {
     pub fn set_s3_option(&mut self, name: String, value: String) {
         if let Self::S3(location) = self {
             location.options.push((name, value));
+        }
+    }
+
+    /// The most that a part file may have here.
+    pub fn max_part_size(&self) -> u64 {
+        match self {
+            Self::Directory(_) => u64::MAX,
+            #[cfg(feature = "s3")]
+            Self::S3(_) => super::s3::MAX_PART_SIZE,
         }
     }
 
@@ -172,8 +192,15 @@ impl Committer<FileCommittable> for FileCommitter {
                     let Location::S3(location) = &self.location else { return Err(not_s3(bucket)) };
                     self.s3.complete(location, bucket, key, upload, parts, *size, marker)?;
                 }
+                #[cfg(feature = "s3")]
+                FileCommittable::Copy { bucket, from, to, size } => {
+                    let Location::S3(location) = &self.location else { return Err(not_s3(bucket)) };
+                    self.s3.copy(location, bucket, from, to, *size)?;
+                }
                 #[cfg(not(feature = "s3"))]
-                FileCommittable::Upload { bucket, .. } => return Err(not_s3(bucket)),
+                FileCommittable::Upload { bucket, .. } | FileCommittable::Copy { bucket, .. } => {
+                    return Err(not_s3(bucket));
+                }
             }
         }
         Ok(())
@@ -182,7 +209,7 @@ impl Committer<FileCommittable> for FileCommitter {
 
 fn not_s3(bucket: &str) -> Error {
     Error::invalid(format!(
-        "the checkpoint holds uploads to s3://{bucket} that are to be completed, and the file sink does not write to S3 \
+        "the checkpoint holds objects of s3://{bucket} that are to be committed, and the file sink does not write to S3 \
          any more: give it its old place, let a checkpoint complete, and move it then"
     ))
 }

@@ -199,7 +199,8 @@ fn senseless_places_and_sizes_are_refused() {
     assert!(error.message.contains("/file"), "{error}");
 }
 
-fn golden() -> Vec<PendingCommittable<FileCommittable>> {
+/// What each version has added to the versions before.
+fn golden(version: usize) -> Vec<PendingCommittable<FileCommittable>> {
     let rename = FileCommittable::Rename { from: "/d/.a.inprogress".into(), to: "/d/a".into(), size: 3 };
     let upload = FileCommittable::Upload {
         bucket: "b".into(),
@@ -209,28 +210,38 @@ fn golden() -> Vec<PendingCommittable<FileCommittable>> {
         size: 4,
         marker: "d/.millrace/a".into(),
     };
-    [rename, upload].map(|committable| PendingCommittable { checkpoint: CheckpointId(7), committable }).to_vec()
+    let copy =
+        FileCommittable::Copy { bucket: "b".into(), from: "d/.millrace/staged/a".into(), to: "d/a".into(), size: 5 };
+    let all = [rename, upload, copy].map(|committable| PendingCommittable { checkpoint: CheckpointId(7), committable });
+    all[..version + 1].to_vec()
 }
 
 const LIST: &str = "millrace.sink-committables";
+const VERSIONS: [&[u8]; 2] =
+    [include_bytes!("golden/committables-v1.bin"), include_bytes!("golden/committables-v2.bin")];
 
-fn encoded() -> Vec<u8> {
+fn encoded(version: usize) -> Vec<u8> {
     let mut store = OperatorStateStore::default();
-    store.union_list(LIST).unwrap().update(golden());
+    store.union_list(LIST).unwrap().update(golden(version));
     codec::encode(&store.snapshot().unwrap()).unwrap()
 }
 
 /// These bytes are in every checkpoint of a file sink: they must be read for ever.
 #[test]
 fn committables_in_checkpoints_are_frozen() {
-    let bytes = include_bytes!("golden/committables-v1.bin");
-    assert_eq!(encoded(), bytes);
-    let mut store = OperatorStateStore::restored(codec::decode(bytes).unwrap());
-    assert_eq!(store.union_list::<PendingCommittable<FileCommittable>>(LIST).unwrap().get(), golden());
+    for (bytes, version) in VERSIONS.into_iter().zip(1..) {
+        if version == VERSIONS.len() {
+            assert_eq!(encoded(version), bytes, "a new version takes a golden file of its own");
+        }
+        let mut store = OperatorStateStore::restored(codec::decode(bytes).unwrap());
+        assert_eq!(store.union_list::<PendingCommittable<FileCommittable>>(LIST).unwrap().get(), golden(version));
+    }
 }
 
 #[test]
-#[ignore = "writes the golden file: only for a new version of the committable"]
+#[ignore = "writes the newest golden file: only for a new version of the committable"]
 fn write_golden_file() {
-    fs::write(concat!(env!("CARGO_MANIFEST_DIR"), "/src/file/sink/golden/committables-v1.bin"), encoded()).unwrap();
+    let version = VERSIONS.len();
+    let path = format!("{}/src/file/sink/golden/committables-v{version}.bin", env!("CARGO_MANIFEST_DIR"));
+    fs::write(path, encoded(version)).unwrap();
 }
