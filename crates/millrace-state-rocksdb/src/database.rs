@@ -1,6 +1,17 @@
 //! A database with its directory.
 
-use std::{ffi::CStr, fs, io::ErrorKind, path::Path, sync::Arc, thread, time::Duration};
+use std::{
+    ffi::CStr,
+    fs,
+    io::ErrorKind,
+    path::Path,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    thread,
+    time::Duration,
+};
 
 use millrace_core::{Result, clock::Clock, key::KeyGroupRange};
 use millrace_state::{KeyedBackendContext, backend::LocalFiles};
@@ -11,7 +22,7 @@ use rocksdb::{
     checkpoint::Checkpoint,
     compaction_filter::CompactionFilter,
     compaction_filter_factory::{CompactionFilterContext, CompactionFilterFactory},
-    properties::{BACKGROUND_ERRORS, TOTAL_SST_FILES_SIZE},
+    properties::{BACKGROUND_ERRORS, ESTIMATE_NUM_KEYS, PropName, TOTAL_SST_FILES_SIZE, num_files_at_level},
 };
 
 use crate::{
@@ -29,7 +40,6 @@ const OPEN_FILES: i32 = 512;
 const FILE_BYTES: u64 = 32 << 20;
 /// So many files may wait for compaction.
 const MOST_UNCOMPACTED: u64 = 16;
-const NUM_FILES_AT_LEVEL0: &CStr = c"rocksdb.num-files-at-level0";
 const COMPACTION_POLL: Duration = Duration::from_millis(5);
 const WRITE_BUFFER: usize = 1 << 20;
 const BLOCK_BYTES: usize = 8 << 10;
@@ -41,6 +51,8 @@ pub(crate) struct Database {
     db: Option<DB>,
     files: LocalFiles,
     memory: Arc<SharedMemory>,
+    /// New files have their filters and indexes in pieces.
+    in_pieces: AtomicBool,
     /// Locked as long as anybody works in it.
     _process: Arc<LocalDirectory>,
 }
@@ -50,15 +62,32 @@ impl Database {
     pub(crate) fn open(files: LocalFiles, process: Process, dead: Dead) -> Result<Self> {
         let Process { memory, directory } = process;
         memory.join();
-        let mut database = Self { db: None, files, memory, _process: directory };
+        let mut database = Self { db: None, files, memory, in_pieces: AtomicBool::new(false), _process: directory };
         let path = database.files.directory();
-        let opened = options(&database.memory, Some(dead)).and_then(|options| {
+        let opened = options(&database.memory, false, Some(dead)).and_then(|options| {
             // Named, since reading several entries at once asks for it.
             let states = ColumnFamilyDescriptor::new(DEFAULT_COLUMN_FAMILY_NAME, options.clone());
             DB::open_cf_descriptors(&options, path, [states])
         });
         database.db = Some(opened.map_err(|error| rocksdb_error("opening local state", path, &error))?);
+        database.divide_filters()?;
         Ok(database)
+    }
+
+    /// Has new files with their filters and indexes in pieces, once those of all entries would take too much of the cache.
+    /// A read in vain of one piece too many costs little; but while all have room, a file's only piece is found sooner.
+    fn divide_filters(&self) -> Result<()> {
+        let filters = self.number(ESTIMATE_NUM_KEYS) as f64 * BLOOM_BITS / 8.0;
+        if filters <= self.memory.filter_share() as f64 || self.in_pieces.swap(true, Ordering::Relaxed) {
+            return Ok(());
+        }
+        let pieces = "{index_type=kTwoLevelIndexSearch;partition_filters=true}";
+        let set = self.db().set_options(&[("block_based_table_factory", pieces)]);
+        set.map_err(|error| self.error("setting options of local state", &error))
+    }
+
+    fn number(&self, property: &PropName) -> u64 {
+        self.db().property_int_value(property).ok().flatten().unwrap_or(0)
     }
 
     pub(crate) fn db(&self) -> &DB {
@@ -67,7 +96,7 @@ impl Database {
 
     /// The bytes of its files.
     pub(crate) fn size(&self) -> u64 {
-        self.db().property_int_value(TOTAL_SST_FILES_SIZE).ok().flatten().unwrap_or(0)
+        self.number(TOTAL_SST_FILES_SIZE)
     }
 
     /// The directory that belongs to it.
@@ -85,11 +114,12 @@ impl Database {
             return Ok(());
         }
         self.await_compaction();
+        self.divide_filters()?;
         // One at a time: each waits for the one before.
         let path = self.directory().join("run.sst");
         self.remove_run(&path)?;
         let write = || {
-            let options = options(&self.memory, None)?;
+            let options = options(&self.memory, self.in_pieces.load(Ordering::Relaxed), None)?;
             let mut writer = SstFileWriter::create(&options);
             writer.open(&path)?;
             for (key, value) in run.iter() {
@@ -120,8 +150,7 @@ impl Database {
 
     /// Ingestion does not wait for compaction by itself, and reads become slower with each file that waits for it.
     fn await_compaction(&self) {
-        let number = |property| self.db().property_int_value(property).ok().flatten().unwrap_or(0);
-        while number(NUM_FILES_AT_LEVEL0) > MOST_UNCOMPACTED && number(BACKGROUND_ERRORS) == 0 {
+        while self.number(&num_files_at_level(0)) > MOST_UNCOMPACTED && self.number(BACKGROUND_ERRORS) == 0 {
             thread::sleep(COMPACTION_POLL);
         }
     }
@@ -159,11 +188,11 @@ impl Drop for Database {
 
 /// Opens files that [`Database::link`] made, to read them.
 pub(crate) fn open_linked(directory: &Path, memory: &SharedMemory) -> Result<DB> {
-    let opened = options(memory, None).and_then(|options| DB::open_for_read_only(&options, directory, false));
+    let opened = options(memory, false, None).and_then(|options| DB::open_for_read_only(&options, directory, false));
     opened.map_err(|error| rocksdb_error("opening the files of local state", directory, &error))
 }
 
-fn options(memory: &SharedMemory, dead: Option<Dead>) -> Result<Options, rocksdb::Error> {
+fn options(memory: &SharedMemory, in_pieces: bool, dead: Option<Dead>) -> Result<Options, rocksdb::Error> {
     // There is no setter for this one. What is not checkpointed is lost on purpose when a task ends.
     let mut options = Options::default().get_options_from_string("avoid_flush_during_shutdown=true")?;
     options.create_if_missing(true);
@@ -188,13 +217,17 @@ fn options(memory: &SharedMemory, dead: Option<Dead>) -> Result<Options, rocksdb
     options.set_stats_dump_period_sec(0);
     options.set_stats_persist_period_sec(0);
 
-    // Indexes and filters are in pieces and in the cache, so that they too stay within the memory setting.
+    // Indexes and filters are in the cache, so that they too stay within the memory setting.
     let mut table = BlockBasedOptions::default();
     table.set_block_cache(&memory.cache);
     table.set_block_size(BLOCK_BYTES);
     table.set_cache_index_and_filter_blocks(true);
-    table.set_index_type(BlockBasedIndexType::TwoLevelIndexSearch);
-    table.set_partition_filters(true);
+    // These files are asked for every entry.
+    table.set_pin_l0_filter_and_index_blocks_in_cache(true);
+    if in_pieces {
+        table.set_index_type(BlockBasedIndexType::TwoLevelIndexSearch);
+        table.set_partition_filters(true);
+    }
     table.set_bloom_filter(BLOOM_BITS, false);
     table.set_optimize_filters_for_memory(true);
     table.set_format_version(6);

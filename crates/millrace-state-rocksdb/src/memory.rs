@@ -24,6 +24,7 @@ const LEAST_SHARE: usize = 256 << 10;
 pub(crate) struct SharedMemory {
     /// Not strict: blocks that are being read may be more than it has room for, and go afterwards.
     pub(crate) cache: Cache,
+    cache_size: usize,
     hot_size: usize,
     open: AtomicUsize,
     /// That there are too many databases was told.
@@ -40,8 +41,15 @@ impl SharedMemory {
         }
         let bytes = usize::try_from(bytes).unwrap_or(usize::MAX);
         let hot_size = bytes / 2;
-        let cache = Cache::new_lru_cache(bytes - hot_size);
-        Ok(Self { cache, hot_size, open: AtomicUsize::new(0), warned: AtomicBool::new(false), hot: Mutex::default() })
+        let cache_size = bytes - hot_size;
+        Ok(Self {
+            cache: Cache::new_lru_cache(cache_size),
+            cache_size,
+            hot_size,
+            open: AtomicUsize::new(0),
+            warned: AtomicBool::new(false),
+            hot: Mutex::default(),
+        })
     }
 
     /// Counts these hot entries among what is used, as long as they are there.
@@ -100,8 +108,17 @@ impl SharedMemory {
         self.share() / 4
     }
 
+    /// How much of the cache one database's filters may take as whole blocks: a quarter of its share.
+    pub(crate) fn filter_share(&self) -> usize {
+        self.cache_size / 4 / self.databases()
+    }
+
     fn share(&self) -> usize {
-        (self.hot_size / self.open.load(Ordering::Relaxed).max(1)).max(LEAST_SHARE)
+        (self.hot_size / self.databases()).max(LEAST_SHARE)
+    }
+
+    fn databases(&self) -> usize {
+        self.open.load(Ordering::Relaxed).max(1)
     }
 }
 

@@ -13,7 +13,7 @@ use millrace_state::{
     backend::{BytesSnapshot, StateKey},
 };
 
-use rocksdb::{BottommostLevelCompaction, CompactOptions, IteratorMode};
+use rocksdb::{BottommostLevelCompaction, CompactOptions, IteratorMode, properties::AGGREGATED_TABLE_PROPERTIES};
 
 use crate::{
     LEAST_MEMORY_SIZE, RocksDBStateBackend,
@@ -41,6 +41,33 @@ fn open(backend: &RocksDBStateBackend, clock: &Clock) -> Box<dyn BytesBackend> {
 
 fn small() -> RocksDBStateBackend {
     RocksDBStateBackend::configured().with_memory_size(LEAST_MEMORY_SIZE)
+}
+
+/// A filter of megabytes would push everything else out of a small cache, again and again.
+#[test]
+fn filters_are_in_pieces_once_they_would_take_too_much_of_the_cache() {
+    let database = database(Clock::system());
+    (1..16).for_each(|_| database.memory().join());
+    let most = database.memory().filter_share() as u32 * 8 / 10;
+    let mut numbers = 0..;
+    let mut ingest = || {
+        let mut run = Run::default();
+        numbers.by_ref().take(most as usize * 2 / 3).for_each(|number: u32| run.push(&number.to_be_bytes(), Some(b"")));
+        database.ingest(&run).unwrap();
+    };
+    let in_pieces = || {
+        let properties = database.db().property_value(AGGREGATED_TABLE_PROPERTIES).unwrap().unwrap();
+        properties.contains("index partitions")
+    };
+    ingest();
+    ingest();
+    assert!(!in_pieces(), "there was room");
+    ingest();
+    assert!(in_pieces(), "a file that is added");
+    let mut all = CompactOptions::default();
+    all.set_bottommost_level_compaction(BottommostLevelCompaction::Force);
+    database.db().compact_range_opt(None::<&[u8]>, None::<&[u8]>, &all);
+    assert!(in_pieces(), "and one that was compacted");
 }
 
 /// A database of its own.

@@ -19,7 +19,7 @@ use serde_json::Value;
 use crate::{
     Result,
     contender::Running,
-    scenario::{PARALLELISM, PAYLOAD, Place, SAMPLE, Scenario, Victim, wait},
+    scenario::{PARALLELISM, Place, SAMPLE, Scenario, Victim, wait},
 };
 
 /// How Flink is set.
@@ -66,7 +66,7 @@ pub fn start(place: &Place, scenario: Scenario, tuning: Tuning) -> Result<Box<dy
         address: format!("127.0.0.1:{rest}"),
         scenario,
     };
-    job.jobmanager = Some(job.launcher.jobmanager(place)?);
+    job.jobmanager = Some(job.launcher.jobmanager(place, scenario)?);
     for _ in 0..PARALLELISM + usize::from(scenario.victim == Victim::TaskManager) {
         job.add(None)?;
     }
@@ -138,13 +138,13 @@ struct Launcher {
 }
 
 impl Launcher {
-    fn jobmanager(&self, place: &Place) -> Result<ManagedProcess> {
+    fn jobmanager(&self, place: &Place, scenario: Scenario) -> Result<ManagedProcess> {
         let mut command =
             self.java("512m", "org.apache.flink.container.entrypoint.StandaloneApplicationClusterEntryPoint");
         command
             .args(["--job-classname", "millrace.bench.Recovery"])
             .args(["--kafka", &place.kafka.bootstrap(), "--input", &place.input, "--output", &place.output])
-            .args(["--payload", &PAYLOAD.to_string(), "--sample", &SAMPLE.to_string()]);
+            .args(["--payload", &scenario.payload.to_string(), "--sample", &SAMPLE.to_string()]);
         Ok(ManagedProcess::spawn("jobmanager", &command, &self.directory)?)
     }
 

@@ -53,7 +53,8 @@ const HEAD: &str = "# How long a job is silent after a failure
 
 <!-- Written by `make bench-recovery`. -->
 
-Records from Kafka are counted by key, with 1 KiB of state for each key, in two subtasks on two taskmanagers; the counts
+Records from Kafka are counted by key, with 1 KiB of state for each key on the heap and 128 bytes in RocksDB, in two
+subtasks on two taskmanagers; records go round all keys, so that each is as often and as long ago as any other; the counts
 of one key in 50 go to Kafka. A process is killed with SIGKILL at a random moment. *Silent* is the time from the kill to
 the first new count behind the longest silence that followed, seen by a reader of the output topic. Tasks end with no
 jobmanager: when that is killed, *silent* is the longest time without a new count, whenever it began; beside it stands

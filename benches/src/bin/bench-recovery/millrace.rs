@@ -7,7 +7,7 @@ use millrace_testkit::cluster::{ClusterSpec, JobCluster, JobState, program};
 use crate::{
     Result,
     contender::Running,
-    scenario::{BUCKET, FIRST_CHECKPOINT, PARALLELISM, PAYLOAD, Place, SAMPLE, Scenario, Victim, wait},
+    scenario::{BUCKET, FIRST_CHECKPOINT, PARALLELISM, Place, SAMPLE, Scenario, Victim, wait},
 };
 
 /// Starts the processes.
@@ -16,12 +16,14 @@ pub fn start(place: &Place, scenario: Scenario) -> Result<Box<dyn Running>> {
     let backend = if scenario.rocksdb { "rocksdb" } else { "filesystem" };
     let spec = ClusterSpec::new(program("recovery_job")?)
         .args(["--kafka", &place.kafka.bootstrap(), "--input", &place.input, "--output", &place.output])
-        .args(["--payload", &PAYLOAD.to_string(), "--sample", &SAMPLE.to_string()])
+        .args(["--payload", &scenario.payload.to_string(), "--sample", &SAMPLE.to_string()])
         .taskmanagers(0)
         .set("parallelism.default", PARALLELISM.to_string())
         .set("state.backend", backend)
         .set("execution.checkpointing.interval", "1 s")
         .set("execution.checkpointing.incremental", scenario.rocksdb.to_string())
+        // As much as Flink's managed memory.
+        .set("state.backend.rocksdb.memory.size", "512mb")
         .set("heartbeat.timeout", "3 s")
         // Each kill is a first one: without a delay.
         .set("restart-strategy.exponential-delay.reset-backoff-threshold", "1 ms");

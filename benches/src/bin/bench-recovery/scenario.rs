@@ -15,8 +15,6 @@ use tempfile::TempDir;
 
 use crate::{Result, contender::Contender, feed::Feed, outputs::Outputs};
 
-/// Bytes of state for each key.
-pub const PAYLOAD: usize = 1024;
 /// One in so many keys is written out.
 pub const SAMPLE: u64 = 50;
 /// The job's parallelism.
@@ -53,6 +51,8 @@ pub struct Scenario {
     pub title: &'static str,
     /// Different keys, each with a payload.
     pub keys: u64,
+    /// Bytes of that.
+    pub payload: usize,
     /// Whether state lives in RocksDB instead of on the heap.
     pub rocksdb: bool,
     /// Who is killed.
@@ -77,6 +77,7 @@ pub const ALL: [Scenario; 4] = [
         name: "heap",
         title: "A taskmanager, a spare slot, 100 MiB of state on the heap",
         keys: 100 << 10,
+        payload: 1024,
         rocksdb: false,
         victim: Victim::TaskManager,
         goal: Goal::Silence(500, Some(2000)),
@@ -84,7 +85,8 @@ pub const ALL: [Scenario; 4] = [
     Scenario {
         name: "rocksdb-back",
         title: "A taskmanager, 2 GiB in RocksDB, replaced where its local directory is",
-        keys: 2 << 20,
+        keys: 16 << 20,
+        payload: 128,
         rocksdb: true,
         victim: Victim::TaskManagerThatComesBack,
         goal: Goal::Silence(1500, None),
@@ -92,7 +94,8 @@ pub const ALL: [Scenario; 4] = [
     Scenario {
         name: "rocksdb",
         title: "A taskmanager, a spare slot, 2 GiB in RocksDB, from the checkpoint store",
-        keys: 2 << 20,
+        keys: 16 << 20,
+        payload: 128,
         rocksdb: true,
         victim: Victim::TaskManager,
         goal: Goal::Fetch(1000),
@@ -101,6 +104,7 @@ pub const ALL: [Scenario; 4] = [
         name: "jobmanager",
         title: "The jobmanager, 100 MiB of state on the heap",
         keys: 100 << 10,
+        payload: 1024,
         rocksdb: false,
         victim: Victim::JobManager,
         goal: Goal::Silence(500, Some(1000)),
