@@ -2,12 +2,14 @@
 
 use std::{convert::Infallible, net::SocketAddr, sync::Arc, time::Duration};
 
+use futures::{StreamExt, stream::FuturesUnordered};
 use millrace_core::{Error, Result};
 use tokio::{
     net::{TcpListener, TcpStream},
     runtime::Handle,
     sync::mpsc,
     task::AbortHandle,
+    time::{error::Elapsed, interval, timeout},
 };
 
 use crate::{
@@ -18,6 +20,9 @@ use crate::{
 
 /// How long connecting may take: nobody answers for the address of a pod that is gone.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
+/// After so long without an answer it is tried anew beside that: the name may stand for another pod by now, which waits for
+/// its tasks no longer than a second.
+const ANOTHER_ATTEMPT: Duration = Duration::from_millis(250);
 
 /// How taskmanagers come in.
 pub enum Door {
@@ -108,10 +113,26 @@ impl Connect for LocalConnect {
 /// A TCP connection to the jobmanager's address.
 pub struct TcpConnect(pub String);
 
+/// The first answer that any of several attempts gets, one after the other and side by side. An error where there is none
+/// in time.
+async fn first_answer<T, F: Future<Output = T>>(mut attempt: impl FnMut() -> F) -> std::result::Result<T, Elapsed> {
+    let mut attempts = FuturesUnordered::new();
+    let mut next = interval(ANOTHER_ATTEMPT);
+    let answer = async {
+        loop {
+            tokio::select! {
+                Some(answer) = attempts.next() => return answer,
+                _ = next.tick() => attempts.push(attempt()),
+            }
+        }
+    };
+    timeout(CONNECT_TIMEOUT, answer).await
+}
+
 impl Connect for TcpConnect {
     async fn connect(&mut self) -> Result<Connection> {
         let cannot = |why: String| Error::external(format!("can't connect: {why}"));
-        let connected = tokio::time::timeout(CONNECT_TIMEOUT, TcpStream::connect(&self.0)).await;
+        let connected = first_answer(|| TcpStream::connect(&self.0)).await;
         let stream = connected.map_err(|_| cannot(format!("no answer within {CONNECT_TIMEOUT:?}")))?;
         let stream = stream.map_err(|error| cannot(error.to_string()))?;
         stream.set_nodelay(true).map_err(|error| cannot(error.to_string()))?;
@@ -120,5 +141,35 @@ impl Connect for TcpConnect {
 
     fn target(&self) -> String {
         self.0.clone()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::{pending, ready};
+
+    use futures::future::Either;
+    use tokio::time::Instant;
+
+    use super::*;
+
+    /// What is answered, and after which time, where only this attempt, counted from 0, is answered at all.
+    async fn answered(which: usize, answer: std::result::Result<(), &'static str>) -> (Option<bool>, Duration) {
+        let (mut attempts, began) = (0.., Instant::now());
+        let attempt = || match attempts.next() == Some(which) {
+            true => Either::Left(ready(answer)),
+            false => Either::Right(pending()),
+        };
+        let first = first_answer(attempt).await;
+        (first.ok().map(|answer| answer.is_ok()), began.elapsed())
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_address_that_does_not_answer_does_not_hold_up_the_next_attempt() {
+        assert_eq!(answered(0, Ok(())).await, (Some(true), Duration::ZERO));
+        assert_eq!(answered(0, Err("refused")).await, (Some(false), Duration::ZERO), "whoever asked waits a little");
+        assert_eq!(answered(1, Ok(())).await, (Some(true), ANOTHER_ATTEMPT));
+        assert_eq!(answered(3, Err("refused")).await, (Some(false), ANOTHER_ATTEMPT * 3));
+        assert_eq!(answered(usize::MAX, Ok(())).await.0, None);
     }
 }
