@@ -180,6 +180,7 @@ impl Deployment {
             task,
             generation: self.generation,
             attempt: self.attempt,
+            job_attempt: self.attempt,
             continues: self.continues,
             triggered: self.sources.get(index).map(|source: &SourceTask| source.last_barrier),
             unsteady: self.sources.get(index).filter(|source: &&SourceTask| source.held).map(|_| "is held".to_string()),

@@ -51,7 +51,7 @@ impl Mutation {
 
     /// The rules of adoption.
     pub fn adoption(self) -> AdoptionChecks {
-        AdoptionChecks { agreement: self != Self::NoAgreement }
+        AdoptionChecks { agreement: self != Self::NoAgreement, ..AdoptionChecks::default() }
     }
 
     /// How tasks handle barriers.

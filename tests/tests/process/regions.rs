@@ -6,7 +6,10 @@ use std::{
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
-use millrace_core::rest::{JobVertexInfo, SubtaskInfo};
+use millrace_core::{
+    ids::Generation,
+    rest::{JobVertexInfo, SubtaskInfo},
+};
 use millrace_testkit::{
     cluster::{ClusterSpec, JobCluster, JobState, PATIENCE, Result, program},
     services::kafka::{Isolation, KafkaBroker},
@@ -208,6 +211,59 @@ fn a_graph_that_fails_leaves_the_other_alone() -> Result<()> {
     assert!(attempts(&again).iter().zip(attempts(&exchanged)).all(|(now, before)| *now > before), "{again:?}");
     // What ran on takes part in the next checkpoints.
     job.cluster.wait_for_new_checkpoint()?;
+    let [straight, exchanged] = feeds.map(Feed::finish);
+    job.check(&topics[0], &straight)?;
+    job.check(&topics[1], &exchanged)
+}
+
+/// Kills the jobmanager, whose tasks are of several attempts, and starts another one: it goes on with them as they are.
+fn next_jobmanager_adopts(job: &mut TwoGraphs, generation: u64) -> Result<()> {
+    let topics = [job.straight.clone(), job.exchanged.clone()];
+    let all = |job: &mut TwoGraphs| -> Result<Vec<SubtaskInfo>> {
+        let [straight, exchanged] = topics.each_ref().map(|topic| job.subtasks_that_read(topic));
+        Ok(straight?.into_iter().chain(exchanged?).collect())
+    };
+    // Of the tasks as they are now; and so that each knows that all run.
+    job.cluster.wait_for_new_checkpoint()?;
+    let before = all(job)?;
+    assert!(attempts(&before).windows(2).any(|pair| pair[0] != pair[1]), "they are of several attempts: {before:?}");
+    job.cluster.kill_jobmanager()?;
+    job.cluster.restart_jobmanager()?;
+    let adopted = |state: &JobState| state.is_running() && state.job.last_recovery.is_some();
+    let state = job.cluster.wait_until("adopted job", adopted)?;
+    let recovery = state.job.last_recovery.clone().expect("it was waited for");
+    let phases: Vec<_> = recovery.phases.iter().map(|phase| phase.name.as_str()).collect();
+    assert_eq!(phases, ["take-over", "adopt"], "{recovery:?}\n{}", job.cluster.jobmanager_log());
+    assert_eq!((state.job.generation, state.job.restarts), (Generation(generation), 0), "{state}");
+    assert_eq!(state.recovered_from(), None, "{state}");
+    let after = all(job)?;
+    before.iter().zip(&after).for_each(|(before, after)| assert_ran_on(before, after));
+    Ok(())
+}
+
+#[test]
+fn after_a_region_has_started_again_the_next_jobmanager_adopts_all_tasks() -> Result<()> {
+    let mut job = TwoGraphs::start("adopt")?;
+    let topics = [job.straight.clone(), job.exchanged.clone()];
+    let feeds = topics.each_ref().map(|topic| Feed::start(Target::Kafka(KafkaBroker::shared(), topic), 9));
+    job.cluster.wait_until_running()?;
+    job.cluster.wait_for_new_checkpoint()?;
+    let before = job.subtasks_that_read(&topics[0])?;
+    let fault = job.directory.path().join("fail");
+    fs::write(&fault, "").expect("the file can be written");
+    job.cluster.wait_until("recovery", |state| state.is_running() && state.job.restarts == 1)?;
+    assert!(!fault.exists(), "the function has failed on it");
+    next_jobmanager_adopts(&mut job, 2)?;
+
+    // Under the jobmanager that has adopted them, regions start again as before, and the one after it adopts them too.
+    let state = job.cluster.wait_for_new_checkpoint()?;
+    job.cluster.kill_taskmanager(job.cluster.busy_taskmanagers(&state)[0])?;
+    job.cluster.wait_until("recovery", |state| state.is_running() && state.job.restarts == 1)?;
+    let after = job.subtasks(&topics[0])?;
+    let ran_on = before.iter().zip(&after).filter(|(before, after)| before.attempt == after.attempt).count();
+    assert_eq!(ran_on, 1, "one of the two subtasks was at the lost taskmanager: {after:?}");
+    next_jobmanager_adopts(&mut job, 3)?;
+
     let [straight, exchanged] = feeds.map(Feed::finish);
     job.check(&topics[0], &straight)?;
     job.check(&topics[1], &exchanged)

@@ -126,7 +126,7 @@ impl JobManager {
     /// Goes on with tasks that run: nothing is restored, and nothing is read again.
     fn adopt(&mut self, newest: NewestCheckpoint, running: RunningAttempt) {
         let NewestCheckpoint { id: newest, triggered_at_ms: newest_at_ms, .. } = newest;
-        let RunningAttempt { attempt, assignment, ended, splits, triggered } = running;
+        let RunningAttempt { attempt, attempts, assignment, ended, splits, triggered } = running;
         tracing::info!(%attempt, tasks = assignment.len(), checkpoint = %newest, "adopted the tasks that run");
         tracing::debug!(target: STEP, step = "adopt", %attempt);
         let tasks: BTreeSet<_> = assignment.keys().copied().collect();
@@ -138,22 +138,21 @@ impl JobManager {
         self.has_run = true;
         let now_ms = self.clock.now_ms();
         self.view.vertices.iter_mut().for_each(|vertex| vertex.start_time = Some(now_ms));
-        let places: BTreeSet<_> = assignment.values().collect();
+        let places: BTreeSet<_> = assignment.values().cloned().collect();
         // It runs tasks that are none of these, and has not told of them yet.
         let strays = self.taskmanagers.iter().filter(|(id, tm)| tm.running && !places.contains(id));
         let strays: Vec<_> = strays.map(|(id, _)| id.clone()).collect();
         strays.iter().for_each(|id| self.send_away(id));
-        for id in self.taskmanagers.keys().cloned().collect::<Vec<_>>() {
-            self.send(&id, &ToTaskManager::Adopt(attempt, newest));
-        }
+        places.iter().for_each(|id| self.send(id, &ToTaskManager::Adopt(attempt, newest)));
         self.coordinate(CoordinatorEvent::TasksAdopted { attempt, tasks, triggered, newest_at_ms });
         // The announcement may have been lost with the jobmanager, and what was under way is abandoned.
-        self.tell_attempt(attempt, &TaskCommand::NotifyComplete(newest));
         let abandoned = newest.0 + 1..=triggered.map_or(newest.0, |id| id.0);
-        for id in abandoned.take(MOST_ABANDONED) {
-            self.tell_attempt(attempt, &TaskCommand::NotifyAborted(CheckpointId(id)));
+        let abandoned = abandoned.take(MOST_ABANDONED).map(|id| TaskCommand::NotifyAborted(CheckpointId(id)));
+        let news: Vec<_> = std::iter::once(TaskCommand::NotifyComplete(newest)).chain(abandoned).collect();
+        for deployed in attempts.values().copied().collect::<BTreeSet<_>>() {
+            news.iter().for_each(|news| self.tell_attempt(deployed, news));
         }
-        self.schedule(SchedulerEvent::Adopted { attempt, assignment, ended });
+        self.schedule(SchedulerEvent::Adopted { attempt, attempts, assignment, ended });
         self.taskmanagers.values_mut().for_each(|taskmanager| taskmanager.running = false);
         let ids: Vec<_> = self.taskmanagers.keys().cloned().collect();
         ids.into_iter().for_each(|id| self.offer_slots(id));

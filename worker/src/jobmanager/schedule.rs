@@ -55,6 +55,10 @@ impl JobManager {
                 self.final_triggered = false;
                 self.prepare(attempt);
             }
+            Effect::Join(attempt, places) => {
+                tracing::debug!(target: STEP, step = "join", %attempt, taskmanagers = places.len());
+                places.iter().for_each(|id| self.send(id, &ToTaskManager::Join(attempt)));
+            }
             Effect::Deploy(attempt, assignment) => self.deploy(attempt, &assignment),
             Effect::Start(attempt) => self.start(attempt),
             Effect::Stopped(_) => {
@@ -150,8 +154,14 @@ impl JobManager {
         }
         let restored = self.attempt.restored.as_ref().map(|restored| restored.checkpoint);
         if let Some(restored) = restored {
+            let run_on: Vec<_> = self.scheduler.attempts().into_iter().filter(|earlier| *earlier != attempt).collect();
+            if !run_on.is_empty() {
+                // Not one that has come again with tasks that it is about to end.
+                let places: BTreeSet<_> = self.assigned(|_| true).into_iter().map(|(_, place)| place).collect();
+                places.iter().for_each(|id| self.send(id, &ToTaskManager::Adopt(attempt, restored)));
+            }
             // It may have completed when tasks that run on could not be told, since others had ended.
-            for earlier in self.scheduler.attempts().into_iter().filter(|earlier| *earlier != attempt) {
+            for earlier in run_on {
                 self.tell_attempt(earlier, &TaskCommand::NotifyComplete(restored));
             }
         }
@@ -186,6 +196,7 @@ impl JobManager {
                 match message {
                     FromTaskManager::Heartbeat(metrics) => self.on_metrics(&id, metrics),
                     FromTaskManager::Leaving => self.leaving(id),
+                    FromTaskManager::Joined(attempt) => self.schedule(SchedulerEvent::Joined(attempt, id)),
                     FromTaskManager::Running(reports) => self.tasks_reported(&id, reports),
                     FromTaskManager::Progress(progress) => self.on_progress(&progress),
                     FromTaskManager::Task(attempt, task, event) => self.on_task(attempt, task, event),

@@ -12,7 +12,7 @@ use millrace_runtime::{
 use serde::{Deserialize, Serialize};
 
 /// The version of this protocol; peers of another version are refused.
-const PROTOCOL_VERSION: u32 = 3;
+const PROTOCOL_VERSION: u32 = 4;
 const MAGIC: &str = "millrace-control";
 
 /// What tells two programs apart, part by part, so that a mismatch can be named.
@@ -140,7 +140,9 @@ pub enum ToTaskManager {
     CommandAll(Attempt, TaskCommand),
     /// I am alive.
     Heartbeat,
-    /// The tasks of this attempt are mine now; they continue this checkpoint.
+    /// The tasks that you run are to be a part of this attempt of the job, whose other tasks start again. Answer.
+    Join(Attempt),
+    /// The tasks that you run are mine, of this attempt of the job, all of which runs; they continue this checkpoint.
     Adopt(Attempt, CheckpointId),
     /// End the tasks that you run, and come again without them.
     ComeAnew,
@@ -157,6 +159,8 @@ pub enum FromTaskManager {
     Task(Attempt, TaskId, TaskEvent),
     /// I was told to end.
     Leaving,
+    /// I have heard [`ToTaskManager::Join`].
+    Joined(Attempt),
     /// I run these tasks.
     Running(Vec<AdoptableTask>),
     /// I am alive, and this is what my tasks have done.

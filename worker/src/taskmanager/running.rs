@@ -1,6 +1,6 @@
 //! A task that runs, and what a new jobmanager has to know of it.
 
-use millrace_core::ids::{CheckpointId, Generation};
+use millrace_core::ids::{Attempt, CheckpointId, Generation};
 use millrace_runtime::{
     scheduler::adoption::AdoptableTask,
     task::{TaskCommand, TaskHandle, TaskSpec},
@@ -12,6 +12,8 @@ pub struct RunningTask {
     report: AdoptableTask,
     started: bool,
     held: bool,
+    /// Others of its attempt of the job do not run yet.
+    joining: bool,
     ending: bool,
     canceled: bool,
 }
@@ -23,6 +25,7 @@ impl RunningTask {
             task: spec.task,
             generation: spec.generation,
             attempt: spec.attempt,
+            job_attempt: spec.attempt,
             continues: spec.continues,
             triggered: None,
             unsteady: None,
@@ -30,7 +33,7 @@ impl RunningTask {
             splits: spec.splits.iter().map(|split| split.id.clone()).collect(),
         };
         let held = spec.hold_source;
-        move |handle| Self { handle, report, started: false, held, ending: false, canceled: false }
+        move |handle| Self { handle, report, started: false, held, joining: false, ending: false, canceled: false }
     }
 
     /// The task itself.
@@ -67,9 +70,16 @@ impl RunningTask {
         self.report.ended = true;
     }
 
-    /// A new jobmanager goes on with it, at this checkpoint.
-    pub fn adopted(&mut self, generation: Generation, checkpoint: CheckpointId) {
-        (self.report.generation, self.report.continues) = (generation, Some(checkpoint));
+    /// It is to be a part of this attempt of the job, whose other tasks start again.
+    pub fn join(&mut self, attempt: Attempt) {
+        (self.report.job_attempt, self.joining) = (attempt, true);
+    }
+
+    /// All of this attempt of the job runs, and continues this checkpoint: others have started again beside it, or a new
+    /// jobmanager goes on with it.
+    pub fn adopted(&mut self, generation: Generation, attempt: Attempt, checkpoint: CheckpointId) {
+        (self.report.generation, self.report.job_attempt) = (generation, attempt);
+        (self.report.continues, self.joining) = (Some(checkpoint), false);
     }
 
     /// What a new jobmanager has to know.
@@ -77,6 +87,7 @@ impl RunningTask {
         let unsteady = match self {
             Self { started: false, .. } => Some("does not run yet"),
             Self { held: true, .. } => Some("is held"),
+            Self { joining: true, .. } => Some("waits for tasks that start again"),
             Self { ending: true, .. } => Some("was told to end"),
             _ => None,
         };

@@ -71,7 +71,14 @@ impl Session {
                         Ok(Some(ToTaskManager::Shutdown)) => return End::Shutdown,
                         Ok(Some(ToTaskManager::ComeAnew)) => return End::ComeAnew,
                         Ok(Some(ToTaskManager::Release)) => return End::Released,
-                        Ok(Some(message)) => { tasks.obey(message); Ok(()) }
+                        Ok(Some(message)) => {
+                            let join = match &message {
+                                ToTaskManager::Join(attempt) => Some(*attempt),
+                                _ => None,
+                            };
+                            tasks.obey(message);
+                            join.map_or(Ok(()), |attempt| self.sender.send(&FromTaskManager::Joined(attempt)))
+                        }
                         Ok(None) => return End::Lost(Error::external("the jobmanager closed the connection")),
                         Err(error) => return End::Lost(error),
                     }

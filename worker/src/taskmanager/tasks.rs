@@ -124,10 +124,9 @@ impl<'a> Tasks<'a> {
                     running.command(&command);
                 }
             }
+            ToTaskManager::Join(attempt) => self.running.values_mut().for_each(|running| running.join(attempt)),
             ToTaskManager::Adopt(attempt, checkpoint) => {
-                for (_, running) in self.running.iter_mut().filter(|((of, _), _)| *of == attempt) {
-                    running.adopted(self.generation, checkpoint);
-                }
+                self.running.values_mut().for_each(|running| running.adopted(self.generation, attempt, checkpoint));
             }
             ToTaskManager::Heartbeat | ToTaskManager::ComeAnew | ToTaskManager::Release | ToTaskManager::Shutdown => {}
         }

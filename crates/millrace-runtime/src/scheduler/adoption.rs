@@ -1,8 +1,13 @@
 //! Whether a new jobmanager goes on with the tasks that run already: pure.
 //!
-//! The tasks must be all of the job's, of one attempt, and what they hold must continue the newest checkpoint of the
+//! The tasks must be all of the job's, of one attempt of it, and what they hold must continue the newest checkpoint of the
 //! log: it is theirs, or they were restored from it, or an earlier jobmanager adopted them at it. Tasks of any other
 //! line of history are ended: what they do next was done otherwise by somebody else.
+//!
+//! A region that starts again by itself begins an attempt of the job of which the tasks that run on become a part. Each of
+//! their taskmanagers has answered that it knows, before any task of the region is deployed; and until the region runs,
+//! these tasks say that they wait for it. So tasks that a jobmanager has lost, and whose successors it has begun, never
+//! make up an attempt again: at least one of those that ran beside them is of a later one.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -16,9 +21,11 @@ pub struct AdoptableTask {
     pub task: TaskId,
     /// The jobmanager that deployed it, or adopted it last.
     pub generation: Generation,
-    /// The attempt that it belongs to.
+    /// The attempt in which it was deployed.
     pub attempt: Attempt,
-    /// The checkpoint that it was restored from, or at which it was adopted.
+    /// The attempt of the job that it is a part of: a later one, where tasks beside it have started again.
+    pub job_attempt: Attempt,
+    /// The checkpoint that it was restored from, that tasks beside it were restored from, or at which it was adopted.
     pub continues: Option<CheckpointId>,
     /// The highest checkpoint that it was told to take; sources know it.
     pub triggered: Option<CheckpointId>,
@@ -37,17 +44,19 @@ pub struct NewestCheckpoint {
     pub id: CheckpointId,
     /// The jobmanager that completed it.
     pub generation: Generation,
-    /// The attempt whose tasks took it.
+    /// The attempt of the job whose tasks took it.
     pub attempt: Attempt,
     /// When it was triggered.
     pub triggered_at_ms: u64,
 }
 
-/// The tasks of a running attempt.
+/// The tasks of an attempt of the job that runs.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RunningAttempt {
     /// Its number.
     pub attempt: Attempt,
+    /// The attempt in which each task was deployed.
+    pub attempts: BTreeMap<TaskId, Attempt>,
     /// Where each task runs.
     pub assignment: BTreeMap<TaskId, TaskManagerId>,
     /// The tasks that have read all their input.
@@ -74,11 +83,13 @@ pub enum AdoptionVerdict {
 pub struct AdoptionChecks {
     /// The tasks must continue the newest checkpoint.
     pub agreement: bool,
+    /// The tasks must be of one attempt of the job.
+    pub one_attempt: bool,
 }
 
 impl Default for AdoptionChecks {
     fn default() -> Self {
-        Self { agreement: true }
+        Self { agreement: true, one_attempt: true }
     }
 }
 
@@ -148,10 +159,13 @@ impl Adoption {
         if !self.tasks.iter().all(|task| self.reports.contains_key(task)) {
             return AdoptionVerdict::Wait;
         }
-        let Some((_, first)) = self.reports.values().next() else { return AdoptionVerdict::Wait };
+        let Some(attempt) = self.reports.values().map(|(_, report)| report.job_attempt).max() else {
+            return AdoptionVerdict::Wait;
+        };
         let of_tasks = self.reports.iter();
         AdoptionVerdict::Adopt(RunningAttempt {
-            attempt: first.attempt,
+            attempt,
+            attempts: of_tasks.clone().map(|(task, (_, report))| (*task, report.attempt)).collect(),
             assignment: of_tasks.clone().map(|(task, (at, _))| (*task, at.clone())).collect(),
             ended: of_tasks.clone().filter(|(_, (_, report))| report.ended).map(|(task, _)| *task).collect(),
             splits: of_tasks.clone().map(|(task, (_, report))| (*task, report.splits.clone())).collect(),
@@ -174,7 +188,7 @@ impl Adoption {
     }
 
     fn judge(&self, report: &AdoptableTask) -> Option<String> {
-        let AdoptableTask { task, generation, attempt, continues, unsteady, .. } = report;
+        let AdoptableTask { task, generation, job_attempt: attempt, continues, unsteady, .. } = report;
         if let Some(why) = unsteady {
             return Some(format!("task {task} {why}"));
         }
@@ -182,10 +196,10 @@ impl Adoption {
             return Some(format!("task {task} is none of the job's"));
         }
         let first = self.reports.values().next().map_or(report, |(_, first)| first);
-        if (first.generation, first.attempt) != (*generation, *attempt) {
+        if self.checks.one_attempt && (first.generation, first.job_attempt) != (*generation, *attempt) {
             return Some(format!(
-                "tasks {} and {task} are of attempts {} and {attempt} of generations {} and {generation}",
-                first.task, first.attempt, first.generation
+                "tasks {} and {task} are of attempts {} and {attempt} of the job, of generations {} and {generation}",
+                first.task, first.job_attempt, first.generation
             ));
         }
         let newest = self.newest;
@@ -217,7 +231,8 @@ mod tests {
         AdoptableTask {
             task: TASKS[task],
             generation: Generation(1),
-            attempt: Attempt(3),
+            attempt: Attempt(3 - task as u32),
+            job_attempt: Attempt(3),
             continues: Some(CheckpointId(5)),
             triggered: Some(CheckpointId(9)),
             unsteady: None,
@@ -249,6 +264,7 @@ mod tests {
     fn all_tasks_of_the_attempt_whose_checkpoint_is_the_newest_are_adopted() {
         let AdoptionVerdict::Adopt(running) = verdict(|_, _| {}) else { panic!("they agree with the log") };
         assert_eq!(running.attempt, Attempt(3));
+        assert_eq!(running.attempts, [(TASKS[0], Attempt(3)), (TASKS[1], Attempt(2))].into(), "one has run on");
         assert_eq!(running.assignment, [(TASKS[0], tm("a")), (TASKS[1], tm("b"))].into());
         assert_eq!(running.ended, [TASKS[0]].into());
         assert_eq!(running.splits[&TASKS[1]], ["split 1"]);
@@ -258,7 +274,7 @@ mod tests {
     #[test]
     fn tasks_that_were_restored_from_the_newest_checkpoint_are_adopted() {
         let restored = |_: usize, report: &mut AdoptableTask| {
-            (report.attempt, report.continues) = (Attempt(4), Some(NEWEST.id));
+            (report.job_attempt, report.continues) = (Attempt(4), Some(NEWEST.id));
         };
         assert!(is_adopted(&verdict(restored)));
     }
@@ -277,11 +293,11 @@ mod tests {
     fn what_does_not_agree_is_refused() {
         type Change = fn(usize, &mut AdoptableTask);
         let cases: [(&str, Change); 5] = [
-            ("continues checkpoint 5", |_, report| report.attempt = Attempt(4)),
+            ("continues checkpoint 5", |_, report| report.job_attempt = Attempt(4)),
             ("continues checkpoint 5", |_, report| report.generation = Generation(2)),
-            ("continues nothing", |_, report| (report.attempt, report.continues) = (Attempt(4), None)),
-            ("are of attempts", |task, report| {
-                (report.attempt, report.continues) = (Attempt(3 + task as u32), Some(NEWEST.id));
+            ("continues nothing", |_, report| (report.job_attempt, report.continues) = (Attempt(4), None)),
+            ("are of attempts 3 and 4 of the job", |task, report| {
+                (report.job_attempt, report.continues) = (Attempt(3 + task as u32), Some(NEWEST.id));
             }),
             ("is not started", |_, report| report.unsteady = Some("is not started".into())),
         ];
@@ -313,9 +329,25 @@ mod tests {
         assert_eq!(adoption.verdict(), AdoptionVerdict::Wait, "it ran no task");
     }
 
+    /// One was cut off and has a successor, which is not reported; the other was told that it begins.
+    #[test]
+    fn a_task_whose_successor_was_begun_is_not_adopted_with_those_that_ran_on() {
+        let zombie = |task: usize, report: &mut AdoptableTask| {
+            (report.attempt, report.continues) = (Attempt(3), Some(NEWEST.id));
+            report.job_attempt = Attempt(if task == 0 { 3 } else { 4 });
+        };
+        assert!(matches!(verdict(zombie), AdoptionVerdict::Restart(why) if why.contains("are of attempts")));
+        let waits = |task: usize, report: &mut AdoptableTask| {
+            zombie(task, report);
+            report.unsteady = (task == 1).then(|| "waits".to_string());
+        };
+        assert!(matches!(verdict(waits), AdoptionVerdict::Restart(_)));
+    }
+
     #[test]
     fn without_the_check_another_line_of_history_would_be_adopted() {
-        let mut adoption = Adoption::new(TASKS.to_vec(), NEWEST, AdoptionChecks { agreement: false });
+        let checks = AdoptionChecks { agreement: false, ..AdoptionChecks::default() };
+        let mut adoption = Adoption::new(TASKS.to_vec(), NEWEST, checks);
         let strange = |task| AdoptableTask { generation: Generation(2), ..report(task) };
         adoption.reported(&tm("a"), vec![strange(0), strange(1)]);
         assert!(is_adopted(&adoption.verdict()));

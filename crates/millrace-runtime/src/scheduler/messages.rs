@@ -17,8 +17,10 @@ use super::JobResult;
 pub enum Event {
     /// The tasks of an attempt run already, and are adopted. Comes first, before any taskmanager is registered.
     Adopted {
-        /// The attempt.
+        /// The attempt of the job.
         attempt: Attempt,
+        /// The attempt in which each task was deployed.
+        attempts: BTreeMap<TaskId, Attempt>,
         /// Where each task runs.
         assignment: BTreeMap<TaskId, TaskManagerId>,
         /// The tasks that have read all their input.
@@ -46,6 +48,8 @@ pub enum Event {
     HandedOver(Attempt),
     /// The restore point and the splits of an attempt are at hand.
     Prepared(Attempt),
+    /// A taskmanager has answered [`Effect::Join`].
+    Joined(Attempt, TaskManagerId),
     /// A task's state is restored and its inputs are registered.
     TaskDeployed(Attempt, TaskId),
     /// A task has read all its input.
@@ -79,6 +83,9 @@ pub enum Event {
 pub enum Effect {
     /// Read the newest completed checkpoint and find the sources' splits, then answer [`Event::Prepared`].
     Prepare(Attempt),
+    /// Tell these taskmanagers that their tasks, which run on, are to be a part of this attempt of the job, then answer
+    /// [`Event::Joined`] for each that has heard it. Nothing is deployed before: see [`super::adoption`].
+    Join(Attempt, BTreeSet<TaskManagerId>),
     /// Deploy the tasks of the prepared attempt to their taskmanagers, but for those that run on.
     Deploy(Attempt, BTreeMap<TaskId, TaskManagerId>),
     /// All tasks are deployed: start them and their checkpoints.

@@ -39,11 +39,28 @@ use self::{
 #[derive(Clone, Debug)]
 enum Phase {
     WaitingForSlots,
-    Preparing { assignment: BTreeMap<TaskId, TaskManagerId> },
-    Deploying { assignment: BTreeMap<TaskId, TaskManagerId>, missing: BTreeSet<TaskId> },
-    Running { assignment: BTreeMap<TaskId, TaskManagerId>, reading: BTreeSet<TaskId> },
-    Finishing { assignment: BTreeMap<TaskId, TaskManagerId>, running: BTreeSet<TaskId> },
-    Ending { running: BTreeMap<TaskId, TaskManagerId>, next: AfterEnding },
+    Preparing {
+        assignment: BTreeMap<TaskId, TaskManagerId>,
+        prepared: bool,
+        /// Where tasks run on that have not joined the attempt.
+        joining: BTreeSet<TaskManagerId>,
+    },
+    Deploying {
+        assignment: BTreeMap<TaskId, TaskManagerId>,
+        missing: BTreeSet<TaskId>,
+    },
+    Running {
+        assignment: BTreeMap<TaskId, TaskManagerId>,
+        reading: BTreeSet<TaskId>,
+    },
+    Finishing {
+        assignment: BTreeMap<TaskId, TaskManagerId>,
+        running: BTreeSet<TaskId>,
+    },
+    Ending {
+        running: BTreeMap<TaskId, TaskManagerId>,
+        next: AfterEnding,
+    },
     WaitingToRestart,
     Ended(JobResult),
 }
@@ -138,7 +155,7 @@ impl JobScheduler {
     /// Where each task of the current attempt runs.
     pub fn assignment(&self) -> Option<&BTreeMap<TaskId, TaskManagerId>> {
         match &self.phase {
-            Phase::Preparing { assignment }
+            Phase::Preparing { assignment, .. }
             | Phase::Deploying { assignment, .. }
             | Phase::Running { assignment, .. }
             | Phase::Finishing { assignment, .. } => Some(assignment),
@@ -155,8 +172,8 @@ impl JobScheduler {
     pub fn on(&mut self, now: Duration, event: Event) -> Vec<Effect> {
         let mut effects = Vec::new();
         match event {
-            Event::Adopted { attempt, assignment, ended } => {
-                self.adopt(now, attempt, assignment, &ended, &mut effects);
+            Event::Adopted { attempt, attempts, assignment, ended } => {
+                self.adopt(now, (attempt, attempts), assignment, &ended, &mut effects);
             }
             Event::TaskManagerRegistered { id, resource_id, slots } => {
                 self.registered(id, resource_id, slots);
@@ -165,7 +182,18 @@ impl JobScheduler {
             Event::TaskManagerLost { id, error } => self.taskmanager_lost(now, &id, error, &mut effects),
             Event::TaskManagerLeaving(id) => self.leaves(id),
             Event::HandedOver(attempt) => self.handed_over(now, attempt, &mut effects),
-            Event::Prepared(attempt) if attempt == self.attempt => self.deploy(&mut effects),
+            Event::Prepared(attempt) if attempt == self.attempt => {
+                if let Phase::Preparing { prepared, .. } = &mut self.phase {
+                    *prepared = true;
+                }
+                self.deploy(&mut effects);
+            }
+            Event::Joined(attempt, id) if attempt == self.attempt => {
+                if let Phase::Preparing { joining, .. } = &mut self.phase {
+                    joining.remove(&id);
+                }
+                self.deploy(&mut effects);
+            }
             Event::TaskDeployed(attempt, task) if self.is_current(attempt, task) => {
                 self.deployed(now, task, &mut effects)
             }
@@ -200,6 +228,7 @@ impl JobScheduler {
             Event::Stop => self.stop(now, &mut effects),
             // of an attempt that is over
             Event::Prepared(_)
+            | Event::Joined(..)
             | Event::TaskDeployed(..)
             | Event::TaskEndOfInput(..)
             | Event::TaskFinished(..)
@@ -224,7 +253,7 @@ impl JobScheduler {
     fn adopt(
         &mut self,
         now: Duration,
-        attempt: Attempt,
+        (attempt, attempts): (Attempt, BTreeMap<TaskId, Attempt>),
         assignment: BTreeMap<TaskId, TaskManagerId>,
         ended: &BTreeSet<TaskId>,
         effects: &mut Vec<Effect>,
@@ -236,7 +265,7 @@ impl JobScheduler {
         let by_slot: BTreeMap<_, _> = assignment.iter().map(|(task, place)| (task.subtask, place.clone())).collect();
         self.previous = by_slot.into_values().collect();
         let reading = assignment.keys().filter(|task| !ended.contains(task)).copied().collect();
-        self.attempts = assignment.keys().map(|task| (*task, attempt)).collect();
+        self.attempts = attempts;
         // They continue one, of which it is not known whether it was taken of these splits.
         (self.began, self.has_checkpoint) = (attempt, false);
         self.phase = Phase::Running { assignment, reading };
@@ -264,12 +293,18 @@ impl JobScheduler {
             return self.end_tasks(now, AfterEnding::Restart(Duration::ZERO), effects);
         }
         self.previous = by_slot;
-        self.phase = Phase::Preparing { assignment };
+        let joining: BTreeSet<_> = self.kept.assignment.values().cloned().collect();
+        if !joining.is_empty() {
+            effects.push(Effect::Join(self.attempt, joining.clone()));
+        }
+        self.phase = Phase::Preparing { assignment, prepared: false, joining };
         effects.push(Effect::Prepare(self.attempt));
     }
 
     fn deploy(&mut self, effects: &mut Vec<Effect>) {
-        if let Phase::Preparing { assignment } = &self.phase {
+        if let Phase::Preparing { assignment, prepared: true, joining } = &self.phase
+            && joining.is_empty()
+        {
             let assignment = assignment.clone();
             effects.push(Effect::Deploy(self.attempt, assignment.clone()));
             let missing: BTreeSet<_> = assignment.keys().filter(|task| !self.runs_on(**task)).copied().collect();
@@ -402,7 +437,7 @@ impl JobScheduler {
 
     fn forget_task(&mut self, task: TaskId) {
         match &mut self.phase {
-            Phase::Preparing { assignment }
+            Phase::Preparing { assignment, .. }
             | Phase::Deploying { assignment, .. }
             | Phase::Running { assignment, .. }
             | Phase::Finishing { assignment, .. } => {

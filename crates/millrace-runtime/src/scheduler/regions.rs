@@ -226,10 +226,23 @@ mod tests {
         job
     }
 
+    /// What prepares an attempt beside tasks that run on at these taskmanagers.
+    fn prepare(attempt: u32, places: &[&str]) -> [Effect; 2] {
+        let places = places.iter().map(|name| tm(name)).collect();
+        [Effect::Join(Attempt(attempt), places), Effect::Prepare(Attempt(attempt))]
+    }
+
     /// Runs the attempt that is being prepared, for which so many tasks are deployed.
     fn start(job: &mut JobScheduler, deployed: usize) {
         let attempt = job.attempt();
-        assert!(matches!(job.on(NOW, Event::Prepared(attempt))[..], [Effect::Deploy(..)]));
+        let Phase::Preparing { joining, .. } = job.phase.clone() else { panic!("{:?}", job.phase) };
+        let mut effects = job.on(NOW, Event::Prepared(attempt));
+        for place in joining {
+            assert!(effects.is_empty(), "{place} does not know yet that its tasks are of attempt {attempt}");
+            assert!(job.on(NOW, Event::Joined(Attempt(attempt.0 - 1), place.clone())).is_empty(), "an old answer");
+            effects = job.on(NOW, Event::Joined(attempt, place));
+        }
+        assert!(matches!(effects[..], [Effect::Deploy(..)]), "{effects:?}");
         let tasks: Vec<_> = job.assignment().unwrap().keys().filter(|task| !job.runs_on(**task)).copied().collect();
         assert_eq!(tasks.len(), deployed);
         let effects: Vec<_> =
@@ -266,7 +279,7 @@ mod tests {
         let event = failed(&job, task(1, 0));
         let (ended, then) = end(&mut job, event);
         assert_eq!(ended, [task(1, 1), task(2, 0), task(2, 1)]);
-        assert_eq!(then, [Effect::Prepare(Attempt(2))]);
+        assert_eq!(then, prepare(2, &["a", "b"]));
         assert!(job.runs_on(task(0, 0)) && job.runs_on(task(0, 1)) && !job.runs_on(task(1, 0)));
         start(&mut job, 4);
         assert_eq!([task(0, 0), task(1, 0)].map(|task| job.attempt_of(task)), [Some(Attempt(1)), Some(Attempt(2))]);
@@ -274,7 +287,7 @@ mod tests {
         assert!(!job.is_current(Attempt(1), task(1, 0)));
         let event = failed(&job, task(0, 1));
         assert_eq!(job.on(NOW, event).len(), 3, "reported, stopped, and after a delay started again");
-        assert_eq!(job.on(NOW, Event::RestartTimer(Attempt(2))), [Effect::Prepare(Attempt(3))]);
+        assert_eq!(job.on(NOW, Event::RestartTimer(Attempt(2))), prepare(3, &["a", "b"]));
         start(&mut job, 1);
     }
 
@@ -283,7 +296,7 @@ mod tests {
         let mut job = running();
         let (ended, then) = end(&mut job, lost("a"));
         let spared = if job.runs_on(task(0, 0)) { task(0, 0) } else { task(0, 1) };
-        assert_eq!((ended.len(), then), (2, vec![Effect::Prepare(Attempt(2))]));
+        assert_eq!((ended.len(), then), (2, prepare(2, &["b"]).to_vec()));
         start(&mut job, 5);
         assert_eq!(job.attempt_of(spared), Some(Attempt(1)));
     }
@@ -312,6 +325,7 @@ mod tests {
             end(&mut job, event);
             if !before {
                 job.on(NOW, Event::Prepared(Attempt(2)));
+                ["a", "b"].map(|name| job.on(NOW, Event::Joined(Attempt(2), tm(name))));
             }
             let event = failed(&job, task(0, 0));
             let effects = job.on(NOW, event);

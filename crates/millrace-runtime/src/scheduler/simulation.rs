@@ -19,6 +19,8 @@ struct World {
     started: u32,
     /// The tasks that live, and where.
     tasks: BTreeMap<(Attempt, TaskId), TaskManagerId>,
+    /// The attempt of the job that the tasks of a taskmanager are a part of.
+    joined: BTreeMap<TaskManagerId, Attempt>,
     inbox: VecDeque<Event>,
     timers: Vec<Event>,
     /// How often the job started in part, and as a whole.
@@ -54,6 +56,7 @@ impl World {
             live: BTreeSet::new(),
             started: 0,
             tasks: BTreeMap::new(),
+            joined: BTreeMap::new(),
             inbox: VecDeque::new(),
             timers: Vec::new(),
             partly: 0,
@@ -91,9 +94,17 @@ impl World {
     fn carry_out(&mut self, effect: Effect) {
         match effect {
             Effect::Prepare(attempt) => self.inbox.push_back(Event::Prepared(attempt)),
+            Effect::Join(attempt, places) => {
+                for place in places.into_iter().filter(|place| self.live.contains(place)) {
+                    self.joined.insert(place.clone(), attempt);
+                    self.inbox.push_back(Event::Joined(attempt, place));
+                }
+            }
             Effect::Deploy(attempt, assignment) => {
                 for (task, place) in assignment {
                     if self.job.runs_on(task) {
+                        let joined = self.joined.get(&place).filter(|_| self.live.contains(&place));
+                        assert!(joined.is_none_or(|joined| *joined == attempt), "{place} is of {joined:?}");
                         continue;
                     }
                     let before = self.tasks.keys().find(|(_, other)| *other == task);

@@ -259,7 +259,12 @@ fn tasks_that_run_are_adopted_and_restart_where_they_were() {
     let mut job = JobScheduler::new(plan(true), RestartStrategy::exponential_delay());
     let place = |task: &TaskId| (*task, tm(if task.subtask == 0 { "b" } else { "a" }));
     let assignment: BTreeMap<_, _> = plan(true).tasks.iter().map(place).collect();
-    let adopted = Event::Adopted { attempt: Attempt(7), assignment: assignment.clone(), ended: BTreeSet::new() };
+    let adopted = Event::Adopted {
+        attempt: Attempt(7),
+        attempts: assignment.keys().map(|task| (*task, Attempt(6))).collect(),
+        assignment: assignment.clone(),
+        ended: BTreeSet::new(),
+    };
     assert!(job.on(NOW, adopted.clone()).is_empty());
     assert_eq!((job.status(), job.attempt(), job.assignment()), (JobStatus::Running, Attempt(7), Some(&assignment)));
     for name in ["a", "b", "c"] {
@@ -268,7 +273,7 @@ fn tasks_that_run_are_adopted_and_restart_where_they_were() {
     assert!(job.on(NOW, adopted).is_empty(), "once");
     let survivors = tasks_on(&job, "b");
     job.on(NOW, lost("a"));
-    let effects: Vec<_> = survivors.iter().flat_map(|id| job.on(NOW, Event::TaskCanceled(Attempt(7), *id))).collect();
+    let effects: Vec<_> = survivors.iter().flat_map(|id| job.on(NOW, Event::TaskCanceled(Attempt(6), *id))).collect();
     assert_eq!(effects, [Effect::Prepare(Attempt(8))]);
     assert_eq!(tasks_on(&job, "b"), survivors, "survivors keep their slots");
 }
@@ -278,6 +283,7 @@ fn adopted_tasks_that_have_read_everything_take_the_final_checkpoint() {
     let mut job = JobScheduler::new(plan(true), RestartStrategy::exponential_delay());
     let tasks = plan(true).tasks;
     let assignment = tasks.iter().map(|task| (*task, tm("a"))).collect();
-    let adopted = Event::Adopted { attempt: Attempt(2), assignment, ended: tasks.into_iter().collect() };
+    let attempts = tasks.iter().map(|task| (*task, Attempt(2))).collect();
+    let adopted = Event::Adopted { attempt: Attempt(2), attempts, assignment, ended: tasks.into_iter().collect() };
     assert_eq!(job.on(NOW, adopted), [Effect::TriggerFinalCheckpoint(Attempt(2))]);
 }
