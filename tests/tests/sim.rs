@@ -6,10 +6,11 @@
 
 use std::time::{Duration, Instant};
 
-use millrace_tests::sim::{Counters, Mutation, REQUIRED, Seen, report, run};
+use millrace_tests::sim::{Counters, Mutation, REQUIRED, REQUIRED_OF_REGIONS, Seen, report, run};
 
 /// How often each event must have happened.
 const AT_LEAST: u64 = 1000;
+const AT_LEAST_OF_REGIONS: u64 = 100;
 
 fn variable(name: &str) -> Option<u64> {
     let value = std::env::var(name).ok()?;
@@ -27,7 +28,11 @@ fn no_schedule_breaks_a_promise() {
     let time = Duration::from_secs(variable("SIM_SECONDS").unwrap_or(45));
     let (start, mut counters, mut seed) = (Instant::now(), Counters::default(), 0);
     // On a slow machine it takes longer rather than proving less.
-    while start.elapsed() < time || REQUIRED.iter().any(|seen| counters.get(*seen) < AT_LEAST) {
+    let rare = |counters: &Counters| {
+        REQUIRED.iter().any(|seen| counters.get(*seen) < AT_LEAST)
+            || REQUIRED_OF_REGIONS.iter().any(|seen| counters.get(*seen) < AT_LEAST_OF_REGIONS)
+    };
+    while start.elapsed() < time || rare(&counters) {
         let verdict = run(seed, Mutation::None, false);
         assert!(verdict.violation.is_none(), "{}", report(seed, Mutation::None));
         counters.add(&verdict.counters);
@@ -72,7 +77,17 @@ fn without_the_data_in_flight_promises_are_broken() {
 
 #[test]
 fn without_the_agreement_of_adopted_tasks_promises_are_broken() {
-    is_noticed(Mutation::NoAgreement, 2000);
+    is_noticed(Mutation::NoAgreement, 20_000);
+}
+
+#[test]
+fn without_one_attempt_of_adopted_tasks_promises_are_broken() {
+    is_noticed(Mutation::AnyAttempt, 5000);
+}
+
+#[test]
+fn without_the_joining_of_tasks_that_run_on_promises_are_broken() {
+    is_noticed(Mutation::NoJoin, 20_000);
 }
 
 #[test]

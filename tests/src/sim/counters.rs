@@ -15,6 +15,12 @@ pub enum Seen {
     Adopted,
     /// One refused to.
     AdoptionRefused,
+    /// One region was started again while the other ran on.
+    RegionRestarted,
+    /// A jobmanager failed, and the next one adopted tasks of several attempts.
+    AdoptedAfterRegion,
+    /// A jobmanager was told of tasks of a region that had been started again without them.
+    ZombieReported,
     /// A task died.
     TaskCrash,
     /// A jobmanager died.
@@ -89,6 +95,9 @@ pub const REQUIRED: [Seen; 17] = [
     Seen::Overtook,
     Seen::RestoredInFlight,
 ];
+
+/// What it has to see a hundred times: it takes a job of two regions and several faults that follow each other.
+pub const REQUIRED_OF_REGIONS: [Seen; 3] = [Seen::RegionRestarted, Seen::AdoptedAfterRegion, Seen::ZombieReported];
 
 /// How often each was seen.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

@@ -1,6 +1,6 @@
 //! What a jobmanager's shell does for its checkpoint coordinator.
 
-use std::rc::Rc;
+use std::{collections::BTreeSet, rc::Rc};
 
 use millrace_core::ids::CheckpointId;
 use millrace_runtime::coordinator::{Effect, MetadataReceipt, TaskStates, TriggerReason};
@@ -59,9 +59,7 @@ impl World {
             }
             Effect::DeleteCheckpoints(ids) => ids.into_iter().for_each(|id| self.delete_checkpoint(index, id)),
             Effect::FailJob(_) => {
-                if let Some(deployment) = self.own_deployment(index) {
-                    self.kill(deployment);
-                }
+                self.own_deployments(index).into_iter().for_each(|deployment| self.kill(deployment));
             }
             Effect::Stop => {
                 self.counters.saw(Seen::Fenced);
@@ -71,12 +69,15 @@ impl World {
     }
 
     fn write_metadata(&mut self, index: usize, checkpoint: CheckpointId, states: &TaskStates) {
-        let parent = match self.jobmanagers[index].phase {
-            Phase::Running(deployment) => self.deployments[deployment].tip,
-            _ => None,
-        };
-        let instance = self.oracle.begin(parent, checkpoint);
-        if let Some(deployment) = self.own_deployment(index) {
+        let running = self.jobmanagers[index].running.clone();
+        // Where another has adopted them, this one is fenced, and what they continue is not its business.
+        let own = running.iter().all(|deployment| self.deployments[*deployment].jobmanager == index);
+        let tips: BTreeSet<_> = running.iter().map(|deployment| self.deployments[*deployment].tip).collect();
+        if own && tips.len() > 1 {
+            self.violated(format!("tasks that continue {tips:?} take part in checkpoint {checkpoint}"));
+        }
+        let instance = self.oracle.begin(tips.into_iter().next().flatten(), checkpoint);
+        for deployment in running.into_iter().filter(|_| own) {
             self.deployments[deployment].tip = Some(instance);
         }
         self.jobmanagers[index].instances.insert(checkpoint, instance);
@@ -89,6 +90,7 @@ impl World {
         self.must_not_know_better(index, "announces a checkpoint");
         self.counters.saw(Seen::Announced);
         self.jobmanagers[index].created_entry = false;
+        self.jobmanagers[index].has_checkpoint = true;
         let instance = self.jobmanagers[index].instances.get(&checkpoint).copied();
         let result = instance
             .ok_or_else(|| format!("checkpoint {checkpoint} is announced and was never written"))
@@ -111,7 +113,7 @@ impl World {
         let ends: Vec<_> = (0..self.plan.sources).map(|source| self.topic_end(source)).collect();
         let result = self.store.read_checkpoint(checkpoint).and_then(|restored| {
             check_state(&self.plan, &restored.snapshots)?;
-            check_positions(&ends, &restored.snapshots)
+            check_positions(self.plan.regions, &ends, &restored.snapshots)
         });
         self.expect(result);
     }

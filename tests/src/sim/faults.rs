@@ -21,9 +21,15 @@ impl World {
     pub fn planned(&mut self, planned: Planned) {
         match planned {
             Planned::Strike(point, blow) => self.armed.push((point, blow)),
+            Planned::CutOff => {
+                if let Some(deployment) = self.one_of_the_newest().filter(|d| !self.deployments[*d].cut_off) {
+                    self.note(|| format!("deployment {deployment} is cut off"));
+                    self.deployments[deployment].cut_off = true;
+                    self.notice_loss(deployment);
+                }
+            }
             Planned::KillTask => {
-                let newest = self.deployments.iter().rposition(|deployment| deployment.alive);
-                if let Some(deployment) = newest {
+                if let Some(deployment) = self.one_of_the_newest() {
                     self.counters.saw(Seen::TaskCrash);
                     self.crashes += 1;
                     self.note(|| format!("a task of deployment {deployment} dies"));
@@ -31,6 +37,12 @@ impl World {
                 }
             }
         }
+    }
+
+    fn one_of_the_newest(&mut self) -> Option<usize> {
+        let mut newest = (0..self.deployments.len()).rev().filter(|d| self.deployments[*d].alive).take(2);
+        let (first, second) = (newest.next()?, newest.next());
+        Some(second.filter(|_| self.rng.random_bool(0.5)).unwrap_or(first))
     }
 
     /// Whether a jobmanager that passes here is hit; a crash or a pause has happened when this returns.
@@ -72,7 +84,7 @@ impl World {
         }
         if self.rng.random_bool(0.5) {
             (0..self.deployments.len())
-                .filter(|d| self.deployments[*d].jobmanager == index)
+                .filter(|d| self.deployments[*d].jobmanager == index && !self.deployments[*d].cut_off)
                 .collect::<Vec<_>>()
                 .into_iter()
                 .for_each(|d| self.kill(d));
@@ -88,10 +100,14 @@ impl World {
     /// A deployment's tasks die; its jobmanager notices a little later.
     pub fn kill(&mut self, deployment: usize) {
         if std::mem::take(&mut self.deployments[deployment].alive) {
-            let after = self.rng.random_range(1..15);
-            let index = self.deployments[deployment].jobmanager;
-            self.queue_in(after, Event::JobManager(index, JobManagerEvent::TasksLost(deployment)));
+            self.notice_loss(deployment);
         }
+    }
+
+    fn notice_loss(&mut self, deployment: usize) {
+        let after = self.rng.random_range(1..15);
+        let index = self.deployments[deployment].jobmanager;
+        self.queue_in(after, Event::JobManager(index, JobManagerEvent::TasksLost(deployment)));
     }
 
     /// Which planned faults may strike before a jobmanager takes notice of an event.

@@ -15,6 +15,7 @@ use millrace_state::log::{CheckpointRecord, LogProtocol};
 use super::{
     counters::Seen,
     plan::Blow,
+    regions::Again,
     requests::{Answer, Op},
     store::{JOB, Restored},
     task::{Deployment, Start},
@@ -45,8 +46,10 @@ pub enum Phase {
     Deciding,
     /// It reads the checkpoint to restart from.
     Restoring(CheckpointId),
+    /// It has read the checkpoint to restart a region from, and waits until the tasks that run on know of that.
+    Joining,
     /// Its tasks run.
-    Running(usize),
+    Running,
     /// The final checkpoint is complete.
     Finishing,
 }
@@ -64,6 +67,8 @@ pub enum JobManagerEvent {
     Tick,
     /// The tasks of a deployment have died.
     TasksLost(usize),
+    /// The tasks of a deployment, which run on, know of an attempt.
+    Joined(usize, Attempt),
     /// Effects that were left over when it was stopped between two of them.
     Effects(Vec<Effect>),
 }
@@ -99,12 +104,19 @@ pub struct JobManager {
     pub log_queue: VecDeque<LogTask>,
     /// Its checkpoint coordinator, once it has taken over.
     pub coordinator: Option<CheckpointCoordinator>,
-    /// The attempt of its tasks.
+    /// The attempt of the job.
     pub attempt: Attempt,
+    /// The deployments that run, or run on: one for each region.
+    pub running: Vec<usize>,
+    /// A checkpoint was announced since all tasks were started or adopted.
+    pub has_checkpoint: bool,
+    /// The region that starts again alone.
+    pub again: Option<Again>,
     /// The checkpoints that it tried to complete.
     pub instances: BTreeMap<CheckpointId, usize>,
+    /// The final checkpoint was asked for.
+    pub asked_for_final: bool,
     tick_at: Option<u64>,
-    asked_for_final: bool,
 }
 
 impl World {
@@ -135,6 +147,9 @@ impl World {
             log_queue: VecDeque::new(),
             coordinator: None,
             attempt: Attempt(0),
+            running: Vec::new(),
+            has_checkpoint: false,
+            again: None,
             instances: BTreeMap::new(),
             tick_at: None,
             asked_for_final: false,
@@ -176,11 +191,12 @@ impl World {
                 self.coordinate(index, CoordinatorEvent::Tick);
             }
             JobManagerEvent::TasksLost(deployment) => self.tasks_lost(index, deployment),
+            JobManagerEvent::Joined(deployment, attempt) => self.joined(index, deployment, attempt),
             JobManagerEvent::Effects(effects) => self.run_effects(index, effects),
         }
     }
 
-    fn task_answered(&mut self, index: usize, deployment: usize, task: usize, number: u64, answer: TaskAnswer) {
+    fn task_answered(&mut self, index: usize, deployment: usize, task: usize, number: u64, mut answer: TaskAnswer) {
         let own = self.deployments[deployment].generation == self.jobmanagers[index].generation;
         let latest = &mut self.deployments[deployment].latest[task].1;
         if !own {
@@ -190,16 +206,26 @@ impl World {
         } else {
             *latest = number;
         }
+        let jm = &self.jobmanagers[index];
+        if own && jm.running.contains(&deployment) {
+            // To the coordinator all tasks that run are of one attempt.
+            answer.attempt = jm.attempt;
+        }
         self.coordinate(index, CoordinatorEvent::Answered(answer));
     }
 
     /// The tasks of a deployment have died.
     fn tasks_lost(&mut self, index: usize, deployment: usize) {
-        if self.jobmanagers[index].phase != Phase::Running(deployment) {
+        if self.lost_beside_region(index, deployment) {
             return;
         }
-        self.note(|| format!("jobmanager {index} notices that deployment {deployment} is dead"));
-        self.jobmanagers[index].phase = Phase::Deciding;
+        let jm = &mut self.jobmanagers[index];
+        if jm.phase != Phase::Running || !jm.running.contains(&deployment) {
+            return;
+        }
+        jm.phase = Phase::Deciding;
+        self.note(|| format!("jobmanager {index} notices that deployment {deployment} is lost"));
+        self.begin_again(index, deployment);
         self.coordinate(index, CoordinatorEvent::TasksStopped);
         if self.jobmanagers[index].phase == Phase::Deciding && self.jobmanagers[index].alive {
             self.counters.saw(Seen::RestartWaitedForCommit);
@@ -246,6 +272,7 @@ impl World {
             return;
         }
         match restored {
+            Ok(restored) if self.jobmanagers[index].again.is_some() => self.region_read(index, (id, restored)),
             Ok(restored) => self.deploy(index, Some((id, restored))),
             // Judged when it was read: the files of an old jobmanager's checkpoint may have been deleted by a newer.
             Err(missing) => {
@@ -255,7 +282,8 @@ impl World {
         }
     }
 
-    fn deploy(&mut self, index: usize, restored: Option<(CheckpointId, Restored)>) {
+    /// Starts all tasks.
+    pub fn deploy(&mut self, index: usize, restored: Option<(CheckpointId, Restored)>) {
         let (spare, generation) = (self.plan.spare_old_tasks, self.jobmanagers[index].generation);
         for other in 0..self.deployments.len() {
             let theirs = self.deployments[other].generation;
@@ -266,10 +294,21 @@ impl World {
         let jm = &mut self.jobmanagers[index];
         jm.attempt = jm.attempt.next();
         jm.asked_for_final = false;
-        let deployment = self.deployments.len();
-        jm.phase = Phase::Running(deployment);
+        (jm.running, jm.has_checkpoint) = (Vec::new(), false);
         let checkpoint = restored.as_ref().map(|(id, _)| *id);
+        for region in 0..self.plan.regions {
+            self.start_region(index, region, restored.as_ref());
+        }
+        self.all_run(index, checkpoint);
+    }
+
+    /// Starts the tasks of a region.
+    pub fn start_region(&mut self, index: usize, region: usize, restored: Option<&(CheckpointId, Restored)>) {
+        let jm = &mut self.jobmanagers[index];
+        let deployment = self.deployments.len();
+        jm.running.push(deployment);
         let start = Start {
+            region,
             by: (index, jm.generation, jm.attempt),
             exact: self.plan.is_exact(),
             mode: self.mutation.aligner_mode(&self.plan),
@@ -277,16 +316,24 @@ impl World {
             keeps_in_flight: self.mutation != Mutation::NoDataInFlight,
             bases: (0..self.plan.sources).map(|source| self.topic_end(source)).collect(),
             counters: self.plan.counters,
-            restored: restored.map(|(id, restored)| (id, restored.instance, restored.snapshots)),
+            restored: restored.map(|(id, restored)| (*id, restored.instance, restored.snapshots.clone())),
         };
         let started = Deployment::start(start);
         if started.has_in_flight() {
             self.counters.saw(Seen::RestoredInFlight);
         }
-        let (attempt, tasks) = (started.attempt, started.tasks().collect());
         self.deployments.push(started);
+        let checkpoint = restored.map(|(id, _)| *id);
         self.note(|| format!("jobmanager {index} starts deployment {deployment} from checkpoint {checkpoint:?}"));
         self.queue_in(1, Event::Step(deployment));
+    }
+
+    /// All tasks run: checkpoints are taken.
+    pub fn all_run(&mut self, index: usize, checkpoint: Option<CheckpointId>) {
+        let jm = &mut self.jobmanagers[index];
+        jm.phase = Phase::Running;
+        let running = jm.running.iter();
+        let (attempt, tasks) = (jm.attempt, running.flat_map(|d| self.deployments[*d].tasks()).collect());
         self.coordinate(index, CoordinatorEvent::TasksRunning { attempt, tasks, restored: checkpoint });
         match checkpoint {
             Some(_) => self.counters.saw(Seen::Restored),
@@ -325,7 +372,7 @@ impl World {
         self.note(|| format!("jobmanager {index} ends"));
         self.jobmanagers[index].alive = false;
         for deployment in 0..self.deployments.len() {
-            if self.deployments[deployment].jobmanager == index {
+            if self.deployments[deployment].jobmanager == index && !self.deployments[deployment].cut_off {
                 self.kill(deployment);
             }
         }

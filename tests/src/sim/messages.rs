@@ -22,8 +22,12 @@ use super::{
 impl World {
     /// A jobmanager tells its tasks something.
     pub fn tell(&mut self, index: usize, message: TaskMessage) {
-        // Its connections to tasks that another has adopted are closed.
-        let Some(deployment) = self.own_deployment(index) else { return };
+        for deployment in self.own_deployments(index) {
+            self.tell_deployment(index, deployment, message);
+        }
+    }
+
+    fn tell_deployment(&mut self, index: usize, deployment: usize, message: TaskMessage) {
         let tasks = match message {
             TaskMessage::Trigger(_) | TaskMessage::Resume => self.deployments[deployment].sources(),
             _ => self.deployments[deployment].latest.len(),
@@ -49,7 +53,7 @@ impl World {
         copy: bool,
     ) {
         let receiver = &mut self.deployments[deployment];
-        if !receiver.alive || receiver.jobmanager != by {
+        if !receiver.alive || receiver.jobmanager != by || receiver.cut_off {
             return;
         }
         if copy {
@@ -92,6 +96,7 @@ impl World {
                 }
                 TaskOutput::Declined(task, checkpoint) => self.answer(deployment, task, checkpoint, None),
                 TaskOutput::Commit(counter, counts) if self.plan.is_exact() => {
+                    let counter = self.deployments[deployment].region * self.plan.counters + counter;
                     let result = self.oracle.commits(counter, counts);
                     self.expect(result);
                 }
@@ -114,14 +119,14 @@ impl World {
     fn answer(&mut self, from: usize, task: usize, checkpoint: CheckpointId, state: Option<OperatorSubtaskState>) {
         let number = self.unique();
         let deployment = &self.deployments[from];
-        if !deployment.alive {
+        if !deployment.alive || deployment.cut_off {
             return;
         }
         let outcome = state
             .map(|state| TaskPart { state: vec![state], metrics: SubtaskCheckpointMetrics::default() })
             .ok_or_else(no_answer);
         let (generation, attempt) = (deployment.generation, deployment.attempt);
-        let task_id = task_id(task, deployment.sources());
+        let task_id = task_id(deployment.region, task, deployment.sources());
         let answer = TaskAnswer { generation, attempt, task: task_id, checkpoint, outcome };
         let own = deployment.jobmanager;
         let newest = self.jobmanagers.len() - 1;
@@ -150,7 +155,7 @@ impl World {
     }
 
     /// How long a message is on its way.
-    fn way(&mut self) -> u64 {
+    pub fn way(&mut self) -> u64 {
         let slow = self.chance(self.plan.delay_message);
         self.rng.random_range(if slow { 5..60 } else { 1..3 })
     }

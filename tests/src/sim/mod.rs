@@ -1,10 +1,10 @@
 //! A seeded simulation of a whole job: the real barrier alignment, checkpoint coordinator and log protocol, between
 //! model tasks, model shells and a model store in which everything goes wrong that may go wrong.
 //!
-//! A seed is a schedule: a job of two or three sources and one or two counting tasks, with its settings and its faults
-//! ([`plan`]). Tasks and jobmanagers die at any step, jobmanagers stand still and go on after they were replaced,
-//! requests to the store arrive late and answers never, messages are lost, doubled and overtaken. After a while it
-//! calms down, and the job has to come to its end.
+//! A seed is a schedule: a job of one or two regions, each of two or three sources and one or two counting tasks, with its
+//! settings and its faults ([`plan`]). Tasks and jobmanagers die at any step, tasks are cut off and go on, jobmanagers
+//! stand still and go on after they were replaced, requests to the store arrive late and answers never, messages are
+//! lost, doubled and overtaken. After a while it calms down, and the job has to come to its end.
 //!
 //! What must hold ([`oracle`]):
 //! - restored state is consistent: what was counted is what the positions say (at least once: never less);
@@ -13,7 +13,8 @@
 //! - no two checkpoints are announced under one id;
 //! - a checkpoint that the log points to has its files, and entries that count are never deleted;
 //! - a jobmanager that has listed a newer generation announces and deletes nothing;
-//! - tasks that a new jobmanager adopts continue what was announced;
+//! - tasks that a new jobmanager adopts continue what was announced, all of them the same, and none has a successor that
+//!   was begun beside tasks that ran on;
 //! - start positions are found once: after the first record was read, the job never starts from nothing;
 //! - the job ends, and has counted every record.
 
@@ -26,12 +27,13 @@ mod jobmanager;
 mod messages;
 mod oracle;
 mod plan;
+mod regions;
 mod requests;
 mod store;
 mod task;
 mod world;
 
-pub use counters::{Counters, REQUIRED, Seen};
+pub use counters::{Counters, REQUIRED, REQUIRED_OF_REGIONS, Seen};
 pub use world::{Mutation, Verdict, run};
 
 /// The steps of a seed's schedule and how to replay it.

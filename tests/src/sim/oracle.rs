@@ -54,10 +54,8 @@ impl Oracle {
             return Err(format!("{} was announced, and {} is restored", self.name(lost), self.name(instance)));
         }
         for (counter, committed) in self.committed.iter().filter(|_| plan.is_exact()) {
-            let Some(Snapshot::Counter { counts, .. }) = snapshots.get(&task_id(plan.sources + counter, plan.sources))
-            else {
-                continue;
-            };
+            let task = task_id(counter / plan.counters, plan.sources + counter % plan.counters, plan.sources);
+            let Some(Snapshot::Counter { counts, .. }) = snapshots.get(&task) else { continue };
             if committed.iter().zip(counts).any(|(committed, restored)| committed > restored) {
                 return Err(format!(
                     "counter {counter} has committed {committed:?} records and is restored to {counts:?} from {}",
@@ -153,13 +151,13 @@ impl Oracle {
 /// Checks a job's whole state: counts against positions. Returns whether records are going to be counted again.
 pub fn check_state(plan: &Plan, snapshots: &BTreeMap<TaskId, Snapshot>) -> Result<bool, String> {
     let mut again = false;
-    for source in 0..plan.sources {
-        let Some(Snapshot::Source { base, position }) = snapshots.get(&task_id(source, plan.sources)) else {
+    for (region, source) in (0..plan.regions).flat_map(|region| (0..plan.sources).map(move |source| (region, source))) {
+        let Some(Snapshot::Source { base, position }) = snapshots.get(&task_id(region, source, plan.sources)) else {
             return Err(format!("the state of source {source} is missing"));
         };
         for counter in 0..plan.counters {
             let Some(Snapshot::Counter { counts, in_flight, .. }) =
-                snapshots.get(&task_id(plan.sources + counter, plan.sources))
+                snapshots.get(&task_id(region, plan.sources + counter, plan.sources))
             else {
                 return Err(format!("the state of counter {counter} is missing"));
             };
@@ -179,9 +177,10 @@ pub fn check_state(plan: &Plan, snapshots: &BTreeMap<TaskId, Snapshot>) -> Resul
 }
 
 /// Checks that everything was read.
-pub fn check_positions(ends: &[u64], snapshots: &BTreeMap<TaskId, Snapshot>) -> Result<(), String> {
-    for (source, end) in ends.iter().enumerate() {
-        match snapshots.get(&task_id(source, ends.len())) {
+pub fn check_positions(regions: usize, ends: &[u64], snapshots: &BTreeMap<TaskId, Snapshot>) -> Result<(), String> {
+    let all = (0..regions).flat_map(|region| ends.iter().enumerate().map(move |(source, end)| (region, source, end)));
+    for (region, source, end) in all {
+        match snapshots.get(&task_id(region, source, ends.len())) {
             Some(Snapshot::Source { position, .. }) if position == end => {}
             other => return Err(format!("source {source} ends at {end}, and the final checkpoint has {other:?}")),
         }

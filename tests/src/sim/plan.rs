@@ -38,13 +38,17 @@ pub enum Blow {
 pub enum Planned {
     /// The next jobmanager that passes there is hit.
     Strike(Point, Blow),
-    /// A task of the newest deployment dies.
+    /// A task of one of the newest deployments dies.
     KillTask,
+    /// The tasks of a region are cut off from their jobmanager, which gives them up, and go on.
+    CutOff,
 }
 
 /// A schedule's job and faults. Probabilities are in percent, times in milliseconds.
 #[derive(Clone, Debug)]
 pub struct Plan {
+    /// How many graphs that nothing connects, one or two. Each has as many sources and counting tasks.
+    pub regions: usize,
     /// How many sources, two or more.
     pub sources: usize,
     /// How many counting tasks, one or two.
@@ -91,7 +95,13 @@ impl Plan {
         for _ in 0..rng.random_range(1..5) {
             planned.push((rng.random_range(0..calm_at * 3 / 4), fault(rng)));
         }
+        let regions = rng.random_range(1..3);
+        if regions == 2 {
+            let lost = if rng.random_bool(0.5) { Planned::KillTask } else { Planned::CutOff };
+            planned.push((rng.random_range(calm_at / 4..calm_at / 2), lost));
+        }
         Self {
+            regions,
             sources: rng.random_range(2..4),
             counters: rng.random_range(1..3),
             config: config(rng),
@@ -150,8 +160,9 @@ fn crash(rng: &mut ChaCha8Rng) -> Planned {
 }
 
 fn fault(rng: &mut ChaCha8Rng) -> Planned {
-    match rng.random_range(0..5) {
+    match rng.random_range(0..6) {
         0 => Planned::KillTask,
+        5 => Planned::CutOff,
         1 | 2 => Planned::Strike(point(rng), Blow::Crash),
         _ => Planned::Strike(point(rng), Blow::Pause(rng.random_range(20..200))),
     }

@@ -1,5 +1,6 @@
 //! The model job: sources emit numbered records, counting tasks count them and commit what they counted when a
-//! checkpoint completes. Every source has a channel to every counting task; records of a source are dealt out in turn.
+//! checkpoint completes. Every source has a channel to every counting task; records of a source are dealt out in turn. A
+//! job may have two such graphs, which nothing connects: its regions.
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -73,20 +74,30 @@ struct CounterTask {
     prepared: BTreeMap<CheckpointId, Vec<u64>>,
 }
 
-/// The tasks of one attempt.
+/// The tasks of one region that were started in one attempt.
 #[derive(Clone, Debug)]
 pub struct Deployment {
+    /// The region.
+    pub region: usize,
     /// The jobmanager that started them.
     pub jobmanager: usize,
     /// Its generation.
     pub generation: Generation,
     /// The attempt.
     pub attempt: Attempt,
+    /// The attempt of the job that they are a part of.
+    pub job_attempt: Attempt,
+    /// The other region's tasks of that attempt do not run yet.
+    pub joining: bool,
+    /// Their jobmanager has lost them, and they know nothing of it.
+    pub cut_off: bool,
+    /// The region was started again beside tasks that ran on.
+    pub superseded: bool,
     /// Whether they run.
     pub alive: bool,
     /// The checkpoint instance that they continue: the restored one, then each that was taken of them.
     pub tip: Option<usize>,
-    /// The checkpoint that they were restored from, or at which they were adopted.
+    /// The checkpoint that they or those beside them were restored from, or at which they were adopted.
     pub continues: Option<CheckpointId>,
     /// For each task, the number of the latest message that has reached it, and of the latest one that it sent and that
     /// arrived.
@@ -101,6 +112,8 @@ pub struct Deployment {
 /// How the tasks of an attempt begin.
 #[derive(Clone, Debug)]
 pub struct Start {
+    /// The region.
+    pub region: usize,
     /// The jobmanager, its generation and the attempt.
     pub by: (usize, Generation, Attempt),
     /// The job's guarantee.
@@ -122,13 +135,13 @@ pub struct Start {
 impl Deployment {
     /// Starts the tasks. Without a restored state the sources are held.
     pub fn start(start: Start) -> Self {
-        let Start { by, exact, mode, unaligned, keeps_in_flight, bases, counters, restored } = start;
+        let Start { region, by, exact, mode, unaligned, keeps_in_flight, bases, counters, restored } = start;
         let (jobmanager, generation, attempt) = by;
         let held = restored.is_none();
         let continues = restored.as_ref().map(|(id, ..)| *id);
         let (tip, states) = restored.map_or((None, BTreeMap::new()), |(_, instance, states)| (Some(instance), states));
         let sources = bases.iter().enumerate().map(|(index, &latest)| {
-            let (base, position) = match states.get(&task_id(index, bases.len())) {
+            let (base, position) = match states.get(&task_id(region, index, bases.len())) {
                 Some(Snapshot::Source { base, position }) => (*base, *position),
                 _ => (latest, latest),
             };
@@ -136,7 +149,7 @@ impl Deployment {
         });
         let sources: Vec<_> = sources.collect();
         let counters = (0..counters).map(|index| {
-            let (counts, next, in_flight) = match states.get(&task_id(bases.len() + index, bases.len())) {
+            let (counts, next, in_flight) = match states.get(&task_id(region, bases.len() + index, bases.len())) {
                 Some(Snapshot::Counter { counts, next, in_flight }) => {
                     (counts.clone(), next.clone(), in_flight.clone())
                 }
@@ -159,9 +172,14 @@ impl Deployment {
         let latest = vec![(0, 0); sources.len() + counters.len()];
         let alive = true;
         Self {
+            region,
             jobmanager,
             generation,
             attempt,
+            job_attempt: attempt,
+            joining: false,
+            cut_off: false,
+            superseded: false,
             alive,
             tip,
             continues,
@@ -176,14 +194,15 @@ impl Deployment {
 
     /// The tasks as their taskmanagers report them to a new jobmanager.
     pub fn reports(&self) -> Vec<AdoptableTask> {
+        let held = |index| self.sources.get(index).is_some_and(|source: &SourceTask| source.held);
         let of_task = |(index, task)| AdoptableTask {
             task,
             generation: self.generation,
             attempt: self.attempt,
-            job_attempt: self.attempt,
+            job_attempt: self.job_attempt,
             continues: self.continues,
             triggered: self.sources.get(index).map(|source: &SourceTask| source.last_barrier),
-            unsteady: self.sources.get(index).filter(|source: &&SourceTask| source.held).map(|_| "is held".to_string()),
+            unsteady: (self.joining || held(index)).then(|| "is held, or waits for others".to_string()),
             ended: false,
             splits: Vec::new(),
         };
@@ -198,7 +217,7 @@ impl Deployment {
 
     /// The ids of all tasks.
     pub fn tasks(&self) -> impl Iterator<Item = TaskId> + '_ {
-        (0..self.latest.len()).map(|index| task_id(index, self.sources.len()))
+        (0..self.latest.len()).map(|index| task_id(self.region, index, self.sources.len()))
     }
 
     /// How many sources there are; they come first.
@@ -359,10 +378,10 @@ impl CounterTask {
     }
 }
 
-/// The id of a task by its index among all.
-pub fn task_id(index: usize, sources: usize) -> TaskId {
+/// The id of a task by its index among all of its region.
+pub fn task_id(region: usize, index: usize, sources: usize) -> TaskId {
     let (vertex, subtask) = if index < sources { (0, index) } else { (1, index - sources) };
-    TaskId { vertex: VertexId(vertex), subtask: subtask as u32 }
+    TaskId { vertex: VertexId(2 * region as u32 + vertex), subtask: subtask as u32 }
 }
 
 /// How many of a source's records from one number up to another a counting task is dealt.

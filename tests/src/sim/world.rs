@@ -2,7 +2,10 @@
 
 use std::{cmp::Reverse, collections::BTreeMap};
 
-use millrace_core::{checkpoint::CheckpointingMode, ids::CheckpointId};
+use millrace_core::{
+    checkpoint::CheckpointingMode,
+    ids::{Attempt, CheckpointId},
+};
 use millrace_runtime::scheduler::adoption::AdoptionChecks;
 use millrace_state::log::protocol::ProtocolChecks;
 use rand::SeedableRng;
@@ -41,6 +44,10 @@ pub enum Mutation {
     NoDataInFlight,
     /// Tasks that run are adopted whatever they continue.
     NoAgreement,
+    /// Tasks are adopted whatever attempts of the job they are a part of.
+    AnyAttempt,
+    /// A region starts again before the tasks that run on know of it.
+    NoJoin,
 }
 
 impl Mutation {
@@ -51,7 +58,7 @@ impl Mutation {
 
     /// The rules of adoption.
     pub fn adoption(self) -> AdoptionChecks {
-        AdoptionChecks { agreement: self != Self::NoAgreement, ..AdoptionChecks::default() }
+        AdoptionChecks { agreement: self != Self::NoAgreement, one_attempt: self != Self::AnyAttempt }
     }
 
     /// How tasks handle barriers.
@@ -95,6 +102,17 @@ pub enum Event {
         message: TaskMessage,
         /// Whether it is one too many.
         copy: bool,
+    },
+    /// Tasks that run on hear of another region's attempt: that it begins, or that it runs, from a checkpoint.
+    Region {
+        /// The jobmanager that sent it.
+        by: usize,
+        /// Whose tasks run on.
+        deployment: usize,
+        /// The attempt of the job.
+        attempt: Attempt,
+        /// The checkpoint, where it runs.
+        runs_from: Option<CheckpointId>,
     },
     /// The tasks of a deployment work.
     Step(usize),
@@ -213,6 +231,9 @@ impl World {
             Event::Task { by, deployment, task, number, message, copy } => {
                 self.at_task(by, (deployment, task), number, message, copy);
             }
+            Event::Region { by, deployment, attempt, runs_from } => {
+                self.hears_of_region(by, deployment, attempt, runs_from);
+            }
             Event::Step(deployment) => self.step_tasks(deployment),
             Event::Persist { deployment, task, checkpoint, snapshot } => {
                 self.persist(deployment, task, checkpoint, snapshot);
@@ -239,13 +260,16 @@ impl World {
         }
         for index in 0..self.jobmanagers.len() {
             let jm = &self.jobmanagers[index];
-            let Phase::Running(deployment) = jm.phase else { continue };
+            if jm.phase != Phase::Running {
+                continue;
+            }
             // Every schedule has two completed checkpoints: one at least before the final one.
             let late = self.is_calm() && self.oracle.announced() > 0;
             let here = late && jm.alive && jm.paused_until <= self.now;
             let (now, plan) = (self.now, &self.plan);
             let end = |source| topic_end(plan, now, source);
-            if here && self.deployments[deployment].alive && self.deployments[deployment].has_read_all(end) {
+            let done = |d: &usize| self.deployments[*d].alive && self.deployments[*d].has_read_all(end);
+            if here && jm.running.iter().all(done) {
                 self.end_of_input(index);
             }
         }

@@ -155,8 +155,7 @@ pub fn spawn_task(setup: TaskSetup) -> Result<TaskHandle> {
     let shown = ShownTask::register(&setup.metrics, &vertex.name, task, attempt, &metrics)?;
     let done = SetOnDrop(Arc::clone(&handle.done));
     let body = move || {
-        run::run(setup, gate, control, metrics);
-        drop(shown);
+        run::run(setup, gate, control, metrics, shown);
         drop(done);
     };
     thread::Builder::new()

@@ -21,7 +21,7 @@ use super::{
     source_head::SourceHead,
     work::Work,
 };
-use crate::metrics::{Activity, TaskMetrics};
+use crate::metrics::{Activity, ShownTask, TaskMetrics};
 
 /// How a task's loop ended in order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -38,7 +38,13 @@ pub(super) struct Parts {
 }
 
 /// The body of a task's thread.
-pub(super) fn run(setup: TaskSetup, gate: Arc<Gate>, control: Arc<TaskControl>, metrics: Arc<TaskMetrics>) {
+pub(super) fn run(
+    setup: TaskSetup,
+    gate: Arc<Gate>,
+    control: Arc<TaskControl>,
+    metrics: Arc<TaskMetrics>,
+    shown: ShownTask,
+) {
     let setup = Arc::new(setup);
     let vertex = setup.graph.vertex(setup.spec.task.vertex);
     let source = vertex.source.iter().map(|source| source.name.clone());
@@ -64,6 +70,8 @@ pub(super) fn run(setup: TaskSetup, gate: Arc<Gate>, control: Arc<TaskControl>, 
     // Before operators are closed: what they fail on is another matter.
     let ended = close(&mut parts.chain, &blame, ended.map_err(|error| blame.failure(error)));
     let canceled = control.cancelled().load(Ordering::SeqCst) || blame.is_cancelled();
+    // Before its end is told: a new jobmanager begins with attempt 1 again, and its task is shown by the same labels.
+    drop(shown);
     setup.tell(match ended {
         _ if canceled => TaskEvent::Canceled,
         Ok(Ended::Finished) => TaskEvent::Finished,
