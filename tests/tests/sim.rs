@@ -86,11 +86,6 @@ fn without_one_attempt_of_adopted_tasks_promises_are_broken() {
 }
 
 #[test]
-fn without_the_joining_of_tasks_that_run_on_promises_are_broken() {
-    is_noticed(Mutation::NoJoin, 20_000);
-}
-
-#[test]
 fn without_alignment_promises_are_broken() {
     is_noticed(Mutation::NoAlignment, 200);
 }

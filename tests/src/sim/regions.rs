@@ -7,7 +7,7 @@ use super::{
     jobmanager::{JobManagerEvent, Phase},
     store::Restored,
     task::TaskMessage,
-    world::{Event, Mutation, World},
+    world::{Event, World},
 };
 
 /// A region that starts again.
@@ -87,9 +87,8 @@ impl World {
     }
 
     fn start_again(&mut self, index: usize) {
-        let at_once = self.mutation == Mutation::NoJoin;
         let jm = &mut self.jobmanagers[index];
-        let ready = |again: &mut Again| again.restored.is_some() && (again.joined || at_once);
+        let ready = |again: &mut Again| again.restored.is_some() && again.joined;
         let Some(Again { region, kept, restored: Some(restored), .. }) = jm.again.take_if(ready) else { return };
         let (generation, attempt) = (jm.generation, jm.attempt);
         jm.asked_for_final = false;

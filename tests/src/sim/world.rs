@@ -46,8 +46,6 @@ pub enum Mutation {
     NoAgreement,
     /// Tasks are adopted whatever attempts of the job they are a part of.
     AnyAttempt,
-    /// A region starts again before the tasks that run on know of it.
-    NoJoin,
 }
 
 impl Mutation {

@@ -325,7 +325,9 @@ mod tests {
             end(&mut job, event);
             if !before {
                 job.on(NOW, Event::Prepared(Attempt(2)));
-                ["a", "b"].map(|name| job.on(NOW, Event::Joined(Attempt(2), tm(name))));
+                for name in ["a", "b"] {
+                    job.on(NOW, Event::Joined(Attempt(2), tm(name)));
+                }
             }
             let event = failed(&job, task(0, 0));
             let effects = job.on(NOW, event);
