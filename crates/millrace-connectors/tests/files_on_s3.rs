@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use millrace_connectors::file::{FileCommittable, FileSink, TextLines};
 use millrace_core::{
+    checkpoint::CheckpointConfig,
     ids::OperatorUid,
     sink::{Committer, CommitterContext, Sink, WriterContext},
 };
@@ -44,6 +45,12 @@ impl OnS3 {
         runtime.block_on(call).unwrap()
     }
 
+    fn configured(&self, sink: FileSink<String>) -> FileSink<String> {
+        sink.s3_option("aws_endpoint", self.minio.endpoint())
+            .s3_option("aws_access_key_id", self.minio.access_key())
+            .s3_option("aws_secret_access_key", self.minio.secret_key())
+    }
+
     fn committer(&self) -> Box<dyn Committer<FileCommittable>> {
         let context = CommitterContext { uid: OperatorUid("files".into()), subtask: 0, parallelism: 1 };
         self.sink().create_committer(&context).unwrap()
@@ -62,11 +69,8 @@ impl SinkUnderTest for OnS3 {
     type Sink = FileSink<String>;
 
     fn sink(&self) -> FileSink<String> {
-        FileSink::new(&format!("s3://{}/out", self.bucket), TextLines)
-            .unwrap()
-            .s3_option("aws_endpoint", self.minio.endpoint())
-            .s3_option("aws_access_key_id", self.minio.access_key())
-            .s3_option("aws_secret_access_key", self.minio.secret_key())
+        let sink = FileSink::new(&format!("s3://{}/out", self.bucket), TextLines).unwrap();
+        self.configured(sink)
             .buckets(|record: &String| format!("bucket={}", record.as_bytes()[record.len() - 1] % 2))
             .max_part_size(80)
     }
@@ -94,6 +98,8 @@ fn objects_are_seen_once_wherever_the_job_dies_and_nothing_is_left_over() {
     an_upload_that_a_dead_start_has_left_is_aborted();
     what_is_gone_is_committed_if_the_object_is_there_and_lost_otherwise();
     uploads_of_earlier_versions_are_completed();
+    what_is_committed_is_not_written_again();
+    names_are_kept_as_they_are();
     too_large_parts_are_refused();
 }
 
@@ -103,7 +109,7 @@ fn lines() -> Vec<String> {
 
 fn a_large_part_is_uploaded_in_pieces_and_committed_once() {
     let mut on_s3 = OnS3::new("large");
-    let sink = on_s3.sink().max_part_size(1 << 30);
+    let sink = on_s3.sink().max_part_size(256 << 20);
     let mut writer = sink.create_writer(&mut OnS3::context()).unwrap();
     let lines = lines();
     for some in lines.chunks(1000) {
@@ -125,7 +131,7 @@ fn a_large_part_is_uploaded_in_pieces_and_committed_once() {
 
 fn an_upload_that_a_dead_start_has_left_is_aborted() {
     let mut on_s3 = OnS3::new("dead");
-    let mut dead = on_s3.sink().max_part_size(1 << 30).create_writer(&mut OnS3::context()).unwrap();
+    let mut dead = on_s3.sink().max_part_size(256 << 20).create_writer(&mut OnS3::context()).unwrap();
     dead.write(lines()).unwrap();
     std::mem::forget(dead);
     assert_eq!(on_s3.left_over().len(), 2, "an upload and its marker");
@@ -178,8 +184,42 @@ fn uploads_of_earlier_versions_are_completed() {
     assert!(on_s3.left_over().is_empty());
 }
 
+/// As after a death between copy and deletion, or where several subtasks commit what a checkpoint held.
+fn what_is_committed_is_not_written_again() {
+    let on_s3 = OnS3::new("again");
+    let mut writer = on_s3.sink().create_writer(&mut OnS3::context()).unwrap();
+    writer.write(vec!["one".into()]).unwrap();
+    let committables = writer.prepare_commit().unwrap();
+    let [FileCommittable::Copy { from, to, .. }] = &committables[..] else { panic!("{committables:?}") };
+    let client = on_s3.minio.client("again").build().unwrap();
+    let (from, to) = (Path::from(from.as_str()), Path::from(to.as_str()));
+    on_s3.wait(client.copy(&from, &to));
+    let before = on_s3.wait(client.head(&to));
+    on_s3.committer().commit(&committables).unwrap();
+    assert_eq!(on_s3.wait(client.head(&to)).last_modified, before.last_modified);
+    assert_eq!(on_s3.objects().len(), 1, "what was staged is gone: {:?}", on_s3.objects());
+}
+
+/// What S3's client would encode once more.
+fn names_are_kept_as_they_are() {
+    let mut on_s3 = OnS3::new("names");
+    let place = "s3://names/~team/données 100%";
+    let sink = || on_s3.configured(FileSink::new(place, TextLines).unwrap()).buckets(|_: &String| "é#%".to_owned());
+    let mut writer = sink().create_writer(&mut OnS3::context()).unwrap();
+    writer.write(vec!["one".into()]).unwrap();
+    on_s3.committer().commit(&writer.prepare_commit().unwrap()).unwrap();
+    let mut dead = sink().max_part_size(256 << 20).create_writer(&mut OnS3::context()).unwrap();
+    dead.write(lines()).unwrap();
+    std::mem::forget(dead);
+    drop(sink().create_writer(&mut OnS3::context()).unwrap());
+    let objects = on_s3.objects();
+    assert!(objects.len() == 1 && objects[0].contains("/%C3%A9%23%25/part-0-"), "{objects:?}");
+    assert!(on_s3.left_over().is_empty(), "{:?}", on_s3.left_over());
+}
+
 fn too_large_parts_are_refused() {
-    let sink = OnS3::new("refused").sink().max_part_size((1 << 30) + 1);
-    let error = sink.create_writer(&mut OnS3::context()).err().unwrap();
-    assert!(!error.retryable && error.message.contains("max_part_size is 1073741825"), "{error:?}");
+    let sink = OnS3::new("refused").sink().max_part_size(256 << 20);
+    sink.check(&CheckpointConfig::default()).unwrap();
+    let error = sink.max_part_size((256 << 20) + 1).check(&CheckpointConfig::default()).unwrap_err();
+    assert!(!error.retryable && error.message.contains("max_part_size is 268435457"), "{error:?}");
 }

@@ -222,8 +222,6 @@ fn options(memory: &SharedMemory, in_pieces: bool, dead: Option<Dead>) -> Result
     table.set_block_cache(&memory.cache);
     table.set_block_size(BLOCK_BYTES);
     table.set_cache_index_and_filter_blocks(true);
-    // These files are asked for every entry.
-    table.set_pin_l0_filter_and_index_blocks_in_cache(true);
     if in_pieces {
         table.set_index_type(BlockBasedIndexType::TwoLevelIndexSearch);
         table.set_partition_filters(true);

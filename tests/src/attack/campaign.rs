@@ -134,7 +134,7 @@ impl Campaign {
         let messages = place.kafka.consume_all(INPUT, Isolation::ReadUncommitted)?;
         let goal = match self.job.expected {
             Expected::Reference => None,
-            Expected::Effects => Some(self.job.target.shows(effects(messages.iter().map(|message| message.text())))),
+            Expected::Effects => Some(effects(messages.iter().map(|message| message.text()))),
         };
         let reference = self.reference(place, goal.as_ref())?;
         if let Some(goal) = goal.filter(|goal| *goal != reference) {

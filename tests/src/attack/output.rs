@@ -51,14 +51,6 @@ impl Target {
         }
     }
 
-    /// What readers see in the end of outputs that come one after the other: of a row, the last.
-    pub fn shows(self, mut outputs: Outputs) -> Outputs {
-        if self == Self::Postgres {
-            outputs.values_mut().for_each(|values| *values = values.split_off(values.len().saturating_sub(1)));
-        }
-        outputs
-    }
-
     /// The target of this name.
     pub fn named(name: &str) -> Result<Self, String> {
         let found = Self::ALL.into_iter().find(|target| target.name() == name);

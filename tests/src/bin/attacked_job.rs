@@ -89,9 +89,11 @@ fn run(args: &Args) -> Result<(), Error> {
     if let Some((url, table)) = args.output.split_once('#') {
         let row = |line: &String| {
             let (key, effect) = line.split_once(',').unwrap_or((line, ""));
-            vec![Box::new(key.to_owned()) as _, Box::new(effect.to_owned()) as _]
+            // Each effect has a row of its own: a row that is lost is missing in the end.
+            let number: i64 = effect.split(' ').next().and_then(|number| number.parse().ok()).unwrap_or(-1);
+            vec![Box::new(key.to_owned()) as _, Box::new(number) as _, Box::new(effect.to_owned()) as _]
         };
-        let sink = PostgresSink::upsert(url, table, ["key"], ["value"], row)?;
+        let sink = PostgresSink::upsert(url, table, ["key", "number"], ["value"], row)?;
         effects.name("Effects").uid("effects").sink_to(sink).name("Output").uid("output");
         env.execute("attacked")?;
         return Ok(());

@@ -227,7 +227,7 @@ fn the_database_is_struck_among_the_processes() {
     assert_eq!(struck, rows().kinds.into_iter().collect());
 }
 
-/// In the end each row is that of a run without a fault: the last of its key, which depends on all before it.
+/// In the end there is a row for each output of a run without a fault, and no other.
 #[test]
 fn rows_of_a_table_survive() -> Result<()> {
     attack(&rows())

@@ -6,8 +6,11 @@
 //!
 //! A region that starts again by itself begins an attempt of the job of which the tasks that run on become a part. Each of
 //! their taskmanagers has answered that it knows, before any task of the region is deployed; and until the region runs,
-//! these tasks say that they wait for it. So tasks that a jobmanager has lost, and whose successors it has begun, never
-//! make up an attempt again: at least one of those that ran beside them is of a later one.
+//! these tasks say that they wait for it. So tasks that a jobmanager has lost, and whose successors it has begun beside tasks
+//! that ran on, never make up an attempt again: at least one of those is of a later one. Where no task ran on, nobody tells
+//! a later jobmanager of an attempt that ended before its first checkpoint: if all tasks of the attempt before it live on
+//! as zombies and report before any other, they are adopted, though the sinks of the newer one have removed what they had
+//! in progress. The log would have to hold the beginning of each attempt.
 
 use std::collections::{BTreeMap, BTreeSet};
 

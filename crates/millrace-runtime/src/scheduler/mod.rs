@@ -294,11 +294,12 @@ impl JobScheduler {
         }
         self.previous = by_slot;
         let joining: BTreeSet<_> = self.kept.assignment.values().cloned().collect();
-        if !joining.is_empty() {
-            effects.push(Effect::Join(self.attempt, joining.clone()));
-        }
-        self.phase = Phase::Preparing { assignment, prepared: false, joining };
+        self.phase = Phase::Preparing { assignment, prepared: false, joining: joining.clone() };
         effects.push(Effect::Prepare(self.attempt));
+        // Last: who can't be told is lost, which may begin the next attempt.
+        if !joining.is_empty() {
+            effects.push(Effect::Join(self.attempt, joining));
+        }
     }
 
     fn deploy(&mut self, effects: &mut Vec<Effect>) {

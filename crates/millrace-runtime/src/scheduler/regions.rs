@@ -229,7 +229,7 @@ mod tests {
     /// What prepares an attempt beside tasks that run on at these taskmanagers.
     fn prepare(attempt: u32, places: &[&str]) -> [Effect; 2] {
         let places = places.iter().map(|name| tm(name)).collect();
-        [Effect::Join(Attempt(attempt), places), Effect::Prepare(Attempt(attempt))]
+        [Effect::Prepare(Attempt(attempt)), Effect::Join(Attempt(attempt), places)]
     }
 
     /// Runs the attempt that is being prepared, for which so many tasks are deployed.
@@ -313,7 +313,7 @@ mod tests {
         let other = *on_b.iter().find(|task| task.vertex == VertexId(1)).unwrap();
         assert!(job.on(NOW, Event::TaskCanceled(Attempt(1), other)).is_empty(), "those on a have not answered");
         let effects = job.on(NOW, lost("a"));
-        assert_eq!(effects.last(), Some(&Effect::Prepare(Attempt(2))));
+        assert!(effects.contains(&Effect::Prepare(Attempt(2))), "{effects:?}");
         start(&mut job, 5);
     }
 

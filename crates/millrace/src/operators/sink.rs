@@ -146,7 +146,7 @@ impl<C: millrace_core::Record> Commits<C> {
         // Each subtask commits all of it, and begins elsewhere than the others: where only a region starts again, they run
         // on and know nothing of what this one had prepared.
         let mut due = restored.clone();
-        let first = context.subtask as usize % due.len().max(1);
+        let first = due.len() * context.subtask as usize / context.parallelism.max(1) as usize;
         due.rotate_left(first);
         commits.commit(&due).map_err(|error| error.context("committing what the restored checkpoint holds"))?;
         Ok((commits, restored))

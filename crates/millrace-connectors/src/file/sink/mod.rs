@@ -16,6 +16,7 @@ use std::{fmt::Display, path::PathBuf, sync::Arc};
 
 use millrace_core::{
     Error, Record, Result,
+    checkpoint::CheckpointConfig,
     sink::{Committer, CommitterContext, Sink, SinkWriter, WriterContext},
 };
 
@@ -36,8 +37,9 @@ const MAX_PART_SIZE: u64 = 128 << 20;
 /// Each subtask writes one file at a time for each bucket, and finishes it with every checkpoint and at
 /// [`max_part_size`](Self::max_part_size). A finished file's name is `part-<subtask>-<unique>-<number>`, with what the
 /// format appends. Before it is committed it is a file whose name begins with `.` and ends in `.inprogress`; on S3 an object
-/// below `.millrace/`, which the store copies when it is committed, and a multipart upload before, where it has 8 MiB or
-/// more. What a failure leaves of these is removed by the next start of the job; except that a process which is killed in
+/// below `.millrace/` in the sink's place, which readers must leave alone and which the store copies when it is committed;
+/// and before, where it has 8 MiB or more, a multipart upload. A file may be moved or removed once the checkpoint after the
+/// one that ended it is complete: until then it may be committed again, which does nothing where it is. What a failure leaves of these is removed by the next start of the job; except that a process which is killed in
 /// the moment between beginning an upload and writing down that it did leaves one without bytes, for which buckets have
 /// lifecycle rules. No two jobs may write to the same place with sinks of the same uid.
 ///
@@ -92,7 +94,7 @@ impl<T: Record> FileSink<T> {
         self
     }
 
-    /// The size in bytes at which a part file is finished before the checkpoint; 128 MiB by default, 1 GiB at most on S3,
+    /// The size in bytes at which a part file is finished before the checkpoint; 128 MiB by default, 256 MiB at most on S3,
     /// which copies it when it is committed.
     pub fn max_part_size(mut self, bytes: u64) -> Self {
         self.max_part_size = bytes;
@@ -115,21 +117,22 @@ impl<T: Record> Sink for FileSink<T> {
         &self,
         context: &mut WriterContext<FileCommittable>,
     ) -> Result<Box<dyn SinkWriter<T, FileCommittable>>> {
-        if self.max_part_size == 0 {
-            return Err(Error::invalid("the file sink's max_part_size is 0: choose more"));
-        }
-        let most = self.location.max_part_size();
-        if self.max_part_size > most {
-            return Err(Error::invalid(format!(
-                "the file sink's max_part_size is {}, and on S3 a part file may have {most} bytes at most: choose less",
-                self.max_part_size
-            )));
-        }
         let store = self.location.open(context)?;
         Ok(Box::new(FileWriter::new(self.clone(), store, context.subtask)))
     }
 
     fn create_committer(&self, _context: &CommitterContext) -> Result<Box<dyn Committer<FileCommittable>>> {
         Ok(Box::new(FileCommitter::new(&self.location)))
+    }
+
+    fn check(&self, _checkpoints: &CheckpointConfig) -> Result<()> {
+        let most = self.location.max_part_size();
+        match self.max_part_size {
+            0 => Err(Error::invalid("the file sink's max_part_size is 0: choose more")),
+            size if size > most => Err(Error::invalid(format!(
+                "the file sink's max_part_size is {size}, and on S3 a part file may have {most} bytes at most: choose less"
+            ))),
+            _ => Ok(()),
+        }
     }
 }

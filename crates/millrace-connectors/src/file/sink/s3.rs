@@ -31,8 +31,8 @@ const RETRY_LIMIT: Duration = Duration::from_secs(10);
 const ANSWER_LIMIT: Duration = Duration::from_secs(15);
 const MARKERS: &str = ".millrace";
 const STAGED: &str = "staged";
-/// S3 copies an object of 5 GiB at most, and what is copied within [`ANSWER_LIMIT`] must be much less.
-pub(super) const MAX_PART_SIZE: u64 = 1 << 30;
+/// What the store must be able to copy within [`ANSWER_LIMIT`].
+pub(super) const MAX_PART_SIZE: u64 = 256 << 20;
 
 /// `s3://bucket/prefix`, and how to get there.
 #[derive(Clone, Debug)]
@@ -131,6 +131,11 @@ fn gone_is_fine(outcome: Result<(), StoreError>) -> Result<(), StoreError> {
     }
 }
 
+/// A key that [`Path`] has encoded already: it would encode it once more.
+fn parsed(key: &str) -> Result<Path> {
+    Path::parse(key).map_err(|error| Error::invalid(format!("{key:?} is no key of an object: {error}")))
+}
+
 fn failed(what: &str, bucket: &str, key: &Path, error: &StoreError) -> Error {
     let failed = Error::external(format!("{what} s3://{bucket}/{key} failed: {error}"));
     match error {
@@ -197,7 +202,7 @@ impl S3Store {
             read => read.map_err(|error| failed("reading", &self.client.bucket, marker, &error))?,
         };
         let (key, upload): (String, String) = codec::decode(&bytes)?;
-        self.client.abort(&Path::from(key), &upload)?;
+        self.client.abort(&parsed(&key)?, &upload)?;
         self.client.delete(marker)
     }
 }
@@ -318,11 +323,15 @@ impl S3Committer {
     /// Copies what is staged to its own name, however often it is asked to.
     pub fn copy(&mut self, location: &S3Location, bucket: &str, from: &str, to: &str, size: u64) -> Result<()> {
         let client = self.client(location, bucket)?;
-        let (from, to) = (Path::from(from), Path::from(to));
-        match runtime()?.block_on(client.store.copy(&from, &to)) {
-            Ok(()) => {}
-            Err(StoreError::NotFound { .. }) => client.find("what was staged", &to, size)?,
-            Err(error) => return Err(failed(&format!("copying {from} to"), bucket, &to, &error)),
+        let (from, to) = (parsed(from)?, parsed(to)?);
+        // After a recovery each subtask commits everything: a look is cheaper than a copy.
+        let is_there = runtime()?.block_on(client.store.head(&to)).is_ok_and(|found| found.size == size);
+        if !is_there {
+            match runtime()?.block_on(client.store.copy(&from, &to)) {
+                Ok(()) => {}
+                Err(StoreError::NotFound { .. }) => client.find("what was staged", &to, size)?,
+                Err(error) => return Err(failed(&format!("copying {from} to"), bucket, &to, &error)),
+            }
         }
         client.delete(&from)
     }
@@ -341,7 +350,7 @@ impl S3Committer {
     ) -> Result<()> {
         let client = self.client(location, bucket)?;
         let parts = parts.iter().map(|part| PartId { content_id: part.clone() }).collect();
-        complete(&client, &Path::from(key), upload, parts, size)?;
-        client.delete(&Path::from(marker))
+        complete(&client, &parsed(key)?, upload, parts, size)?;
+        client.delete(&parsed(marker)?)
     }
 }

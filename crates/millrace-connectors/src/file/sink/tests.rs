@@ -192,7 +192,8 @@ fn senseless_places_and_sizes_are_refused() {
     }
     let dir = tempfile::tempdir().unwrap();
     let sink = FileSink::<String>::directory(dir.path()).max_part_size(0);
-    assert!(sink.create_writer(&mut context(0, 1)).err().unwrap().message.contains("max_part_size"));
+    let error = sink.check(&CheckpointConfig::default()).unwrap_err();
+    assert!(!error.retryable && error.message.contains("max_part_size is 0"), "{error:?}");
     fs::write(dir.path().join("file"), "").unwrap();
     let sink = FileSink::<String>::directory(dir.path().join("file"));
     let error = sink.create_writer(&mut context(0, 1)).err().unwrap();
