@@ -86,6 +86,16 @@ fn without_one_attempt_of_adopted_tasks_promises_are_broken() {
 }
 
 #[test]
+fn without_the_look_for_later_attempts_promises_are_broken() {
+    is_noticed(Mutation::AnyOlder, 5000);
+}
+
+#[test]
+fn without_the_mark_of_an_attempt_promises_are_broken() {
+    is_noticed(Mutation::NoMark, 5000);
+}
+
+#[test]
 fn without_alignment_promises_are_broken() {
     is_noticed(Mutation::NoAlignment, 200);
 }

@@ -27,12 +27,12 @@ impl World {
         let jm = &self.jobmanagers[index];
         let (generation, newest) = (jm.generation, jm.protocol.view().newest_checkpoint().map(|record| record.id));
         let Some(newest) = newest.and_then(|id| self.newest(id)) else { return false };
-        let tasks = self.all_tasks();
-        let (mut adoption, mut reported) = (Adoption::new(tasks, newest, self.mutation.adoption()), Vec::new());
+        let (tasks, marked) = (self.all_tasks(), jm.protocol.view().newest_attempt());
+        let (mut adoption, mut reported) = (Adoption::new(tasks, newest, marked, self.mutation.adoption()), Vec::new());
         for deployment in 0..self.deployments.len() {
             let runs = self.deployments[deployment].alive && self.deployments[deployment].generation < generation;
             if runs && self.chance(self.plan.adopt) {
-                if self.deployments[deployment].superseded {
+                if self.deployments[deployment].superseded.is_some() {
                     self.counters.saw(Seen::ZombieReported);
                 }
                 reported.push(deployment);
@@ -76,7 +76,7 @@ impl World {
             self.counters.saw(Seen::AdoptedAfterRegion);
         }
         let jm = &mut self.jobmanagers[index];
-        (jm.attempt, jm.phase, jm.has_checkpoint) = (attempt, Phase::Running, false);
+        (jm.attempt, jm.phase, jm.has_checkpoint, jm.may_run_on) = (attempt, Phase::Running, false, true);
         jm.running = deployments.to_vec();
         let generation = jm.generation;
         for &deployment in deployments {
@@ -84,8 +84,8 @@ impl World {
             (adopted.jobmanager, adopted.generation, adopted.continues) = (index, generation, Some(newest));
             (adopted.job_attempt, adopted.cut_off) = (attempt, false);
             let (tip, superseded) = (adopted.tip, adopted.superseded);
-            if superseded {
-                self.violated(format!("deployment {deployment} is adopted, whose region was started again without it"));
+            if superseded.is_some_and(|by| by < generation) {
+                self.violated(format!("deployment {deployment} is adopted, whose tasks were started again without it"));
             }
             if generation == self.store.generation() {
                 let result = self.oracle.adopts(tip);

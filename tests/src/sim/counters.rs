@@ -17,9 +17,11 @@ pub enum Seen {
     AdoptionRefused,
     /// One region was started again while the other ran on.
     RegionRestarted,
+    /// The log was told that the whole job starts again.
+    Marked,
     /// A jobmanager failed, and the next one adopted tasks of several attempts.
     AdoptedAfterRegion,
-    /// A jobmanager was told of tasks of a region that had been started again without them.
+    /// One was told of tasks that had been started again without them.
     ZombieReported,
     /// A task died.
     TaskCrash,
@@ -76,11 +78,12 @@ pub enum Seen {
 }
 
 /// What every run has to see a thousand times.
-pub const REQUIRED: [Seen; 17] = [
+pub const REQUIRED: [Seen; 18] = [
     Seen::FullSchedule,
     Seen::Restored,
     Seen::Adopted,
     Seen::AdoptionRefused,
+    Seen::Marked,
     Seen::TaskCrash,
     Seen::JobManagerCrash,
     Seen::CrashBetweenMetadataAndLog,

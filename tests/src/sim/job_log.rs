@@ -2,7 +2,7 @@
 
 use millrace_runtime::coordinator::{AppendOutcome, CoordinatorEvent, LeaderOutcome};
 use millrace_state::log::{
-    TerminalRecord, TerminalResult, WriterId,
+    AttemptRecord, TerminalRecord, TerminalResult, WriterId,
     protocol::{Append, Command, Effect as LogEffect, Event as LogEvent, Outcome},
 };
 
@@ -35,6 +35,9 @@ impl World {
             }
             LogTask::Check(_) => Command::AnnounceCheck,
             LogTask::Trim => Command::Trim,
+            LogTask::Mark(attempt) => {
+                Command::Append { writer, now_ms, body: Append::Attempt(AttemptRecord { attempt: *attempt }) }
+            }
             LogTask::Terminal => {
                 let checkpoints_retained = self.plan.config.num_retained > 1;
                 let record = TerminalRecord { result: TerminalResult::Finished, checkpoints_retained, deployment: 0 };
@@ -87,6 +90,11 @@ impl World {
                     self.counters.saw(Seen::Trimmed);
                 }
             }
+            LogTask::Mark(attempt) => match outcome {
+                Outcome::Appended { .. } => self.marked(index),
+                Outcome::GaveUp(_) => self.jobmanagers[index].log_queue.push_front(LogTask::Mark(attempt)),
+                _ => self.retire(index),
+            },
             LogTask::Terminal => self.terminal_done(index, outcome),
         }
         if self.jobmanagers[index].alive {

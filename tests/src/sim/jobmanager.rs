@@ -33,6 +33,8 @@ pub enum LogTask {
     Check(CheckpointId),
     /// Delete void entries.
     Trim,
+    /// Append the mark that the whole job begins an attempt.
+    Mark(Attempt),
     /// Append the job's end.
     Terminal,
 }
@@ -48,6 +50,8 @@ pub enum Phase {
     Restoring(CheckpointId),
     /// It has read the checkpoint to restart a region from, and waits until the tasks that run on know of that.
     Joining,
+    /// It knows what all tasks start from, and waits until the log holds the mark of that.
+    Marking,
     /// Its tasks run.
     Running,
     /// The final checkpoint is complete.
@@ -110,6 +114,10 @@ pub struct JobManager {
     pub running: Vec<usize>,
     /// A checkpoint was announced since all tasks were started or adopted.
     pub has_checkpoint: bool,
+    /// For all that it knows, all tasks of an earlier attempt run on, and the log holds no later one's mark.
+    pub may_run_on: bool,
+    /// What all tasks start from, while that is being marked.
+    pub from: Option<(CheckpointId, Restored)>,
     /// The region that starts again alone.
     pub again: Option<Again>,
     /// The checkpoints that it tried to complete.
@@ -149,6 +157,8 @@ impl World {
             attempt: Attempt(0),
             running: Vec::new(),
             has_checkpoint: false,
+            may_run_on: false,
+            from: None,
             again: None,
             instances: BTreeMap::new(),
             tick_at: None,
@@ -238,7 +248,7 @@ impl World {
         let history = jm.protocol.view().checkpoints().map(|record| record.id).collect();
         let config = self.plan.config.clone();
         jm.coordinator = Some(CheckpointCoordinator::recovered(config, jm.generation, history, highest.next()));
-        jm.phase = Phase::Deciding;
+        (jm.phase, jm.may_run_on) = (Phase::Deciding, jm.generation > Generation(1));
         if !self.adopt_tasks(index) {
             self.decide(index);
         }
@@ -260,7 +270,7 @@ impl World {
                     let result = self.oracle.starts_empty(self.records_were_read);
                     self.expect(result);
                 }
-                self.deploy(index, None);
+                self.start_all(index, None);
             }
             Some(RestorePoint::Undecided) | None => {}
         }
@@ -273,7 +283,7 @@ impl World {
         }
         match restored {
             Ok(restored) if self.jobmanagers[index].again.is_some() => self.region_read(index, (id, restored)),
-            Ok(restored) => self.deploy(index, Some((id, restored))),
+            Ok(restored) => self.start_all(index, Some((id, restored))),
             // Judged when it was read: the files of an old jobmanager's checkpoint may have been deleted by a newer.
             Err(missing) => {
                 self.note(|| format!("jobmanager {index} cannot restore: {missing}"));
@@ -282,17 +292,46 @@ impl World {
         }
     }
 
-    /// Starts all tasks.
-    pub fn deploy(&mut self, index: usize, restored: Option<(CheckpointId, Restored)>) {
+    /// Starts all tasks, once the log holds the mark of that where it must.
+    pub fn start_all(&mut self, index: usize, restored: Option<(CheckpointId, Restored)>) {
+        let jm = &mut self.jobmanagers[index];
+        jm.attempt = jm.attempt.next();
+        if !jm.may_run_on || self.mutation == Mutation::NoMark {
+            return self.deploy(index, restored);
+        }
+        (jm.phase, jm.from) = (Phase::Marking, restored);
+        let mark = LogTask::Mark(jm.attempt);
+        self.want_of_log(index, mark);
+    }
+
+    /// The log holds the mark.
+    pub fn marked(&mut self, index: usize) {
+        self.counters.saw(Seen::Marked);
+        let jm = &mut self.jobmanagers[index];
+        jm.may_run_on = false;
+        let restored = jm.from.take();
+        self.deploy(index, restored);
+    }
+
+    fn deploy(&mut self, index: usize, restored: Option<(CheckpointId, Restored)>) {
         let (spare, generation) = (self.plan.spare_old_tasks, self.jobmanagers[index].generation);
         for other in 0..self.deployments.len() {
-            let theirs = self.deployments[other].generation;
-            if theirs == generation || (theirs < generation && !self.chance(spare)) {
+            let deployment = &mut self.deployments[other];
+            let (theirs, cut_off) = (deployment.generation, deployment.cut_off);
+            if theirs <= generation {
+                deployment.superseded.get_or_insert(generation);
+            } else if deployment.started_by <= generation && deployment.alive {
+                let by = deployment.jobmanager;
+                self.violated(format!(
+                    "jobmanager {index} starts all tasks without deployment {other}, which {by} adopted"
+                ));
+            }
+            let may_live = theirs > generation || ((theirs < generation || cut_off) && self.chance(spare));
+            if !may_live {
                 self.kill(other);
             }
         }
         let jm = &mut self.jobmanagers[index];
-        jm.attempt = jm.attempt.next();
         jm.asked_for_final = false;
         (jm.running, jm.has_checkpoint) = (Vec::new(), false);
         let checkpoint = restored.as_ref().map(|(id, _)| *id);
@@ -307,6 +346,7 @@ impl World {
         let jm = &mut self.jobmanagers[index];
         let deployment = self.deployments.len();
         jm.running.push(deployment);
+        jm.may_run_on = true;
         let start = Start {
             region,
             by: (index, jm.generation, jm.attempt),

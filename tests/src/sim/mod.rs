@@ -13,8 +13,7 @@
 //! - no two checkpoints are announced under one id;
 //! - a checkpoint that the log points to has its files, and entries that count are never deleted;
 //! - a jobmanager that has listed a newer generation announces and deletes nothing;
-//! - tasks that a new jobmanager adopts continue what was announced, all of them the same, and none has a successor that
-//!   was begun beside tasks that ran on;
+//! - tasks that a new jobmanager adopts continue what was announced, all of them the same, and none has a successor;
 //! - start positions are found once: after the first record was read, the job never starts from nothing;
 //! - the job ends, and has counted every record.
 

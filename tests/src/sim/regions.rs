@@ -29,7 +29,12 @@ impl World {
         jm.running.retain(|deployment| *deployment != lost);
         let kept = jm.running.first().copied().filter(|_| jm.has_checkpoint);
         let Some(kept) = kept else {
-            return std::mem::take(&mut jm.running).into_iter().for_each(|other| self.kill(other));
+            for other in self.own_deployments(index) {
+                // Known to have ended.
+                self.jobmanagers[index].may_run_on &= !self.deployments[other].alive;
+                self.kill(other);
+            }
+            return self.jobmanagers[index].running.clear();
         };
         jm.attempt = jm.attempt.next();
         let attempt = jm.attempt;
@@ -45,7 +50,7 @@ impl World {
         let Some(again) = jm.again.take_if(|again| again.kept == deployment) else { return false };
         self.note(|| format!("jobmanager {index} has lost deployment {deployment} too, which ran on"));
         if let Some(restored) = again.restored {
-            self.deploy(index, Some(restored));
+            self.start_all(index, Some(restored));
         }
         true
     }
@@ -95,7 +100,7 @@ impl World {
         for other in 0..self.deployments.len() {
             let deployment = &mut self.deployments[other];
             if deployment.region == region && deployment.generation <= generation {
-                deployment.superseded = true;
+                deployment.superseded.get_or_insert(generation);
                 let spared = deployment.cut_off && self.chance(self.plan.spare_old_tasks);
                 if !spared && self.deployments[other].generation == generation {
                     self.kill(other);

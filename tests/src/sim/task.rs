@@ -81,8 +81,10 @@ pub struct Deployment {
     pub region: usize,
     /// The jobmanager that started them.
     pub jobmanager: usize,
-    /// Its generation.
+    /// Its generation, or that of the one that adopted them last.
     pub generation: Generation,
+    /// The generation that started them.
+    pub started_by: Generation,
     /// The attempt.
     pub attempt: Attempt,
     /// The attempt of the job that they are a part of.
@@ -91,8 +93,8 @@ pub struct Deployment {
     pub joining: bool,
     /// Their jobmanager has lost them, and they know nothing of it.
     pub cut_off: bool,
-    /// The region was started again beside tasks that ran on.
-    pub superseded: bool,
+    /// The first jobmanager that started them again without these.
+    pub superseded: Option<Generation>,
     /// Whether they run.
     pub alive: bool,
     /// The checkpoint instance that they continue: the restored one, then each that was taken of them.
@@ -175,11 +177,12 @@ impl Deployment {
             region,
             jobmanager,
             generation,
+            started_by: generation,
             attempt,
             job_attempt: attempt,
             joining: false,
             cut_off: false,
-            superseded: false,
+            superseded: None,
             alive,
             tip,
             continues,

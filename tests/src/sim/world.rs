@@ -46,6 +46,10 @@ pub enum Mutation {
     NoAgreement,
     /// Tasks are adopted whatever attempts of the job they are a part of.
     AnyAttempt,
+    /// Tasks are adopted whatever attempts of the whole job have begun since.
+    AnyOlder,
+    /// The whole job starts again without a mark in the log.
+    NoMark,
 }
 
 impl Mutation {
@@ -56,7 +60,11 @@ impl Mutation {
 
     /// The rules of adoption.
     pub fn adoption(self) -> AdoptionChecks {
-        AdoptionChecks { agreement: self != Self::NoAgreement, one_attempt: self != Self::AnyAttempt }
+        AdoptionChecks {
+            agreement: self != Self::NoAgreement,
+            one_attempt: self != Self::AnyAttempt,
+            no_later: self != Self::AnyOlder,
+        }
     }
 
     /// How tasks handle barriers.

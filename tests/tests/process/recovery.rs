@@ -20,6 +20,8 @@ const BY_SIGTERM: i32 = 143;
 /// Two subtasks that count records from Kafka by their text, on taskmanagers with one slot each; one is spare.
 pub struct Counting {
     topic: String,
+    /// Of checkpoints.
+    interval: &'static str,
     directory: tempfile::TempDir,
 }
 
@@ -27,7 +29,7 @@ impl Counting {
     pub fn new(name: &str) -> Result<Self> {
         let topic = unique(name);
         KafkaBroker::shared().create_topic(&topic, PARTITIONS)?;
-        Ok(Self { topic, directory: tempfile::tempdir().expect("a directory can be made") })
+        Ok(Self { topic, interval: "300ms", directory: tempfile::tempdir().expect("a directory can be made") })
     }
 
     pub fn job(&self) -> Result<ClusterSpec> {
@@ -56,7 +58,7 @@ impl Counting {
     fn job_without_directory(&self) -> Result<ClusterSpec> {
         let spec = checkpoint_example(KafkaBroker::shared(), &self.topic)?
             .args(["--key-by", "record", "--parallelism", "2", "--start", "earliest"])
-            .args(["--checkpoints", "--interval", "300ms", "--state-backend", "filesystem"]);
+            .args(["--checkpoints", "--interval", self.interval, "--state-backend", "filesystem"]);
         Ok(restart_always(spec).taskmanagers(3))
     }
 
@@ -172,6 +174,36 @@ fn tasks_of_which_one_is_gone_are_not_adopted() -> Result<()> {
     })?;
     assert_eq!(state.job.generation, Generation(2));
     assert_eq!(state.taskmanagers.len(), 2, "the survivor and the spare one: {state}");
+    wait_for_all(&mut cluster, &feed.finish())?;
+    Ok(())
+}
+
+/// All taskmanagers are cut off and live on, the job starts again on others, and these and the jobmanager are lost before
+/// the next checkpoint: to the log, the old tasks are as good as those that came after them.
+#[test]
+fn tasks_of_an_attempt_before_the_newest_are_not_adopted() -> Result<()> {
+    let counting = Counting { interval: "10s", ..Counting::new("zombies")? };
+    let spec = counting.job()?.taskmanagers(2).set("heartbeat.interval", "200 ms").set("heartbeat.timeout", "1 s");
+    let mut cluster = JobCluster::start(spec)?;
+    let feed = counting.feed(19);
+    cluster.wait_until_running()?;
+    let before = cluster.wait_for_new_checkpoint()?;
+    let zombies = cluster.busy_taskmanagers(&before);
+    assert_eq!(zombies.len(), 2, "{before}");
+    zombies.iter().try_for_each(|zombie| cluster.pause_taskmanager(*zombie))?;
+    let others = [cluster.start_taskmanager()?, cluster.start_taskmanager()?];
+    let state = cluster.wait_until("start elsewhere", |state| state.is_running() && state.job.restarts > 0)?;
+    assert_eq!(state.newest_checkpoint(), before.newest_checkpoint(), "{state}");
+    cluster.kill_jobmanager()?;
+    others.iter().try_for_each(|other| cluster.kill_taskmanager(*other))?;
+    zombies.iter().try_for_each(|zombie| cluster.resume_taskmanager(*zombie))?;
+    cluster.restart_jobmanager()?;
+    let state = cluster.wait_until("job that was started anew", |state| {
+        state.is_running() && state.job.last_recovery.is_some() && state.recovered_from().is_some()
+    })?;
+    assert_eq!(state.recovered_from(), Some(before.newest_checkpoint()), "{state}");
+    let log = cluster.jobmanager_log();
+    assert!(log.contains("has begun since"), "they were refused for that: {log}");
     wait_for_all(&mut cluster, &feed.finish())?;
     Ok(())
 }

@@ -4,7 +4,7 @@ use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use millrace_core::{
     Error,
-    ids::{CheckpointId, TaskId, TaskManagerId},
+    ids::{Attempt, CheckpointId, Generation, TaskId, TaskManagerId},
     rest::ExecutionState,
 };
 use millrace_runtime::{
@@ -28,14 +28,14 @@ const MOST_ABANDONED: usize = 128;
 
 impl JobManager {
     /// Waits for tasks that run under an earlier jobmanager, where there may be some that can be adopted: `newest` is the
-    /// checkpoint that they must continue.
-    pub(super) fn look_for_tasks(&mut self, newest: Option<NewestCheckpoint>) {
+    /// checkpoint that they must continue, `marked` an attempt of the job that they must not be before.
+    pub(super) fn look_for_tasks(&mut self, newest: Option<NewestCheckpoint>, marked: Option<(Generation, Attempt)>) {
         let timeout = self.settings.jobmanager.adoption_timeout;
         // The tasks of a local run end with its process.
         let may_run = self.settings.role == Role::JobManager && self.checkpoints.is_enabled() && !timeout.is_zero();
         let Some(newest) = newest.filter(|_| may_run) else { return };
         let tasks = Plan::new(&self.graph, true).tasks().to_vec();
-        self.adoption = Some(Adoption::new(tasks, newest, AdoptionChecks::default()));
+        self.adoption = Some(Adoption::new(tasks, newest, marked, AdoptionChecks::default()));
         let events = self.events.clone();
         tokio::spawn(async move {
             let first = timeout.min(FIRST_REPORT);

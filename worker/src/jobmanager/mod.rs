@@ -37,7 +37,11 @@ use millrace_runtime::{
     scheduler::{JobResult, JobScheduler, Plan, adoption::Adoption},
     task::TaskManagerLocation,
 };
-use millrace_state::{log::JobLog, metadata::CheckpointMetadata, storage::CheckpointStorage};
+use millrace_state::{
+    log::{JobLog, LogError},
+    metadata::CheckpointMetadata,
+    storage::CheckpointStorage,
+};
 use tokio::{
     sync::{Mutex, mpsc, watch},
     time::{Instant, MissedTickBehavior},
@@ -95,6 +99,7 @@ enum Event {
         last: bool,
     },
     Restored(Attempt, Result<Option<Restored>>),
+    Marked(Attempt, Result<(), LogError>),
     Splits(splits::Found),
     Coordinator(CoordinatorEvent),
     RestartTimer(Attempt),
@@ -251,7 +256,7 @@ impl Clock {
 
 /// Runs the job to its end. An error means that this jobmanager could not go on, not that the job failed.
 pub async fn run(setup: JobManagerSetup, commands: &mut mpsc::Receiver<JobCommand>) -> Result<JobOutcome> {
-    let Taken { storage, log, generation, next_id, newest, continues } = *setup.taken;
+    let Taken { storage, log, generation, next_id, newest, continues, marked } = *setup.taken;
     let history = log.view().checkpoints().map(|record| record.id).collect();
     let (events, inbox) = mpsc::unbounded_channel();
     let checkpoints = setup.settings.checkpoint.clone();
@@ -264,7 +269,10 @@ pub async fn run(setup: JobManagerSetup, commands: &mut mpsc::Receiver<JobComman
         recovery.took_over(clock.elapsed(), &format!("the jobmanager was restarted (generation {generation})"));
     }
     let plan = Plan::new(&setup.graph, checkpoints.is_enabled());
-    let scheduler = JobScheduler::new(plan, setup.settings.restart_strategy.clone());
+    let mut scheduler = JobScheduler::new(plan, setup.settings.restart_strategy.clone());
+    if generation > Generation(1) {
+        scheduler = scheduler.taken_over();
+    }
     let mut manager = JobManager {
         scheduler: match setup.settings.jobmanager.adaptive {
             Some(adaptive) => scheduler.adaptive(adaptive),
@@ -305,7 +313,7 @@ pub async fn run(setup: JobManagerSetup, commands: &mut mpsc::Receiver<JobComman
         ending: false,
         delete: false,
     };
-    manager.look_for_tasks(continues);
+    manager.look_for_tasks(continues, marked);
     manager.run(setup.peers, commands, inbox).await
 }
 
@@ -344,6 +352,7 @@ impl JobManager {
         match event {
             Event::AdoptionTimer { last } => self.adoption_timer(last),
             Event::Restored(attempt, restored) => self.restored(attempt, restored),
+            Event::Marked(attempt, marked) => self.marked(attempt, marked),
             Event::Splits(found) => self.splits_found(found),
             Event::Coordinator(event) => self.coordinate(event),
             Event::RestartTimer(attempt) => {

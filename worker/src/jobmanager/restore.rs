@@ -8,6 +8,7 @@ use millrace_core::{
     operator_state::OperatorListSnapshot,
 };
 use millrace_runtime::{
+    STEP,
     coordinator::{RestorePoint, TaskStates},
     graph::{JobGraph, SourceNode},
     scheduler::Event as SchedulerEvent,
@@ -17,7 +18,7 @@ use millrace_runtime::{
 use millrace_state::{
     SOURCE_SPLITS,
     assignment::{RestoreTarget, assign},
-    log::JobLog,
+    log::{JobLog, LogError, LogView},
     metadata::{CheckpointMetadata, OperatorStateMeta},
     storage::{CheckpointStorage, StorageOptions, open_checkpoint},
 };
@@ -67,6 +68,8 @@ impl JobManager {
             job: self.job,
             storage: self.storage.clone(),
             log: Arc::clone(&self.log),
+            // Where the attempt is marked, that takes the log, and what is found need not wait for it.
+            view: self.log.try_lock().ok().map(|log| log.view().clone()),
             damaged: self.damaged.iter().copied().collect(),
             allow_older: self.settings.restore.allow_older_checkpoint,
             given: self.settings.restore.path.clone(),
@@ -84,6 +87,32 @@ impl JobManager {
             });
             let _ = events.send(Event::Restored(attempt, restored));
         });
+        if self.scheduler.must_be_marked() {
+            self.mark(attempt);
+        }
+    }
+
+    /// Writes down that the whole job begins an attempt: what may run on of earlier ones is not adopted any more.
+    fn mark(&self, attempt: Attempt) {
+        tracing::debug!(target: STEP, step = "mark", %attempt);
+        let (log, events) = (Arc::clone(&self.log), self.events.clone());
+        tokio::spawn(async move {
+            let marked = log.lock().await.append_attempt(attempt).await.map(drop);
+            let _ = events.send(Event::Marked(attempt, marked));
+        });
+    }
+
+    /// The attempt is marked, or can't be: then nothing of it may be deployed.
+    pub(super) fn marked(&mut self, attempt: Attempt, marked: Result<(), LogError>) {
+        match marked {
+            _ if self.ending => {}
+            Ok(()) => self.schedule(SchedulerEvent::Marked(attempt)),
+            Err(LogError::Failed(error)) => {
+                let error = error.context(format_args!("the job's log does not take that attempt {attempt} begins"));
+                self.schedule(SchedulerEvent::AttemptFailed(attempt, error));
+            }
+            Err(LogError::Fenced { .. } | LogError::Removed | LogError::Ended(_)) => self.fenced(),
+        }
     }
 
     /// The next attempt has so many slots. What the last checkpoint holds was written with its own number.
@@ -232,6 +261,8 @@ struct Origin {
     job: JobId,
     storage: CheckpointStorage,
     log: Arc<Mutex<JobLog>>,
+    /// What that says, where nobody was writing it.
+    view: Option<LogView>,
     damaged: Vec<CheckpointId>,
     allow_older: bool,
     given: Option<String>,
@@ -241,8 +272,11 @@ struct Origin {
 impl Origin {
     /// The job's own newest readable checkpoint; before it has one, the one that the user gave.
     async fn find(self) -> Result<Option<CheckpointMetadata>> {
-        let log = self.log.lock().await;
-        let own = self.storage.latest_checkpoint(self.job, log.view(), &self.damaged, self.allow_older).await?;
+        let view = match self.view {
+            Some(view) => view,
+            None => self.log.lock().await.view().clone(),
+        };
+        let own = self.storage.latest_checkpoint(self.job, &view, &self.damaged, self.allow_older).await?;
         match (own, &self.given) {
             (None, Some(path)) => open_checkpoint(path, &self.options).await.map(Some),
             (own, _) => Ok(own),

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use millrace_core::{
     Result,
-    ids::{CheckpointId, Generation, JobId},
+    ids::{Attempt, CheckpointId, Generation, JobId},
     rest::{CheckpointStatistics, CheckpointStatus},
 };
 use millrace_runtime::scheduler::adoption::NewestCheckpoint;
@@ -47,6 +47,8 @@ pub struct Taken {
     pub newest: Option<CheckpointStatistics>,
     /// Whose that is.
     pub continues: Option<NewestCheckpoint>,
+    /// The newest attempt of the whole job that is marked in the log.
+    pub marked: Option<(Generation, Attempt)>,
 }
 
 /// A job that had ended before.
@@ -95,7 +97,8 @@ pub async fn take_over(settings: &Settings, job: JobId, wait: impl Fn(String)) -
         Claim::Leader(generation) => {
             let highest = wait.until(async || storage.list_checkpoints(job).await).await?.into_iter().max();
             let next_id = highest.map_or(CheckpointId(1), CheckpointId::next);
-            Ok(Found::Leader(Box::new(Taken { storage, log, generation, next_id, newest, continues })))
+            let marked = log.view().newest_attempt();
+            Ok(Found::Leader(Box::new(Taken { storage, log, generation, next_id, newest, continues, marked })))
         }
         Claim::Ended(record) => {
             let at_ms = log.view().newest().map_or(0, |entry| entry.written_at_ms);

@@ -7,10 +7,13 @@
 //! A region that starts again by itself begins an attempt of the job of which the tasks that run on become a part. Each of
 //! their taskmanagers has answered that it knows, before any task of the region is deployed; and until the region runs,
 //! these tasks say that they wait for it. So tasks that a jobmanager has lost, and whose successors it has begun beside tasks
-//! that ran on, never make up an attempt again: at least one of those is of a later one. Where no task ran on, nobody tells
-//! a later jobmanager of an attempt that ended before its first checkpoint: if all tasks of the attempt before it live on
-//! as zombies and report before any other, they are adopted, though the sinks of the newer one have removed what they had
-//! in progress. The log would have to hold the beginning of each attempt.
+//! that ran on, never make up an attempt again: at least one of those is of a later one.
+//!
+//! Where no task ran on, the log has to tell of a later attempt: if all tasks of the one before live on as zombies,
+//! they could be adopted, though the sinks of the later one have removed what they had in progress. So before any task
+//! of the whole job is deployed while all of an earlier attempt may live on, the log holds a
+//! [mark](super::JobScheduler::must_be_marked), and tasks of an attempt before the newest mark are refused. An attempt
+//! of which one task is known to have ended needs none after it: it never reports itself whole.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -88,11 +91,13 @@ pub struct AdoptionChecks {
     pub agreement: bool,
     /// The tasks must be of one attempt of the job.
     pub one_attempt: bool,
+    /// The log must hold no mark of a later attempt of the whole job.
+    pub no_later: bool,
 }
 
 impl Default for AdoptionChecks {
     fn default() -> Self {
-        Self { agreement: true, one_attempt: true }
+        Self { agreement: true, one_attempt: true, no_later: true }
     }
 }
 
@@ -101,15 +106,22 @@ impl Default for AdoptionChecks {
 pub struct Adoption {
     tasks: Vec<TaskId>,
     newest: NewestCheckpoint,
+    marked: Option<(Generation, Attempt)>,
     checks: AdoptionChecks,
     reports: BTreeMap<TaskId, (TaskManagerId, AdoptableTask)>,
     refused: Option<String>,
 }
 
 impl Adoption {
-    /// Nothing is reported yet of these tasks, all of the job's.
-    pub fn new(tasks: Vec<TaskId>, newest: NewestCheckpoint, checks: AdoptionChecks) -> Self {
-        Self { tasks, newest, checks, reports: BTreeMap::new(), refused: None }
+    /// Nothing is reported yet of these tasks, all of the job's. `marked` is the newest attempt of the whole job whose
+    /// beginning is marked in the log.
+    pub fn new(
+        tasks: Vec<TaskId>,
+        newest: NewestCheckpoint,
+        marked: Option<(Generation, Attempt)>,
+        checks: AdoptionChecks,
+    ) -> Self {
+        Self { tasks, newest, marked, checks, reports: BTreeMap::new(), refused: None }
     }
 
     /// The checkpoint that the tasks have to continue.
@@ -205,11 +217,25 @@ impl Adoption {
                 first.task, first.job_attempt, first.generation
             ));
         }
+        let own = (*generation, *attempt);
+        if let Some(marked) = self.marked.filter(|marked| self.checks.no_later && own < *marked) {
+            return Some(format!(
+                "task {task} is of attempt {attempt} of the job, of generation {generation}, and attempt {} of \
+                 generation {} has begun since",
+                marked.1, marked.0
+            ));
+        }
         let newest = self.newest;
-        let own = (newest.generation, newest.attempt) == (*generation, *attempt);
-        if self.checks.agreement && !own && *continues != Some(newest.id) {
+        let of_newest = (newest.generation, newest.attempt);
+        // One from before it may have begun from another job's checkpoint of that number.
+        let continues_it = own > of_newest && *continues == Some(newest.id);
+        if self.checks.agreement && own != of_newest && !continues_it {
             let from = continues.map_or("nothing".to_string(), |id| format!("checkpoint {id}"));
-            return Some(format!("task {task} continues {from}, and the newest checkpoint is {}", newest.id));
+            return Some(format!(
+                "task {task}, of attempt {attempt} of generation {generation}, continues {from}, and the newest \
+                 checkpoint is {}, of attempt {} of generation {}",
+                newest.id, newest.attempt, newest.generation
+            ));
         }
         None
     }
@@ -245,7 +271,11 @@ mod tests {
     }
 
     fn adoption() -> Adoption {
-        Adoption::new(TASKS.to_vec(), NEWEST, AdoptionChecks::default())
+        marked(None)
+    }
+
+    fn marked(attempt: Option<(Generation, Attempt)>) -> Adoption {
+        Adoption::new(TASKS.to_vec(), NEWEST, attempt, AdoptionChecks::default())
     }
 
     /// Both tasks, each on a taskmanager of its own, after a change.
@@ -347,10 +377,37 @@ mod tests {
         assert!(matches!(verdict(waits), AdoptionVerdict::Restart(_)));
     }
 
+    /// They continue the newest checkpoint, and agree with each other.
+    #[test]
+    fn tasks_of_an_attempt_before_the_newest_that_has_begun_are_not_adopted() {
+        let verdict = |marked: Option<_>, of: (u64, u32)| {
+            let mut adoption =
+                self::marked(marked.map(|(generation, attempt)| (Generation(generation), Attempt(attempt))));
+            let (generation, job_attempt) = (Generation(of.0), Attempt(of.1));
+            let of_it = |task| AdoptableTask { generation, job_attempt, continues: Some(NEWEST.id), ..report(task) };
+            adoption.reported(&tm("a"), vec![of_it(0), of_it(1)]);
+            adoption.verdict()
+        };
+        for (marked, of, adopted) in [
+            (Some((1, 3)), (1, 3), true),
+            (Some((1, 4)), (1, 3), false),
+            (Some((1, 4)), (1, 5), true),
+            (Some((2, 1)), (1, 5), false),
+            (Some((2, 1)), (2, 1), true),
+            (None, (1, 4), true),
+        ] {
+            let verdict = verdict(marked, of);
+            let refused = matches!(&verdict, AdoptionVerdict::Restart(why) if why.contains("has begun since"));
+            assert_eq!((is_adopted(&verdict), refused), (adopted, !adopted), "{marked:?}, {of:?}: {verdict:?}");
+        }
+        // The newest checkpoint is attempt 3's; that of another job which these began from had the same number.
+        assert!(matches!(verdict(None, (1, 2)), AdoptionVerdict::Restart(why) if why.contains("of attempt 2")));
+    }
+
     #[test]
     fn without_the_check_another_line_of_history_would_be_adopted() {
         let checks = AdoptionChecks { agreement: false, ..AdoptionChecks::default() };
-        let mut adoption = Adoption::new(TASKS.to_vec(), NEWEST, checks);
+        let mut adoption = Adoption::new(TASKS.to_vec(), NEWEST, None, checks);
         let strange = |task| AdoptableTask { generation: Generation(2), ..report(task) };
         adoption.reported(&tm("a"), vec![strange(0), strange(1)]);
         assert!(is_adopted(&adoption.verdict()));

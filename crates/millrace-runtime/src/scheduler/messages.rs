@@ -48,6 +48,8 @@ pub enum Event {
     HandedOver(Attempt),
     /// The restore point and the splits of an attempt are at hand.
     Prepared(Attempt),
+    /// The log holds the mark that an attempt begins.
+    Marked(Attempt),
     /// A taskmanager has answered [`Effect::Join`].
     Joined(Attempt, TaskManagerId),
     /// A task's state is restored and its inputs are registered.
@@ -81,7 +83,10 @@ pub enum Event {
 /// What to do.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Effect {
-    /// Read the newest completed checkpoint and find the sources' splits, then answer [`Event::Prepared`].
+    /// Read the newest completed checkpoint and find the sources' splits, then answer [`Event::Prepared`]. Where it
+    /// [must be marked](super::JobScheduler::must_be_marked), write that into the log meanwhile, and answer
+    /// [`Event::Marked`]: nothing is deployed before. But not while a checkpoint is being completed, whose entry would
+    /// come behind the mark.
     Prepare(Attempt),
     /// Tell these taskmanagers that their tasks, which run on, are to be a part of this attempt of the job, then answer
     /// [`Event::Joined`] for each that has heard it. Nothing is deployed before: see [`super::adoption`].

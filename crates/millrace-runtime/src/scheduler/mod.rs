@@ -4,6 +4,7 @@
 mod adaptive;
 pub mod adoption;
 mod leaving;
+mod mark;
 mod messages;
 mod plan;
 mod regions;
@@ -98,6 +99,8 @@ pub struct JobScheduler {
     began: Attempt,
     /// A checkpoint has completed since.
     has_checkpoint: bool,
+    /// For all that is known, all tasks of an earlier attempt run on, and the log holds no later one's mark.
+    may_run_on: bool,
 }
 
 impl JobScheduler {
@@ -120,6 +123,7 @@ impl JobScheduler {
             attempts: BTreeMap::new(),
             began: Attempt(1),
             has_checkpoint: false,
+            may_run_on: false,
         }
     }
 
@@ -188,6 +192,7 @@ impl JobScheduler {
                 }
                 self.deploy(&mut effects);
             }
+            Event::Marked(attempt) => self.marked(attempt, &mut effects),
             Event::Joined(attempt, id) if attempt == self.attempt => {
                 if let Phase::Preparing { joining, .. } = &mut self.phase {
                     joining.remove(&id);
@@ -203,9 +208,11 @@ impl JobScheduler {
             Event::TaskFinished(attempt, task) | Event::TaskCanceled(attempt, task)
                 if self.is_current(attempt, task) =>
             {
+                self.may_run_on = false;
                 self.task_ended(now, task, &mut effects)
             }
             Event::TaskFailed(attempt, task, error) if self.is_current(attempt, task) => {
+                self.may_run_on = false;
                 self.task_failed(now, task, error, &mut effects);
             }
             Event::AttemptFailed(attempt, error) if attempt == self.attempt => {
@@ -267,7 +274,7 @@ impl JobScheduler {
         let reading = assignment.keys().filter(|task| !ended.contains(task)).copied().collect();
         self.attempts = attempts;
         // They continue one, of which it is not known whether it was taken of these splits.
-        (self.began, self.has_checkpoint) = (attempt, false);
+        (self.began, self.has_checkpoint, self.may_run_on) = (attempt, false, true);
         self.phase = Phase::Running { assignment, reading };
         self.runs_since(now);
         self.all_ended(effects);
@@ -305,6 +312,7 @@ impl JobScheduler {
     fn deploy(&mut self, effects: &mut Vec<Effect>) {
         if let Phase::Preparing { assignment, prepared: true, joining } = &self.phase
             && joining.is_empty()
+            && !self.must_be_marked()
         {
             let assignment = assignment.clone();
             effects.push(Effect::Deploy(self.attempt, assignment.clone()));
@@ -313,6 +321,7 @@ impl JobScheduler {
             if missing.len() == assignment.len() {
                 (self.began, self.has_checkpoint) = (self.attempt, false);
             }
+            self.may_run_on = true;
             self.phase = Phase::Deploying { missing, assignment };
         }
     }

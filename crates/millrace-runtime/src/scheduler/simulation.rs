@@ -21,6 +21,12 @@ struct World {
     tasks: BTreeMap<(Attempt, TaskId), TaskManagerId>,
     /// The attempt of the job that the tasks of a taskmanager are a part of.
     joined: BTreeMap<TaskManagerId, Attempt>,
+    /// Those that live on after their taskmanager was lost, by the attempt of the job that they are a part of.
+    zombies: BTreeMap<Attempt, BTreeSet<TaskId>>,
+    /// The newest attempt that the log holds a mark of.
+    marked: Attempt,
+    /// How often all tasks of an attempt lived on when the job was started as a whole.
+    survived: u32,
     inbox: VecDeque<Event>,
     timers: Vec<Event>,
     /// How often the job started in part, and as a whole.
@@ -57,6 +63,9 @@ impl World {
             started: 0,
             tasks: BTreeMap::new(),
             joined: BTreeMap::new(),
+            zombies: BTreeMap::new(),
+            marked: Attempt(0),
+            survived: 0,
             inbox: VecDeque::new(),
             timers: Vec::new(),
             partly: 0,
@@ -75,13 +84,22 @@ impl World {
 
     fn kill(&mut self) {
         let Some(id) = self.live.iter().choose(&mut self.rng).cloned() else { return };
-        self.live.remove(&id);
-        self.tasks.retain(|_, place| *place != id);
+        let lives_on = self.rng.random_bool(0.5);
+        self.lose(id, lives_on);
         // Whoever is connected to it may see that first.
         if self.rng.random_bool(0.5) {
             self.fail(|task| task.vertex != VertexId(0));
         }
-        self.inbox.push_back(Event::TaskManagerLost { id, error: Error::external("killed") });
+    }
+
+    fn lose(&mut self, id: TaskManagerId, lives_on: bool) {
+        self.live.remove(&id);
+        let on_it: Vec<_> = self.tasks.extract_if(.., |_, place| *place == id).map(|(key, _)| key).collect();
+        for (deployed, task) in on_it.into_iter().filter(|_| lives_on) {
+            let attempt = self.joined.get(&id).map_or(deployed, |joined| deployed.max(*joined));
+            self.zombies.entry(attempt).or_default().insert(task);
+        }
+        self.inbox.push_back(Event::TaskManagerLost { id, error: Error::external("lost") });
     }
 
     fn fail(&mut self, which: impl Fn(&TaskId) -> bool) {
@@ -93,7 +111,12 @@ impl World {
 
     fn carry_out(&mut self, effect: Effect) {
         match effect {
-            Effect::Prepare(attempt) => self.inbox.push_back(Event::Prepared(attempt)),
+            Effect::Prepare(attempt) => {
+                self.inbox.push_back(Event::Prepared(attempt));
+                if self.job.must_be_marked() {
+                    self.write_mark(attempt);
+                }
+            }
             Effect::Join(attempt, places) => {
                 for place in places.into_iter().filter(|place| self.live.contains(place)) {
                     self.joined.insert(place.clone(), attempt);
@@ -101,6 +124,7 @@ impl World {
                 }
             }
             Effect::Deploy(attempt, assignment) => {
+                self.none_could_be_adopted();
                 for (task, place) in assignment {
                     if self.job.runs_on(task) {
                         let joined = self.joined.get(&place).filter(|_| self.live.contains(&place));
@@ -141,6 +165,25 @@ impl World {
         }
     }
 
+    /// It takes a while, and may fail.
+    fn write_mark(&mut self, attempt: Attempt) {
+        if self.rng.random_bool(0.2) {
+            let away = Error::external("the log is away");
+            return self.inbox.push_back(Event::AttemptFailed(attempt, away));
+        }
+        self.marked = attempt;
+        self.timers.push(Event::Marked(attempt));
+    }
+
+    /// Before anything is deployed: whatever lives on is refused by the next jobmanager, or not whole.
+    fn none_could_be_adopted(&mut self) {
+        let all = self.plan.tasks.len();
+        let whole: Vec<_> = self.zombies.iter().filter(|(_, tasks)| tasks.len() == all).map(|(of, _)| *of).collect();
+        assert!(whole.iter().all(|of| *of < self.marked), "attempts {whole:?} live on, {} is marked", self.marked);
+        self.survived += whole.len() as u32;
+        self.zombies.retain(|_, tasks| tasks.len() < all);
+    }
+
     fn deliver(&mut self) {
         let Some(event) = self.inbox.pop_front() else { return };
         let effects = self.job.on(self.now, event);
@@ -150,6 +193,9 @@ impl World {
     fn step(&mut self) {
         self.now += Duration::from_millis(self.rng.random_range(0..4));
         match self.rng.random_range(0..100) {
+            0..2 if self.rng.random_bool(0.1) => {
+                std::mem::take(&mut self.live).into_iter().for_each(|id| self.lose(id, true));
+            }
             0..2 => self.kill(),
             2..4 => self.fail(|_| true),
             4..9 if self.live.len() < 5 => self.register(),
@@ -182,8 +228,8 @@ impl World {
     }
 }
 
-fn run(adaptive: bool) -> (u32, u32) {
-    let (mut partly, mut wholly) = (0, 0);
+fn run(adaptive: bool) -> [u32; 3] {
+    let mut met = [0; 3];
     for seed in 0..200 {
         let mut world = World::new(seed, adaptive);
         (0..3).for_each(|_| world.register());
@@ -192,18 +238,19 @@ fn run(adaptive: bool) -> (u32, u32) {
             world.settle();
         }));
         assert!(outcome.is_ok(), "seed {seed}");
-        (partly, wholly) = (partly + world.partly, wholly + world.wholly);
+        met.iter_mut().zip([world.partly, world.wholly, world.survived]).for_each(|(met, more)| *met += more);
     }
-    (partly, wholly)
+    met
 }
 
 #[test]
 fn whatever_fails_the_job_runs_again_and_no_task_twice() {
-    let (partly, wholly) = run(false);
+    let [partly, wholly, survived] = run(false);
     assert!(partly > 500 && wholly > 500, "{partly} starts of a part, {wholly} of the whole");
+    assert!(survived > 100, "{survived} attempts lived on as a whole");
 }
 
 #[test]
 fn the_same_with_as_many_slots_as_there_are() {
-    assert_eq!(run(true).0, 0, "only as a whole");
+    assert_eq!(run(true)[0], 0, "only as a whole");
 }

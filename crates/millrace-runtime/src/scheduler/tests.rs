@@ -68,6 +68,48 @@ fn a_lost_taskmanager_is_replaced_by_the_spare_one_and_survivors_keep_their_slot
     assert_eq!(job.restarts(), 1);
 }
 
+/// All of them may live on, cut off, and be taken for the job by the next jobmanager.
+#[test]
+fn where_all_tasks_may_run_on_unseen_nothing_is_deployed_before_that_is_marked() {
+    let mut job = running(true);
+    job.on(NOW, registered("d", 1));
+    job.on(NOW, lost("a"));
+    let effects = job.on(NOW, lost("b"));
+    assert_eq!(effects, [Effect::Prepare(Attempt(2))]);
+    assert!(job.must_be_marked());
+    assert!(job.on(NOW, Event::Prepared(Attempt(2))).is_empty());
+    assert!(job.on(NOW, Event::Marked(Attempt(1))).is_empty(), "an old answer");
+    assert!(matches!(job.on(NOW, Event::Marked(Attempt(2)))[..], [Effect::Deploy(..)]));
+
+    // The other way round, and after a first try that failed.
+    let mut job = JobScheduler::new(plan(true), RestartStrategy::exponential_delay()).taken_over();
+    job.on(NOW, registered("a", 2));
+    let effects = job.on(NOW, Event::AttemptFailed(Attempt(1), Error::external("the log is away")));
+    assert!(effects.contains(&Effect::Prepare(Attempt(2))), "{effects:?}");
+    assert!(job.must_be_marked() && job.on(NOW, Event::Marked(Attempt(2))).is_empty());
+    assert!(!job.must_be_marked(), "and so no later attempt before this one is deployed");
+    start(&mut job, Attempt(2));
+}
+
+#[test]
+fn an_attempt_of_which_a_task_has_ended_needs_no_mark_after_it() {
+    let ends: [fn(TaskId) -> Event; 2] = [
+        |task| Event::TaskCanceled(Attempt(1), task),
+        |task| Event::TaskFailed(Attempt(1), task, Error::external("failed")),
+    ];
+    for end in ends {
+        let mut job = running(true);
+        let survivors = tasks_on(&job, "b");
+        job.on(NOW, lost("a"));
+        job.on(NOW, end(survivors[0]));
+        let effects = job.on(NOW, lost("b"));
+        assert!(effects.is_empty() && job.waiting_for_slots().is_some(), "{effects:?}");
+        assert_eq!(job.on(NOW, registered("d", 1)), [Effect::Prepare(Attempt(2))]);
+        assert!(!job.must_be_marked());
+        start(&mut job, Attempt(2));
+    }
+}
+
 #[test]
 fn without_a_spare_slot_the_job_waits_for_a_taskmanager() {
     let mut job = running(true);

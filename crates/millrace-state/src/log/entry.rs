@@ -10,12 +10,12 @@ use std::fmt;
 
 use millrace_core::{
     Error, Result,
-    ids::{CheckpointId, Generation, JobId},
+    ids::{Attempt, CheckpointId, Generation, JobId},
 };
 use serde::{Deserialize, Serialize, de};
 
-/// The version of the format that this program writes, and the only one that it reads.
-pub const LOG_FORMAT_VERSION: u32 = 1;
+/// The highest version of the format that this program reads. Each entry is written in the lowest that can express it.
+pub const LOG_FORMAT_VERSION: u32 = 2;
 
 const OPENING: &str = "{\"millrace_log\":";
 const CRC: &str = ",\"crc32\":\"";
@@ -89,6 +89,9 @@ pub enum LogBody {
     Generation(GenerationRecord),
     /// A checkpoint is complete.
     Checkpoint(CheckpointRecord),
+    /// The whole job starts again while all tasks of an earlier attempt may run on, unseen: no later jobmanager may go
+    /// on with those. Since version 2.
+    Attempt(AttemptRecord),
     /// The job has ended and is not run again. Nothing follows, unless it
     /// [failed and is deployed anew](TerminalRecord::is_taken_up_by).
     Terminal(TerminalRecord),
@@ -117,6 +120,13 @@ pub struct CheckpointRecord {
     /// Whether a sink makes records visible when it completes. Once it has, going back to an older checkpoint would
     /// write them again.
     pub commits: bool,
+}
+
+/// An attempt of the whole job.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AttemptRecord {
+    /// Its number under its jobmanager, whose generation is the entry's.
+    pub attempt: Attempt,
 }
 
 /// How a job ended.
@@ -169,7 +179,16 @@ impl LogEntry {
     pub fn encode(&self) -> Vec<u8> {
         let entry = serde_json::to_string(self).expect("entries hold nothing that JSON can't express");
         let crc = crc32fast::hash(entry.as_bytes());
-        format!("{OPENING}{LOG_FORMAT_VERSION}{CRC}{crc:08x}{ENTRY}{entry}{CLOSING}").into_bytes()
+        let version = self.version();
+        format!("{OPENING}{version}{CRC}{crc:08x}{ENTRY}{entry}{CLOSING}").into_bytes()
+    }
+
+    /// The lowest version that can express it.
+    fn version(&self) -> u32 {
+        match self.body {
+            LogBody::Attempt(_) => 2,
+            _ => 1,
+        }
     }
 
     /// Reads what was stored as entry `position` of the log of `job`; torn, damaged, newer and foreign entries are
@@ -208,6 +227,14 @@ impl LogEntry {
         }
     }
 
+    /// The jobmanager and the attempt whose beginning it records, if it does.
+    pub fn attempt(&self) -> Option<(Generation, Attempt)> {
+        match &self.body {
+            LogBody::Attempt(record) => Some((self.generation, record.attempt)),
+            _ => None,
+        }
+    }
+
     /// The end that it records, if it does.
     pub fn terminal(&self) -> Option<&TerminalRecord> {
         match &self.body {
@@ -239,9 +266,9 @@ fn unframe(bytes: &[u8]) -> Result<&str, String> {
     let text = std::str::from_utf8(bytes).map_err(|_| torn())?;
     let rest = text.strip_prefix(OPENING).ok_or_else(torn)?;
     let (version, rest) = rest.split_once(CRC).ok_or_else(torn)?;
-    if version != LOG_FORMAT_VERSION.to_string() {
+    if (1..=LOG_FORMAT_VERSION).all(|known| version != known.to_string()) {
         return Err(match version.parse::<u32>() {
-            Ok(version) => format!("of format version {version}, and this program reads {LOG_FORMAT_VERSION}"),
+            Ok(version) => format!("of format version {version}, and this program reads 1 to {LOG_FORMAT_VERSION}"),
             Err(_) => torn(),
         });
     }
@@ -290,6 +317,7 @@ pub(crate) mod tests {
         }
     }
 
+    /// What version 1 can say.
     fn bodies() -> [LogBody; 5] {
         let failed = TerminalResult::Failed { error: Error::user("record \"x\" is no number") };
         let end = |result: &TerminalResult, checkpoints_retained, deployment| {
@@ -304,22 +332,32 @@ pub(crate) mod tests {
         ]
     }
 
+    /// What version 2 adds.
+    fn begun() -> LogBody {
+        LogBody::Attempt(AttemptRecord { attempt: Attempt(4) })
+    }
+
     #[test]
     fn entries_are_read_as_they_were_written() {
-        for body in bodies() {
+        for body in bodies().into_iter().chain([begun()]) {
             let entry = entry(body);
             assert_eq!(LogEntry::decode(entry.job, 7, &entry.encode()).unwrap(), entry);
         }
     }
 
-    /// The text below is in every bucket: it must never change within version 1.
+    /// The texts below are in every bucket: they must never change within their version.
     #[test]
     fn the_format_is_frozen() {
-        let golden = include_bytes!("../../tests/golden/log-v1.txt");
-        let written: Vec<u8> = bodies().into_iter().flat_map(|body| entry(body).encode()).collect();
-        assert_eq!(String::from_utf8_lossy(&written), String::from_utf8_lossy(golden));
-        for (line, body) in golden.split_inclusive(|byte| *byte == b'\n').zip(bodies()) {
-            assert_eq!(LogEntry::decode(JobId(0xbeef), 7, line).unwrap(), entry(body));
+        let versions = [
+            (&include_bytes!("../../tests/golden/log-v1.txt")[..], bodies().to_vec()),
+            (include_bytes!("../../tests/golden/log-v2.txt"), vec![begun()]),
+        ];
+        for (golden, bodies) in versions {
+            let written: Vec<u8> = bodies.iter().flat_map(|body| entry(body.clone()).encode()).collect();
+            assert_eq!(String::from_utf8_lossy(&written), String::from_utf8_lossy(golden));
+            for (line, body) in golden.split_inclusive(|byte| *byte == b'\n').zip(bodies) {
+                assert_eq!(LogEntry::decode(JobId(0xbeef), 7, line).unwrap(), entry(body));
+            }
         }
     }
 
@@ -346,8 +384,8 @@ pub(crate) mod tests {
         let error = |job, position, bytes: &[u8]| LogEntry::decode(job, position, bytes).unwrap_err().message;
         assert!(error(JobId(1), 7, &entry.encode()).contains("belongs to job 0000000000000000000000000000beef"));
         assert!(error(entry.job, 8, &entry.encode()).contains("written as entry 7"));
-        let newer = String::from_utf8(entry.encode()).unwrap().replace("\"millrace_log\":1", "\"millrace_log\":2");
-        assert!(error(entry.job, 7, newer.as_bytes()).contains("format version 2"));
+        let newer = String::from_utf8(entry.encode()).unwrap().replace("\"millrace_log\":1", "\"millrace_log\":3");
+        assert!(error(entry.job, 7, newer.as_bytes()).contains("format version 3"));
         let escaping = CheckpointRecord { metadata: "../other/_metadata".to_string(), ..record(5) };
         let escaping = LogEntry { body: LogBody::Checkpoint(escaping), ..entry };
         assert!(error(escaping.job, 7, &escaping.encode()).contains("../other"));

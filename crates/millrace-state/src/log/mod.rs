@@ -1,5 +1,5 @@
-//! The log of a job: generations, completed checkpoints and the job's end, in the checkpoint store. It is the truth:
-//! what is not in it has not happened, and its newest generation alone may write.
+//! The log of a job: generations, completed checkpoints, attempts and the job's end, in the checkpoint store. It is the
+//! truth: what is not in it has not happened, and its newest generation alone may write.
 //!
 //! [`protocol`] decides, without IO; [`JobLog`] carries it out over a [`CheckpointStorage`](crate::storage); the
 //! entries' format is in [`entry`].
@@ -11,7 +11,9 @@ mod recovery;
 mod shell;
 mod view;
 
-pub use entry::{CheckpointRecord, GenerationRecord, LogBody, LogEntry, TerminalRecord, TerminalResult, WriterId};
+pub use entry::{
+    AttemptRecord, CheckpointRecord, GenerationRecord, LogBody, LogEntry, TerminalRecord, TerminalResult, WriterId,
+};
 pub use protocol::{LogProtocol, ProtocolChecks};
 pub use read::read_log;
 pub use recovery::older_checkpoint;

@@ -4,11 +4,11 @@ use std::time::{Duration, SystemTime};
 
 use millrace_core::{
     Error, Result,
-    ids::{CheckpointId, Generation, JobId},
+    ids::{Attempt, CheckpointId, Generation, JobId},
 };
 
 use super::{
-    entry::{CheckpointRecord, TerminalRecord, WriterId, position_of, relative_path},
+    entry::{AttemptRecord, CheckpointRecord, TerminalRecord, WriterId, position_of, relative_path},
     protocol::{Answer, Append, Command, Effect, Event, LogProtocol, Outcome, ProtocolChecks, StoreOp},
     view::LogView,
 };
@@ -95,6 +95,12 @@ impl JobLog {
     /// After an error that can be retried, the same call may be made again: it never makes a second entry.
     pub async fn append_checkpoint(&mut self, record: CheckpointRecord, retain: usize) -> Result<Appended, LogError> {
         self.append(Append::Checkpoint { record, retain }).await
+    }
+
+    /// Says that an attempt of the whole job begins: tasks of earlier ones must not be gone on with. Not while a
+    /// checkpoint is in doubt, which would be one of theirs, behind it.
+    pub async fn append_attempt(&mut self, attempt: Attempt) -> Result<Appended, LogError> {
+        self.append(Append::Attempt(AttemptRecord { attempt })).await
     }
 
     /// Ends the job for good. Nothing can be appended after it.

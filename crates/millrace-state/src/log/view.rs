@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use millrace_core::ids::{CheckpointId, Generation};
+use millrace_core::ids::{Attempt, CheckpointId, Generation};
 
 use super::entry::{CheckpointRecord, LogEntry, TerminalRecord};
 
@@ -46,6 +46,12 @@ impl LogView {
     /// The checkpoint to restore from.
     pub fn newest_checkpoint(&self) -> Option<&CheckpointRecord> {
         self.checkpoints().next_back()
+    }
+
+    /// The newest attempt of the whole job whose beginning the log holds, and its jobmanager: tasks of earlier ones
+    /// must not be gone on with. One below the floor is not missed: the checkpoints above it are of no earlier attempt.
+    pub fn newest_attempt(&self) -> Option<(Generation, Attempt)> {
+        self.entries().rev().find_map(LogEntry::attempt)
     }
 
     /// How the job ended, if it has.

@@ -31,6 +31,7 @@ impl LogProtocol {
             Append::Checkpoint { record, retain } => {
                 (self.view.floor_retaining(*retain), LogBody::Checkpoint(record.clone()))
             }
+            Append::Attempt(record) => (self.view.floor(), LogBody::Attempt(record.clone())),
             Append::Terminal(record) if record.checkpoints_retained => {
                 (self.view.floor(), LogBody::Terminal(record.clone()))
             }
@@ -212,6 +213,7 @@ impl LogProtocol {
 fn says_the_same(entry: &LogEntry, body: &Append) -> bool {
     match (&entry.body, body) {
         (LogBody::Checkpoint(written), Append::Checkpoint { record, .. }) => written == record,
+        (LogBody::Attempt(written), Append::Attempt(record)) => written == record,
         (LogBody::Terminal(written), Append::Terminal(record)) => written == record,
         _ => false,
     }

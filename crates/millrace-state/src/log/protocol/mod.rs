@@ -21,7 +21,7 @@ use millrace_core::{
 };
 
 use super::{
-    entry::{CheckpointRecord, LogBody, LogEntry, TerminalRecord, WriterId},
+    entry::{AttemptRecord, CheckpointRecord, LogBody, LogEntry, TerminalRecord, WriterId},
     view::LogView,
 };
 use claim::Survey;
@@ -108,6 +108,8 @@ pub enum Append {
         /// How many checkpoints are retained, this one included; older entries become void with it.
         retain: usize,
     },
+    /// The beginning of an attempt of the whole job.
+    Attempt(AttemptRecord),
     /// The end of the job.
     Terminal(TerminalRecord),
 }

@@ -4,6 +4,8 @@ mod race;
 
 use std::collections::BTreeMap;
 
+use millrace_core::ids::Attempt;
+
 use super::*;
 use crate::log::entry::{TerminalResult, tests::record};
 
@@ -191,6 +193,27 @@ fn history_is_handed_from_one_incarnation_to_the_next() {
     assert_eq!(first.append(4, &mut store), fenced(2));
     assert_eq!(second.check(&mut store), Outcome::StillLeader);
     assert_eq!(second.append(4, &mut store), appended(6, &[2]));
+}
+
+#[test]
+fn an_attempt_is_handed_on_until_a_later_checkpoint_makes_it_void() {
+    let mut store = Store::default();
+    let mut first = leader(1, &mut store);
+    let begins = |writer: &mut Writer, store: &mut Store| {
+        writer.start_append(Append::Attempt(AttemptRecord { attempt: Attempt(5) }));
+        writer.finish(store)
+    };
+    first.append(1, &mut store);
+    first.append(2, &mut store);
+    assert_eq!(begins(&mut first, &mut store), appended(4, &[]), "it makes nothing void");
+    let mut second = leader(2, &mut store);
+    assert_eq!(second.retained(), [1, 2]);
+    assert_eq!(second.protocol.view().newest_attempt(), Some((Generation(1), Attempt(5))));
+    assert_eq!(begins(&mut first, &mut store), fenced(2));
+    for id in [3, 4] {
+        second.append(id, &mut store);
+    }
+    assert_eq!(second.protocol.view().newest_attempt(), None);
 }
 
 #[test]

@@ -109,6 +109,10 @@ fn start_something(writer: &mut Writer, random: &mut ChaCha8Rng) {
     match random.random_range(0..4) {
         0 => writer.command(Command::AnnounceCheck),
         1 => writer.command(Command::Trim),
+        // Before the first checkpoint it counts for nothing: no task could be gone on with.
+        2 if next > 1 && random.random_ratio(1, 4) => {
+            writer.start_append(Append::Attempt(AttemptRecord { attempt: Attempt(next as u32) }));
+        }
         _ => writer.start_append(checkpoint(next)),
     }
 }
