@@ -21,6 +21,7 @@ pub mod kafka;
 #[cfg(feature = "postgres")]
 pub mod postgres;
 mod print;
+mod sweep;
 mod undecodable;
 
 pub use collection::{CollectionSource, CollectionSplit};

@@ -125,6 +125,12 @@ impl JobAttempt {
     pub fn supersedes(self, other: Self) -> bool {
         other.job != self.job || other < self
     }
+
+    /// Whether the other one is an earlier one of this job. Unlike [`supersedes`](Self::supersedes), it can be asked at any
+    /// time: of attempts of two jobs nobody knows which is the zombie.
+    pub fn follows(self, other: Self) -> bool {
+        other.job == self.job && other < self
+    }
 }
 
 impl fmt::Display for JobAttempt {
@@ -201,9 +207,10 @@ mod tests {
         let own = attempt(1, 3, 2);
         for over in [attempt(1, 3, 1), attempt(1, 2, 9), attempt(2, 9, 9)] {
             assert!(own.supersedes(over), "{over}");
+            assert_eq!(own.follows(over), over.job == own.job, "{over}");
         }
         for later in [own, attempt(1, 3, 3), attempt(1, 4, 1)] {
-            assert!(!own.supersedes(later), "{later}");
+            assert!(!own.supersedes(later) && !own.follows(later), "{later}");
         }
         assert_eq!(own.to_string().parse::<JobAttempt>().unwrap(), own);
         for wrong in ["", "part", "1.3.2", &format!("{own}.4"), &own.to_string().replace(".3", ".+3")] {

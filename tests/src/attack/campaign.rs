@@ -1,6 +1,7 @@
 //! A campaign: a job, records for it, faults one after the other, and the verdict.
 
 use std::{
+    collections::BTreeSet,
     ops::Range,
     time::{Duration, Instant},
 };
@@ -92,6 +93,7 @@ impl Campaign {
 
         let (expected, records) = self.expected(place)?;
         wait_for_outputs(&mut team.cluster, &output, &watch, Some(&expected))?;
+        wait_for_clean_up(&mut team.cluster, &output)?;
         self.end(&mut team.cluster)?;
         let seen = output.outputs(self.job.guarantee)?;
         let mut verdict = compare(&expected, &seen, self.job.guarantee)?;
@@ -115,7 +117,8 @@ impl Campaign {
             let Done { at, evidence } = strike::strike(team, place, *next).map_err(failed)?;
             let (lasted, seconds) = (at.elapsed(), started.elapsed().as_secs());
             println!(
-                "{:>4}. {seconds:>4} s  {:<20} {:<32} {evidence}",
+                "{}: {:>4}. {seconds:>4} s  {:<20} {:<32} {evidence}",
+                self.seed,
                 number + 1,
                 next.fault,
                 next.moment.to_string()
@@ -244,4 +247,16 @@ fn wait_for_outputs(cluster: &mut JobCluster, output: &Output, watch: &Watch, go
             return Err("the job writes nothing to its output topic".into());
         }
     }
+}
+
+/// Waits until nothing is there any more of what waits to be committed now: a job that runs commits its own, and removes
+/// what zombies have left.
+fn wait_for_clean_up(cluster: &mut JobCluster, output: &Output) -> Result<()> {
+    let waits: BTreeSet<_> = output.invisible()?.into_iter().collect();
+    cluster.wait_for("clean-up", PATIENCE, |_| {
+        let still =
+            output.invisible().map(|now| now.into_iter().filter(|name| waits.contains(name)).collect::<Vec<_>>());
+        (matches!(&still, Ok(still) if still.is_empty()).then_some(()), format!("{still:?}"))
+    })?;
+    Ok(())
 }

@@ -8,39 +8,29 @@ use std::{
 
 use millrace_core::{Error, Result, sink::lost};
 
-use super::store::{FileCommittable, OpenPart, Owner, PartStore};
+use super::store::{FileCommittable, OpenPart, PartStore, Waiting};
 
 const IN_PROGRESS: &str = ".inprogress";
 
 pub(super) struct LocalStore {
     directory: PathBuf,
-    owner: Owner,
+    label: String,
 }
 
 impl LocalStore {
-    /// Removes what dead starts have left in progress, except what a checkpoint holds.
-    pub fn open(directory: PathBuf, owner: Owner, restored: &[FileCommittable]) -> Result<Self> {
+    pub fn open(directory: PathBuf, label: String) -> Result<Self> {
         fs::create_dir_all(&directory).map_err(|error| cannot("create", &directory, &error))?;
-        let is_held = |path: &Path| {
-            let path = path.to_string_lossy();
-            restored.iter().any(|held| matches!(held, FileCommittable::Rename { from, .. } if *from == *path))
-        };
-        for path in in_progress(&directory, &owner).map_err(|error| cannot("list", &directory, &error))? {
-            if !is_held(&path) {
-                remove(&path).map_err(|error| cannot("remove", &path, &error))?;
-            }
-        }
-        Ok(Self { directory, owner })
+        Ok(Self { directory, label })
     }
 }
 
 impl PartStore for LocalStore {
-    fn begin(&mut self, path: &str) -> Result<Box<dyn OpenPart>> {
+    fn begin(&self, path: &str) -> Result<Box<dyn OpenPart>> {
         let to = self.directory.join(path);
         let (Some(directory), Some(name)) = (to.parent(), to.file_name()) else {
             return Err(Error::internal(format!("a part file without a name: {path:?}")));
         };
-        let from = directory.join(format!(".{}{}{IN_PROGRESS}", self.owner.label(), name.to_string_lossy()));
+        let from = directory.join(format!(".{}{}{IN_PROGRESS}", self.label, name.to_string_lossy()));
         let create = || {
             fs::create_dir_all(directory)?;
             OpenOptions::new().append(true).create_new(true).open(&from)
@@ -48,6 +38,18 @@ impl PartStore for LocalStore {
         let file = create().map_err(|error| cannot("write", &from, &error))?;
         let out = Some(BufWriter::with_capacity(256 * 1024, file));
         Ok(Box::new(LocalPart { out, from: from.clone(), to, size: 0 }))
+    }
+
+    fn remove(&self, is_left: &dyn Fn(&Waiting<'_>) -> bool) -> Result<()> {
+        for path in in_progress(&self.directory).map_err(|error| cannot("list", &self.directory, &error))? {
+            let (name, file_name) = (path.to_string_lossy(), path.file_name().unwrap_or_default().to_string_lossy());
+            let labelled = file_name.strip_prefix('.').and_then(|name| name.strip_suffix(IN_PROGRESS));
+            let labelled = labelled.unwrap_or_default();
+            if is_left(&Waiting { name: &name, labelled }) {
+                remove(&path).map_err(|error| cannot("remove", &path, &error))?;
+            }
+        }
+        Ok(())
     }
 }
 
@@ -123,18 +125,16 @@ fn sync_directory(file: &Path) -> io::Result<()> {
     file.parent().map_or(Ok(()), |directory| File::open(directory)?.sync_all())
 }
 
-/// All files in progress that the owner is to remove, in the directory and below.
-fn in_progress(directory: &Path, owner: &Owner) -> io::Result<Vec<PathBuf>> {
+/// All files in progress, in the directory and below.
+fn in_progress(directory: &Path) -> io::Result<Vec<PathBuf>> {
     let mut found = Vec::new();
     let mut directories = vec![directory.to_path_buf()];
     while let Some(directory) = directories.pop() {
         for entry in fs::read_dir(directory)? {
             let entry = entry?;
-            let name = entry.file_name();
-            let name = name.to_string_lossy();
             if entry.file_type()?.is_dir() {
                 directories.push(entry.path());
-            } else if name.ends_with(IN_PROGRESS) && name.strip_prefix('.').is_some_and(|label| owner.removes(label)) {
+            } else if entry.file_name().to_string_lossy().ends_with(IN_PROGRESS) {
                 found.push(entry.path());
             }
         }

@@ -2,6 +2,7 @@
 
 mod buckets;
 mod format;
+mod left_over;
 mod local;
 #[cfg(feature = "parquet")]
 mod parquet;
@@ -31,16 +32,20 @@ use writer::FileWriter;
 /// The size at which a part file is finished and another one begins.
 const MAX_PART_SIZE: u64 = 128 << 20;
 
-/// Writes records to part files in a directory or under an `s3://` prefix, exactly once: a part file can be seen when the
-/// checkpoint that ended it is complete, and not before.
+/// Writes records to part files in a directory or under an `s3://` prefix, exactly once: a part file can be seen when
+/// the checkpoint that ended it is complete, and not before.
 ///
 /// Each subtask writes one file at a time for each bucket, and finishes it with every checkpoint and at
 /// [`max_part_size`](Self::max_part_size). A finished file's name is `part-<subtask>-<unique>-<number>`, with what the
-/// format appends. Before it is committed it is a file whose name begins with `.` and ends in `.inprogress`; on S3 an object
-/// below `.millrace/` in the sink's place, which readers must leave alone and which the store copies when it is committed;
-/// and before, where it has 8 MiB or more, a multipart upload. A file may be moved or removed once the checkpoint after the
-/// one that ended it is complete: until then it may be committed again, which does nothing where it is. What a failure leaves of these is removed by the next start of the job; except that a process which is killed in
-/// the moment between beginning an upload and writing down that it did leaves one without bytes, for which buckets have
+/// format appends. Before it is committed it is a file whose name begins with `.` and ends in `.inprogress`; on S3 an
+/// object below `.millrace/` in the sink's place, which readers must leave alone and which the store copies when it is
+/// committed; and before, where it has 8 MiB or more, a multipart upload. A file may be moved or removed once the
+/// checkpoint after the one that ended it is complete: until then it may be committed again, which does nothing where it
+/// is.
+///
+/// What a failure leaves is removed when the job starts again, and what zombies and late requests leave after that while
+/// it runs: it looks 10 s after its start, and then ever more rarely, each 11 minutes at last. Except that a process which is killed in the
+/// moment between beginning an upload and writing down that it did leaves one without bytes, for which buckets have
 /// lifecycle rules. No two jobs may write to the same place with sinks of the same uid.
 ///
 /// ```
@@ -117,8 +122,7 @@ impl<T: Record> Sink for FileSink<T> {
         &self,
         context: &mut WriterContext<FileCommittable>,
     ) -> Result<Box<dyn SinkWriter<T, FileCommittable>>> {
-        let store = self.location.open(context)?;
-        Ok(Box::new(FileWriter::new(self.clone(), store, context.subtask)))
+        Ok(Box::new(FileWriter::new(self.clone(), context)?))
     }
 
     fn create_committer(&self, _context: &CommitterContext) -> Result<Box<dyn Committer<FileCommittable>>> {
@@ -126,7 +130,7 @@ impl<T: Record> Sink for FileSink<T> {
     }
 
     fn check(&self, _checkpoints: &CheckpointConfig) -> Result<()> {
-        let most = self.location.max_part_size();
+        let most = self.location.largest_part();
         match self.max_part_size {
             0 => Err(Error::invalid("the file sink's max_part_size is 0: choose more")),
             size if size > most => Err(Error::invalid(format!(

@@ -1,5 +1,5 @@
 //! Part files on S3: objects below `.millrace/staged/` in the sink's place, which the store copies to their own names when
-//! they are committed. The next start of the job removes those that it finds there, except what a checkpoint holds.
+//! they are committed.
 //!
 //! To complete a multipart upload would be a commit without a copy, but not one that can be tried again everywhere: MinIO
 //! forgets an upload's parts just before it names the object, and where the client dies in that moment it stops there, for
@@ -22,7 +22,7 @@ use object_store::{
 };
 use tokio::runtime::{Builder, Runtime};
 
-use super::store::{FileCommittable, OpenPart, Owner, PartStore};
+use super::store::{FileCommittable, OpenPart, PartStore, Waiting};
 
 /// S3 takes no smaller part than 5 MiB, except the last.
 const PART_SIZE: usize = 8 << 20;
@@ -32,7 +32,7 @@ const ANSWER_LIMIT: Duration = Duration::from_secs(15);
 const MARKERS: &str = ".millrace";
 const STAGED: &str = "staged";
 /// What the store must be able to copy within [`ANSWER_LIMIT`].
-pub(super) const MAX_PART_SIZE: u64 = 256 << 20;
+pub(super) const LARGEST_PART: u64 = 256 << 20;
 
 /// `s3://bucket/prefix`, and how to get there.
 #[derive(Clone, Debug)]
@@ -153,45 +153,16 @@ struct Upload {
 pub(super) struct S3Store {
     client: Client,
     prefix: Path,
-    owner: Owner,
+    label: String,
 }
 
 impl S3Store {
-    /// Removes what dead starts have left, except what a checkpoint holds.
-    pub fn open(location: &S3Location, owner: Owner, restored: &[FileCommittable]) -> Result<Self> {
-        let store = Self { client: Client::new(location)?, prefix: location.prefix.clone(), owner };
-        let is_held = |key: &Path| {
-            let key = key.as_ref();
-            restored.iter().any(|held| match held {
-                FileCommittable::Upload { marker, .. } => marker == key,
-                FileCommittable::Copy { from, .. } => from == key,
-                FileCommittable::Rename { .. } => false,
-            })
-        };
-        let staged = store.place().join(STAGED);
-        for left in store.left()? {
-            if is_held(&left) {
-                continue;
-            }
-            if left.prefix_matches(&staged) {
-                store.client.delete(&left)?;
-            } else {
-                store.clean_up(&left)?;
-            }
-        }
-        Ok(store)
+    pub fn open(location: &S3Location, label: String) -> Result<Self> {
+        Ok(Self { client: Client::new(location)?, prefix: location.prefix.clone(), label })
     }
 
     fn place(&self) -> Path {
         self.prefix.clone().join(MARKERS)
-    }
-
-    fn left(&self) -> Result<Vec<Path>> {
-        let place = self.place();
-        let listed = self.client.store.list(Some(&place)).map_ok(|object| object.location).try_collect::<Vec<_>>();
-        let listed = self.client.wait("listing", &place, listed)?;
-        let is_ours = |key: &Path| key.filename().is_some_and(|label| self.owner.removes(label));
-        Ok(listed.into_iter().filter(is_ours).collect())
     }
 
     /// Aborts the upload that a marker names.
@@ -208,9 +179,9 @@ impl S3Store {
 }
 
 impl PartStore for S3Store {
-    fn begin(&mut self, path: &str) -> Result<Box<dyn OpenPart>> {
+    fn begin(&self, path: &str) -> Result<Box<dyn OpenPart>> {
         let key = path.split('/').fold(self.prefix.clone(), Path::join);
-        let name = format!("{}{}", self.owner.label(), key.filename().unwrap_or_default());
+        let name = format!("{}{}", self.label, key.filename().unwrap_or_default());
         Ok(Box::new(S3Part {
             client: self.client.clone(),
             marker: self.place().join(name.as_str()),
@@ -220,6 +191,24 @@ impl PartStore for S3Store {
             buffer: vec![],
             size: 0,
         }))
+    }
+
+    fn remove(&self, is_left: &dyn Fn(&Waiting<'_>) -> bool) -> Result<()> {
+        let place = self.place();
+        let listed = self.client.store.list(Some(&place)).map_ok(|object| object.location).try_collect::<Vec<_>>();
+        let staged = place.clone().join(STAGED);
+        for key in self.client.wait("listing", &place, listed)? {
+            let labelled = key.filename().unwrap_or_default();
+            if !is_left(&Waiting { name: key.as_ref(), labelled }) {
+                continue;
+            }
+            if key.prefix_matches(&staged) {
+                self.client.delete(&key)?;
+            } else {
+                self.clean_up(&key)?;
+            }
+        }
+        Ok(())
     }
 }
 

@@ -1,12 +1,8 @@
-//! Where part files lie: what is open, what waits to be committed, and what a dead start has left.
+//! Where part files lie: what is open, and what waits to be committed.
 
-use std::path::PathBuf;
+use std::{path::PathBuf, sync::Arc};
 
-use millrace_core::{
-    Error, Result,
-    ids::JobAttempt,
-    sink::{Committer, WriterContext},
-};
+use millrace_core::{Error, Result, sink::Committer};
 use serde::{Deserialize, Serialize};
 
 use super::local::{self, LocalStore};
@@ -53,6 +49,22 @@ pub enum FileCommittable {
     },
 }
 
+impl FileCommittable {
+    /// The name of what lies there until it is committed.
+    pub(super) fn waits_as(&self) -> &str {
+        match self {
+            Self::Rename { from, .. } | Self::Copy { from, .. } => from,
+            Self::Upload { marker, .. } => marker,
+        }
+    }
+
+    /// The name of the part file, without its bucket.
+    pub(super) fn file_name(&self) -> &str {
+        let (Self::Rename { to: path, .. } | Self::Copy { to: path, .. } | Self::Upload { key: path, .. }) = self;
+        path.rsplit('/').next().unwrap_or_default()
+    }
+}
+
 /// Where a sink writes to.
 #[derive(Clone, Debug)]
 pub(super) enum Location {
@@ -88,69 +100,39 @@ impl Location {
     }
 
     /// The most that a part file may have here.
-    pub fn max_part_size(&self) -> u64 {
+    pub fn largest_part(&self) -> u64 {
         match self {
             Self::Directory(_) => u64::MAX,
             #[cfg(feature = "s3")]
-            Self::S3(_) => super::s3::MAX_PART_SIZE,
+            Self::S3(_) => super::s3::LARGEST_PART,
         }
     }
 
-    /// Opens it for a writer, after what dead starts have left was removed.
-    pub fn open(&self, context: &WriterContext<FileCommittable>) -> Result<Box<dyn PartStore>> {
-        let owner = Owner::new(context);
+    /// Opens it for a writer whose parts have this label.
+    pub fn open(&self, label: String) -> Result<Arc<dyn PartStore>> {
         Ok(match self {
-            Self::Directory(path) => Box::new(LocalStore::open(path.clone(), owner, &context.restored)?),
+            Self::Directory(path) => Arc::new(LocalStore::open(path.clone(), label)?),
             #[cfg(feature = "s3")]
-            Self::S3(location) => Box::new(S3Store::open(location, owner, &context.restored)?),
+            Self::S3(location) => Arc::new(S3Store::open(location, label)?),
         })
     }
 }
 
-/// Which parts are whose.
-#[derive(Clone, Debug)]
-pub(super) struct Owner {
-    /// Names the sink: a digest of its uid, since that may be anything.
-    sink: String,
-    subtask: u32,
-    parallelism: u32,
-    attempt: JobAttempt,
-}
-
-impl Owner {
-    fn new(context: &WriterContext<FileCommittable>) -> Self {
-        // FNV-1a: it must be the same in every version.
-        let digest = context
-            .uid
-            .0
-            .bytes()
-            .fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3));
-        let WriterContext { subtask, attempt, .. } = *context;
-        Self { sink: format!("{digest:016x}"), subtask, parallelism: context.parallelism.max(1), attempt }
-    }
-
-    /// What the name of something in progress begins with, behind a dot.
-    pub fn label(&self) -> String {
-        format!("{}-{}-{}-", self.sink, self.subtask, self.attempt)
-    }
-
-    /// Whether something with this label is this subtask's to remove: its own, and that of subtasks that are no more;
-    /// but not what a later attempt has begun, which may be committed although this one does not know it yet.
-    pub fn removes(&self, label: &str) -> bool {
-        let Some(rest) = label.strip_prefix(&self.sink).and_then(|rest| rest.strip_prefix('-')) else { return false };
-        let mut parts = rest.split('-');
-        let subtask = parts.next().and_then(|subtask| subtask.parse::<u32>().ok());
-        // Labels were once without attempts.
-        let attempt = parts.next().and_then(|attempt| attempt.parse::<JobAttempt>().ok());
-        let is_over = attempt.is_none_or(|of| of == self.attempt || self.attempt.supersedes(of));
-        is_over && subtask.is_some_and(|subtask| subtask % self.parallelism == self.subtask)
-    }
-}
-
 /// A place for part files.
-pub(super) trait PartStore {
+pub(super) trait PartStore: Send + Sync {
     /// Begins a file that will have this path, relative to the sink's place.
-    fn begin(&mut self, path: &str) -> Result<Box<dyn OpenPart>>;
+    fn begin(&self, path: &str) -> Result<Box<dyn OpenPart>>;
+
+    /// Removes those of the files that are not committed.
+    fn remove(&self, is_left: &dyn Fn(&Waiting<'_>) -> bool) -> Result<()>;
+}
+
+/// Something in progress, or finished and not committed yet.
+pub(super) struct Waiting<'a> {
+    /// The whole name.
+    pub name: &'a str,
+    /// The label of the writer whose it is, and the part file's name.
+    pub labelled: &'a str,
 }
 
 /// A part file that is being written. One that is dropped is removed.

@@ -2,25 +2,31 @@
 
 use std::{
     collections::BTreeMap,
+    sync::Arc,
     time::{SystemTime, UNIX_EPOCH},
 };
 
-use millrace_core::{Error, Record, Result, sink::SinkWriter};
+use millrace_core::{
+    Error, Record, Result,
+    sink::{SinkWriter, WriterContext},
+};
 use uuid::Uuid;
 
 use super::{
     FileSink,
     buckets::checked,
     format::PartEncoder,
+    left_over::LeftOver,
     store::{FileCommittable, OpenPart, PartStore},
 };
+use crate::sweep::Sweeper;
 
 /// So many bytes are handed to the store at once.
 const CHUNK: usize = 64 << 10;
 
 pub(super) struct FileWriter<T> {
     sink: FileSink<T>,
-    store: Box<dyn PartStore>,
+    pub store: Arc<dyn PartStore>,
     subtask: u32,
     /// Makes the names of this start's files unique.
     unique: String,
@@ -28,6 +34,9 @@ pub(super) struct FileWriter<T> {
     open: BTreeMap<String, Part<T>>,
     /// Finished since the last barrier.
     finished: Vec<FileCommittable>,
+    pub left_over: LeftOver,
+    /// What is left since is looked for as long as it is there.
+    _sweeper: Sweeper,
 }
 
 struct Part<T> {
@@ -38,14 +47,28 @@ struct Part<T> {
 }
 
 impl<T: 'static> FileWriter<T> {
-    pub fn new(sink: FileSink<T>, store: Box<dyn PartStore>, subtask: u32) -> Self {
-        let unique = Uuid::new_v4().simple().to_string();
-        Self { sink, store, subtask, unique, begun: 0, open: BTreeMap::new(), finished: Vec::new() }
+    /// Removes what dead starts have left, and only then writes.
+    pub fn new(sink: FileSink<T>, context: &WriterContext<FileCommittable>) -> Result<Self> {
+        let left_over = LeftOver::new(context);
+        let store = sink.location.open(left_over.label())?;
+        left_over.remove(&*store)?;
+        Ok(Self {
+            sink,
+            subtask: context.subtask,
+            unique: Uuid::new_v4().simple().to_string(),
+            begun: 0,
+            open: BTreeMap::new(),
+            finished: Vec::new(),
+            _sweeper: left_over.clone().watch(Arc::clone(&store)),
+            left_over,
+            store,
+        })
     }
 
     fn begin(&mut self, bucket: &str) -> Result<Part<T>> {
         let name = format!("part-{}-{}-{}{}", self.subtask, self.unique, self.begun, self.sink.format.extension());
         self.begun += 1;
+        self.left_over.begun(&name);
         let path = if bucket.is_empty() { name } else { format!("{bucket}/{name}") };
         let encoder = self.sink.format.begin().map_err(Error::from_function)?;
         Ok(Part { encoder, file: self.store.begin(&path)?, buffer: Vec::new(), size: 0 })
@@ -103,5 +126,10 @@ impl<T: Record> SinkWriter<T, FileCommittable> for FileWriter<T> {
             self.finished.push(part.finish()?);
         }
         Ok(std::mem::take(&mut self.finished))
+    }
+
+    fn settled(&mut self, committables: &[FileCommittable]) -> Result<()> {
+        self.left_over.settled(committables);
+        Ok(())
     }
 }

@@ -1,8 +1,11 @@
 //! Writing in transactions, one for each checkpoint.
 
 use std::{
-    collections::BTreeSet,
-    sync::{Arc, mpsc},
+    collections::{BTreeSet, VecDeque},
+    sync::{
+        Arc,
+        mpsc::{self, TryRecvError},
+    },
     thread,
 };
 
@@ -22,6 +25,7 @@ use super::{
     startup,
     transaction::Transaction,
 };
+use crate::sweep::Sweeper;
 
 /// The operator list that says which prefixes a sink has used.
 const STATE: &str = "millrace.kafka-sink";
@@ -39,8 +43,11 @@ struct WriterState {
 
 type Begun = Result<Transaction>;
 
-/// A transaction is open from the first record behind a barrier to the next barrier. The one after it is begun beside,
-/// since that takes several round trips.
+/// So many transactions are begun ahead at most: each has a client of its own.
+const MOST_AHEAD: usize = 4;
+
+/// A transaction is open from the first record behind a barrier to the next barrier. Those after it are begun beside,
+/// since that takes several round trips: as many ahead as it takes for none to be waited for.
 pub(super) struct TransactionalWriter<T> {
     settings: Arc<Settings>,
     outgoing: Outgoing<T>,
@@ -50,10 +57,12 @@ pub(super) struct TransactionalWriter<T> {
     /// The slots of transactions that are open or not settled.
     taken: BTreeSet<u32>,
     open: Option<Transaction>,
-    next: Option<mpsc::Receiver<Begun>>,
+    next: VecDeque<mpsc::Receiver<Begun>>,
+    /// How often one was not begun yet when it was needed; the first never is.
+    waits: usize,
     coordinators: Coordinators,
     /// What zombies leave open is looked for as long as it is there.
-    _watch: mpsc::Sender<()>,
+    _watch: Sweeper,
 }
 
 impl<T: Record> TransactionalWriter<T> {
@@ -97,22 +106,29 @@ impl<T: Record> TransactionalWriter<T> {
             attempt,
             taken: BTreeSet::new(),
             open: None,
-            next: None,
+            next: VecDeque::new(),
+            waits: 0,
             coordinators,
             _watch: left_open.watch(share),
         };
-        writer.begin_next();
+        writer.begin_ahead();
         Ok(writer)
     }
 
-    /// Begins the transaction after the open one on a thread of its own: librdkafka blocks.
+    fn begin_ahead(&mut self) {
+        while self.next.len() < self.waits.clamp(1, MOST_AHEAD) {
+            self.begin_next();
+        }
+    }
+
+    /// Begins a transaction on a thread of its own: librdkafka blocks.
     fn begin_next(&mut self) {
         let slot = (0..).find(|slot| !self.taken.contains(slot)).unwrap_or(u32::MAX);
         self.taken.insert(slot);
         let place = Place { subtask: self.subtask, slot, attempt: Some(self.attempt) };
         let (id, settings) = (self.ids.id(place), Arc::clone(&self.settings));
         let (begun, receiver) = mpsc::sync_channel::<Begun>(1);
-        self.next = Some(receiver);
+        self.next.push_back(receiver);
         let begin = move || {
             // A writer that has gone lets it be aborted.
             let _ = begun.send(Transaction::begin(&settings.properties, id));
@@ -124,14 +140,15 @@ impl<T: Record> TransactionalWriter<T> {
 
     fn open(&mut self) -> Result<&Transaction> {
         if self.open.is_none() {
-            if self.next.is_none() {
-                self.begin_next();
-            }
-            let next = self.next.take().and_then(|next| next.recv().ok());
-            let begun =
-                next.unwrap_or_else(|| Err(Error::external("there is no thread to begin a Kafka transaction on")));
-            self.open = Some(begun?);
-            self.begin_next();
+            self.begin_ahead();
+            let next = self.next.pop_front().ok_or_else(|| Error::internal("no transaction was begun ahead"))?;
+            let begun = next.try_recv().or_else(|missing| {
+                self.waits += usize::from(missing == TryRecvError::Empty);
+                next.recv()
+            });
+            self.open =
+                Some(begun.map_err(|_| Error::external("there is no thread to begin a Kafka transaction on"))??);
+            self.begin_ahead();
         }
         self.open.as_ref().ok_or_else(|| Error::internal("a transaction that was begun is not there"))
     }
@@ -171,9 +188,9 @@ impl<T: Record> SinkWriter<T, KafkaCommittable> for TransactionalWriter<T> {
 }
 
 impl<T> Drop for TransactionalWriter<T> {
-    /// The next transaction may just be beginning.
+    /// Some may just be beginning.
     fn drop(&mut self) {
-        if let Some(next) = self.next.take() {
+        for next in &self.next {
             // It is aborted by being dropped.
             let _ = next.recv();
         }

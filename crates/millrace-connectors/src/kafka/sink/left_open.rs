@@ -1,12 +1,7 @@
 //! Transactions that nobody will ever commit: those of attempts that are over. Readers wait for each, so they are aborted,
 //! when an attempt starts and while it runs.
 
-use std::{
-    collections::BTreeSet,
-    sync::mpsc::{self, RecvTimeoutError},
-    thread,
-    time::Duration,
-};
+use std::{collections::BTreeSet, iter, time::Duration};
 
 use millrace_core::{
     Result,
@@ -17,6 +12,7 @@ use super::{
     coordinator::{Coordinators, Listed, failed},
     ids::{Place, TransactionalIds},
 };
+use crate::sweep::Sweeper;
 
 /// A zombie may begin a transaction whenever it likes, and die with it: readers wait no longer than this.
 const SWEEP_EACH: Duration = Duration::from_secs(10);
@@ -60,27 +56,16 @@ impl LeftOpen {
         self.take_over(listed, |place, is_open| self.is_due_at_start(share, place, is_open), coordinators)
     }
 
-    /// Looks again and again for what zombies have begun since, until the sender is dropped.
-    pub fn watch(self, share: Share) -> mpsc::Sender<()> {
-        let (running, over) = mpsc::channel();
-        let watch = move || {
-            let mut coordinators = Coordinators::new(&self.servers);
-            while over.recv_timeout(SWEEP_EACH) == Err(RecvTimeoutError::Timeout) {
-                if let Err(error) = self.sweep(share, &mut coordinators) {
-                    tracing::warn!("what zombies may have left open in Kafka is looked for again later: {error}");
-                }
-            }
-        };
-        if let Err(error) = thread::Builder::new().name("kafka-left-open".into()).spawn(watch) {
-            tracing::warn!("no thread to look for what zombies leave open in Kafka: {error}");
-        }
-        running
+    /// Looks again and again for what zombies have begun since.
+    pub fn watch(self, share: Share) -> Sweeper {
+        let mut coordinators = Coordinators::new(&self.servers);
+        Sweeper::start("kafka-left-open", iter::repeat(SWEEP_EACH), move || self.sweep(share, &mut coordinators))
     }
 
     fn sweep(&self, share: Share, coordinators: &mut Coordinators) -> Result<()> {
         let listed = coordinators.list(&["Ongoing"]);
         let listed = listed.map_err(|failure| failed("listing transactions", &self.servers, &failure))?;
-        self.take_over(listed, |place, _| share.has(place) && self.is_over(place), coordinators)
+        self.take_over(listed, |place, _| self.is_due_later(share, place), coordinators)
     }
 
     fn take_over(
@@ -105,6 +90,11 @@ impl LeftOpen {
         // Nothing is begun yet, so that what has this attempt's name was left by a job of the same id.
         let is_over = self.is_over(place) || place.attempt == Some(self.attempt);
         share.has(place) && is_over && (is_open || self.started(place).is_some_and(|started| started >= share.since))
+    }
+
+    /// Of another job this may be the zombie itself.
+    fn is_due_later(&self, share: Share, place: Place) -> bool {
+        share.has(place) && place.attempt.is_none_or(|attempt| self.attempt.follows(attempt))
     }
 
     /// Whether it belongs to an attempt that is over. A zombie must leave alone what its successors have begun.
@@ -145,14 +135,16 @@ mod tests {
         let share = Share { subtask: 0, parallelism: 1, since: None };
         for successor in [attempt(1, 3, 3), attempt(1, 4, 1)] {
             let place = place(0, Some(successor));
-            assert!(!left_open().is_over(place) && !left_open().is_due_at_start(share, place, true));
+            assert!(!left_open().is_due_at_start(share, place, true) && !left_open().is_due_later(share, place));
         }
         for before in [None, Some(attempt(1, 3, 1)), Some(attempt(1, 2, 9)), Some(attempt(2, 9, 9))] {
             let place = place(0, before);
-            assert!(left_open().is_over(place) && left_open().is_due_at_start(share, place, true), "{before:?}");
+            assert!(left_open().is_due_at_start(share, place, true), "{before:?}");
+            let is_of_this_job = before.is_none_or(|attempt| attempt.job == JobId(1));
+            assert_eq!(left_open().is_due_later(share, place), is_of_this_job, "{before:?}");
         }
         let own = place(0, Some(attempt(1, 3, 2)));
-        assert!(!left_open().is_over(own) && left_open().is_due_at_start(share, own, true));
+        assert!(!left_open().is_due_later(share, own) && left_open().is_due_at_start(share, own, true));
     }
 
     #[test]
