@@ -74,16 +74,18 @@ impl Database {
         Ok(database)
     }
 
-    /// Has new files with their filters and indexes in pieces, once those of all entries would take too much of the cache.
-    /// A read in vain of one piece too many costs little; but while all have room, a file's only piece is found sooner.
+    /// Has new files with their filters and indexes in pieces, once those of all entries would take too much of the cache:
+    /// then only the pieces that are looked into are read. While all have room, a file's only piece is found sooner.
     fn divide_filters(&self) -> Result<()> {
-        let filters = self.number(ESTIMATE_NUM_KEYS) as f64 * BLOOM_BITS / 8.0;
-        if filters <= self.memory.filter_share() as f64 || self.in_pieces.swap(true, Ordering::Relaxed) {
+        let whole = || self.number(ESTIMATE_NUM_KEYS) as f64 * BLOOM_BITS / 8.0;
+        if self.in_pieces.load(Ordering::Relaxed) || whole() <= self.memory.filter_share() as f64 {
             return Ok(());
         }
         let pieces = "{index_type=kTwoLevelIndexSearch;partition_filters=true}";
         let set = self.db().set_options(&[("block_based_table_factory", pieces)]);
-        set.map_err(|error| self.error("setting options of local state", &error))
+        set.map_err(|error| self.error("setting options of local state", &error))?;
+        self.in_pieces.store(true, Ordering::Relaxed);
+        Ok(())
     }
 
     fn number(&self, property: &PropName) -> u64 {

@@ -75,6 +75,15 @@ impl TwoGraphs {
         })
     }
 
+    /// Has the exchanged graph fail once, and waits until it runs again.
+    fn fail_exchanged(&mut self) -> Result<()> {
+        let fault = self.directory.path().join("fail");
+        fs::write(&fault, "").expect("the file can be written");
+        self.cluster.wait_until("recovery", |state| state.is_running() && state.job.restarts == 1)?;
+        assert!(!fault.exists(), "the function has failed on it");
+        Ok(())
+    }
+
     /// The taskmanager, by its index, at which a subtask runs.
     fn taskmanager_of(&self, subtask: &SubtaskInfo) -> Result<usize> {
         let state = self.cluster.state()?;
@@ -201,10 +210,7 @@ fn a_graph_that_fails_leaves_the_other_alone() -> Result<()> {
     job.cluster.wait_until_running()?;
     job.cluster.wait_for_new_checkpoint()?;
     let (straight, exchanged) = (job.subtasks_that_read(&topics[0])?, job.subtasks_that_read(&topics[1])?);
-    let fault = job.directory.path().join("fail");
-    fs::write(&fault, "").expect("the file can be written");
-    job.cluster.wait_until("recovery", |state| state.is_running() && state.job.restarts == 1)?;
-    assert!(!fault.exists(), "the function has failed on it");
+    job.fail_exchanged()?;
     let after = job.subtasks(&topics[0])?;
     straight.iter().zip(&after).for_each(|(before, after)| assert_ran_on(before, after));
     let again = job.subtasks(&topics[1])?;
@@ -249,10 +255,7 @@ fn after_a_region_has_started_again_the_next_jobmanager_adopts_all_tasks() -> Re
     job.cluster.wait_until_running()?;
     job.cluster.wait_for_new_checkpoint()?;
     let before = job.subtasks_that_read(&topics[0])?;
-    let fault = job.directory.path().join("fail");
-    fs::write(&fault, "").expect("the file can be written");
-    job.cluster.wait_until("recovery", |state| state.is_running() && state.job.restarts == 1)?;
-    assert!(!fault.exists(), "the function has failed on it");
+    job.fail_exchanged()?;
     next_jobmanager_adopts(&mut job, 2)?;
 
     // Under the jobmanager that has adopted them, regions start again as before, and the one after it adopts them too.

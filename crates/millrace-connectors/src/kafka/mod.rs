@@ -24,3 +24,14 @@ pub use offsets::{OffsetReset, StartingOffsets};
 pub use serialize::{JsonSerializer, MessageHeader, Serializer, StringSerializer};
 pub use sink::{KafkaCommittable, KafkaSink, KafkaSinkBuilder};
 pub use source::{KafkaSource, KafkaSplit};
+
+/// Damaged bytes, for tests of what reads them.
+#[cfg(test)]
+fn with_flipped_bits(bytes: &[u8], flips: &[proptest::sample::Index]) -> Vec<u8> {
+    let mut bytes = bytes.to_vec();
+    for flip in flips {
+        let bit = flip.index(bytes.len() * 8);
+        bytes[bit / 8] ^= 1 << (bit % 8);
+    }
+    bytes
+}

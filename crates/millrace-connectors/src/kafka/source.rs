@@ -192,11 +192,7 @@ mod tests {
             flips in proptest::collection::vec(proptest::prelude::any::<proptest::sample::Index>(), 1..4),
         ) {
             let _ = codec::decode::<KafkaSplit>(&bytes);
-            let mut golden = include_bytes!("golden/splits-v1.bin").to_vec();
-            for flip in flips {
-                let bit = flip.index(golden.len() * 8);
-                golden[bit / 8] ^= 1 << (bit % 8);
-            }
+            let golden = crate::kafka::with_flipped_bits(include_bytes!("golden/splits-v1.bin"), &flips);
             if let Ok(list) = codec::decode::<OperatorListSnapshot>(&golden) {
                 for item in &list.items {
                     if let Ok((_, bytes)) = codec::decode::<(String, Vec<u8>)>(item) {

@@ -1,12 +1,15 @@
 //! Faults of the services that a job uses, and of the network between.
 
 use std::{
-    sync::PoisonError,
+    sync::{Mutex, PoisonError},
     thread,
     time::{Duration, Instant},
 };
 
-use millrace_testkit::faults::StoreFault;
+use millrace_testkit::{
+    faults::StoreFault,
+    services::{self, kafka::KafkaBroker, postgres::PostgresServer},
+};
 use rand::Rng;
 
 use super::{Attack, KAFKA_SOCKET_TIMEOUT, Result, at_least, happened};
@@ -24,12 +27,27 @@ impl Attack<'_, '_> {
     }
 
     pub(super) fn restart_kafka(&mut self) -> Result<String> {
-        let mut broker = self.place.broker.lock().unwrap_or_else(PoisonError::into_inner);
+        self.restart("broker", &self.place.broker, KafkaBroker::kill, KafkaBroker::restart)
+    }
+
+    pub(super) fn restart_postgres(&mut self) -> Result<String> {
+        let server = self.place.postgres.as_ref().ok_or("there is no database")?;
+        self.restart("database", server, PostgresServer::kill, PostgresServer::restart)
+    }
+
+    fn restart<S>(
+        &mut self,
+        name: &str,
+        service: &Mutex<S>,
+        kill: impl FnOnce(&mut S) -> services::Result<()>,
+        restart: impl FnOnce(&mut S) -> services::Result<()>,
+    ) -> Result<String> {
+        let mut service = service.lock().unwrap_or_else(PoisonError::into_inner);
         let killed = Instant::now();
-        broker.kill()?;
+        kill(&mut service)?;
         thread::sleep(Duration::from_millis(self.rng.random_range(0..1000)));
-        broker.restart()?;
-        Ok(format!("the broker was killed and serves again after {:.1} s", killed.elapsed().as_secs_f64()))
+        restart(&mut service)?;
+        Ok(format!("the {name} was killed and serves again after {:.1} s", killed.elapsed().as_secs_f64()))
     }
 
     /// Half of the cuts outlast what clients wait for an answer: they give their connections up and try again, and the
@@ -66,15 +84,5 @@ impl Attack<'_, '_> {
         });
         delayed += proxy.delay(Duration::ZERO);
         happened(delayed, format!("{delayed} pieces from and to Kafka came {delay:?} late"))
-    }
-
-    pub(super) fn restart_postgres(&mut self) -> Result<String> {
-        let server = self.place.postgres.as_ref().ok_or("there is no database")?;
-        let mut server = server.lock().unwrap_or_else(PoisonError::into_inner);
-        let killed = Instant::now();
-        server.kill()?;
-        thread::sleep(Duration::from_millis(self.rng.random_range(0..1000)));
-        server.restart()?;
-        Ok(format!("the database was killed and serves again after {:.1} s", killed.elapsed().as_secs_f64()))
     }
 }

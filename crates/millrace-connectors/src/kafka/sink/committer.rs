@@ -157,11 +157,7 @@ mod tests {
             flips in proptest::collection::vec(proptest::prelude::any::<proptest::sample::Index>(), 1..4),
         ) {
             let _ = codec::decode::<PendingCommittable<KafkaCommittable>>(&bytes);
-            let mut golden = include_bytes!("golden/committables-v1.bin").to_vec();
-            for flip in flips {
-                let bit = flip.index(golden.len() * 8);
-                golden[bit / 8] ^= 1 << (bit % 8);
-            }
+            let golden = crate::kafka::with_flipped_bits(include_bytes!("golden/committables-v1.bin"), &flips);
             if let Ok(list) = codec::decode::<Vec<OperatorListSnapshot>>(&golden) {
                 for item in list.iter().flat_map(|list| &list.items) {
                     let _ = codec::decode::<PendingCommittable<KafkaCommittable>>(item);
