@@ -74,8 +74,8 @@ soak: ## the tests that take long
 	cargo test --release -p millrace-tests --features soak --test soak -- --nocapture --test-threads 1
 	cargo test --release -p millrace-k8s-tests --features soak --test soak -- --nocapture
 	cargo test --release -p millrace-state-rocksdb --features soak --test memory --test checkpoint_cost -- --nocapture
-	cargo build -p millrace-tests --features rocksdb --bins
-	"$$CARGO_TARGET_DIR/debug/chaos" --faults 1000 --sinks
+	cargo build --release -p millrace-tests --features rocksdb --bins
+	"$$CARGO_TARGET_DIR/release/chaos" --faults 1000 --sinks --parallel 4
 
 chaos: ## N faults at a job's processes, in the order of SEED; ONLY=kinds, JOB=program ARGS=its; docs/attack.md
 	$(SERVICES)

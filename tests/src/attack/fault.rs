@@ -230,6 +230,15 @@ impl Moment {
             Self::After(_) | Self::Hasty(_) => false,
         }
     }
+
+    /// Its kind, without the milliseconds.
+    pub fn kind(self) -> String {
+        match self {
+            Self::After(_) => "at a random moment".to_owned(),
+            Self::Hasty(_) => "soon after the last".to_owned(),
+            step => step.to_string(),
+        }
+    }
 }
 
 impl fmt::Display for Moment {

@@ -93,7 +93,15 @@ impl fmt::Display for Report {
             let (median, worst) = (seconds(median), seconds(worst));
             writeln!(f, "| {kind:<20} | {:>5} | {steps:>9} | {median:>16} | {worst:>7} |", struck.len())?;
         }
-        writeln!(f, "{} records, {} outputs", self.records, self.outputs)?;
+        let mut moments = BTreeMap::<String, usize>::new();
+        for struck in &self.struck {
+            *moments.entry(struck.moment.kind()).or_default() += 1;
+        }
+        writeln!(f, "\n| {:<35} | fired |\n|:{:-<35}-|------:|", "moment", "")?;
+        for (moment, fired) in moments {
+            writeln!(f, "| {moment:<35} | {fired:>5} |")?;
+        }
+        writeln!(f, "\n{} records, {} outputs", self.records, self.outputs)?;
         let Verdict { out_of_order, left_over, examples, .. } = &self.verdict;
         if *out_of_order > 0 {
             writeln!(f, "{out_of_order} outputs out of order")?;
@@ -138,5 +146,6 @@ mod tests {
         let line = report.last_line();
         assert_eq!(line, "faults 5, lost 1, duplicated 2, recovery median 1.00 s, worst 3.00 s");
         assert!(report.to_string().contains("| kill-taskmanager     |     4 |         2 |"), "{report}");
+        assert!(report.to_string().contains("| at jobmanager's deploy               |     1 |"), "{report}");
     }
 }

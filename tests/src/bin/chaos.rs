@@ -2,7 +2,12 @@
 //! last line sums it up; the exit code is not 0 where an output was lost, duplicated or out of order, where a fault did
 //! not happen, or where the job did not recover.
 
-use std::{path::PathBuf, process::ExitCode};
+use std::{
+    path::PathBuf,
+    process::ExitCode,
+    sync::{Mutex, PoisonError},
+    thread,
+};
 
 use clap::Parser;
 use millrace_tests::attack::{Backend, Campaign, Fault, Focus, Guarantee, Job, Report, Result, Target};
@@ -25,6 +30,10 @@ struct Args {
     /// What the harness's own job writes to: kafka, files, s3, postgres [default: kafka, and with --sinks the first three].
     #[arg(long, value_delimiter = ',', value_parser = Target::named, conflicts_with = "job")]
     target: Vec<Target>,
+    /// So many campaigns go on side by side, each with services and processes of its own: they are in each other's way, so
+    /// that recoveries take longer.
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u8).range(1..))]
+    parallel: u8,
     /// The state backends: memory, filesystem, rocksdb [default: all that the program has].
     #[arg(long, value_delimiter = ',', value_parser = backend)]
     backend: Vec<Backend>,
@@ -76,14 +85,27 @@ impl Args {
     fn run(&self) -> Result<Report> {
         let seed = self.seed.unwrap_or_else(rand::random);
         println!("{} faults over {:?}; replay with N={} SEED={seed}", self.faults, self.backends(), self.faults);
-        let mut report = Report::default();
-        for (barriers, campaign) in self.campaigns(seed)? {
-            let Campaign { backend, faults, seed, ref job, .. } = campaign;
-            let target = job.target.name();
-            println!("{faults} faults on {}, {barriers} barriers, to {target}, seed {seed}", backend.name());
-            report.add(campaign.run()?);
-        }
-        Ok(report)
+        let campaigns = Mutex::new(self.campaigns(seed)?.into_iter());
+        let next = || campaigns.lock().unwrap_or_else(PoisonError::into_inner).next();
+        let run_one_after_the_other = || -> Result<Report> {
+            let mut report = Report::default();
+            while let Some((barriers, campaign)) = next() {
+                let Campaign { backend, faults, seed, ref job, .. } = campaign;
+                let target = job.target.name();
+                println!("{faults} faults on {}, {barriers} barriers, to {target}, seed {seed}", backend.name());
+                // One that fails fails the run: no others begin.
+                report.add(campaign.run().inspect_err(|_| while next().is_some() {})?);
+            }
+            Ok(report)
+        };
+        thread::scope(|scope| {
+            let all: Vec<_> = (0..self.parallel).map(|_| scope.spawn(run_one_after_the_other)).collect();
+            let mut report = Report::default();
+            for part in all {
+                report.add(part.join().map_err(|_| "a campaign panicked")??);
+            }
+            Ok(report)
+        })
     }
 
     fn backends(&self) -> Vec<Backend> {
