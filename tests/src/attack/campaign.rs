@@ -87,13 +87,14 @@ impl Campaign {
         let output = place.output(self.job.target, "attacked")?;
         let watch = Watch::start(&output, self.job.guarantee)?;
         let feed = Feed::start(place.kafka.clone(), INPUT, self.job.records.clone(), self.seed);
+        let started = Instant::now();
         let mut team = Team::start(place, &self.job, "attacked", &output)?;
         let struck = self.strike_all(&mut team, place, &watch, strikes)?;
         feed.finish()?;
 
         let (expected, records) = self.expected(place)?;
         wait_for_outputs(&mut team.cluster, &output, &watch, Some(&expected))?;
-        wait_for_clean_up(&mut team.cluster, &output)?;
+        wait_for_clean_up(&mut team.cluster, &output, started.elapsed() + PATIENCE)?;
         self.end(&mut team.cluster)?;
         let seen = output.outputs(self.job.guarantee)?;
         let mut verdict = compare(&expected, &seen, self.job.guarantee)?;
@@ -250,10 +251,10 @@ fn wait_for_outputs(cluster: &mut JobCluster, output: &Output, watch: &Watch, go
 }
 
 /// Waits until nothing is there any more of what waits to be committed now: a job that runs commits its own, and removes
-/// what zombies have left.
-fn wait_for_clean_up(cluster: &mut JobCluster, output: &Output) -> Result<()> {
+/// what zombies have left. The longer it has run, the more rarely it looks for that.
+fn wait_for_clean_up(cluster: &mut JobCluster, output: &Output, patience: Duration) -> Result<()> {
     let waits: BTreeSet<_> = output.invisible()?.into_iter().collect();
-    cluster.wait_for("clean-up", PATIENCE, |_| {
+    cluster.wait_for("clean-up", patience, |_| {
         let still =
             output.invisible().map(|now| now.into_iter().filter(|name| waits.contains(name)).collect::<Vec<_>>());
         (matches!(&still, Ok(still) if still.is_empty()).then_some(()), format!("{still:?}"))

@@ -146,6 +146,6 @@ mod tests {
         let line = report.last_line();
         assert_eq!(line, "faults 5, lost 1, duplicated 2, recovery median 1.00 s, worst 3.00 s");
         assert!(report.to_string().contains("| kill-taskmanager     |     4 |         2 |"), "{report}");
-        assert!(report.to_string().contains("| at jobmanager's deploy               |     1 |"), "{report}");
+        assert!(report.to_string().contains("| at jobmanager's deploy              |     1 |"), "{report}");
     }
 }

@@ -93,8 +93,11 @@ impl Args {
                 let Campaign { backend, faults, seed, ref job, .. } = campaign;
                 let target = job.target.name();
                 println!("{faults} faults on {}, {barriers} barriers, to {target}, seed {seed}", backend.name());
-                // One that fails fails the run: no others begin.
-                report.add(campaign.run().inspect_err(|_| while next().is_some() {})?);
+                // One that fails fails the run: no others begin, and those under way need not be waited for to see why.
+                report.add(campaign.run().inspect_err(|error| {
+                    println!("seed {seed}: {error}");
+                    while next().is_some() {}
+                })?);
             }
             Ok(report)
         };

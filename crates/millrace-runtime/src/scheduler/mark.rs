@@ -14,9 +14,9 @@ impl JobScheduler {
     }
 
     /// Whether the attempt that is being prepared must be marked before it is deployed. Not one beside which tasks run
-    /// on: these are told of it.
+    /// on: these are told of it. Without checkpoints nothing is ever adopted.
     pub fn must_be_marked(&self) -> bool {
-        self.may_run_on && self.kept.assignment.is_empty()
+        self.may_run_on && self.plan.checkpoints && self.kept.assignment.is_empty()
     }
 
     pub(super) fn marked(&mut self, attempt: Attempt, effects: &mut Vec<Effect>) {

@@ -25,10 +25,16 @@ pub(super) struct LeftOver {
     subtask: u32,
     parallelism: u32,
     attempt: JobAttempt,
-    /// What the restored checkpoint holds is committed, by whichever subtask gets it.
+    unsettled: Arc<Mutex<Unsettled>>,
+}
+
+/// What must stay.
+#[derive(Debug, Default)]
+struct Unsettled {
+    /// What the restored checkpoint holds, by whole names: it may be committed again.
     held: BTreeSet<String>,
-    /// The names of this writer's part files that are not settled yet.
-    live: Arc<Mutex<BTreeSet<String>>>,
+    /// This writer's part files, by their numbers: all else of their names may be encoded.
+    own: BTreeSet<u64>,
 }
 
 impl LeftOver {
@@ -41,8 +47,8 @@ impl LeftOver {
             .fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3));
         let WriterContext { subtask, attempt, .. } = *context;
         let held = context.restored.iter().map(|held| held.waits_as().to_owned()).collect();
-        let (sink, parallelism) = (format!("{digest:016x}"), context.parallelism.max(1));
-        Self { sink, subtask, parallelism, attempt, held, live: Arc::default() }
+        let unsettled = Arc::new(Mutex::new(Unsettled { held, own: BTreeSet::new() }));
+        Self { sink: format!("{digest:016x}"), subtask, parallelism: context.parallelism.max(1), attempt, unsettled }
     }
 
     /// What the names of this writer's parts begin with while they wait.
@@ -52,19 +58,24 @@ impl LeftOver {
 
     /// This writer begins a part file of this name.
     pub fn begun(&self, name: &str) {
-        self.live().insert(name.to_owned());
+        self.unsettled().own.extend(number(name));
     }
 
     /// These were committed, and will not be again.
     pub fn settled(&self, committables: &[FileCommittable]) {
-        let mut live = self.live();
-        committables.iter().for_each(|settled| {
-            live.remove(settled.file_name());
-        });
+        let mut unsettled = self.unsettled();
+        for settled in committables {
+            // One that was restored has a number of another writer's.
+            if !unsettled.held.remove(settled.waits_as())
+                && let Some(number) = number(settled.file_name())
+            {
+                unsettled.own.remove(&number);
+            }
+        }
     }
 
-    fn live(&self) -> MutexGuard<'_, BTreeSet<String>> {
-        self.live.lock().unwrap_or_else(PoisonError::into_inner)
+    fn unsettled(&self) -> MutexGuard<'_, Unsettled> {
+        self.unsettled.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Removes what is left when a writer starts.
@@ -81,8 +92,8 @@ impl LeftOver {
         let is_over = |of: Option<JobAttempt>| of.is_some_and(|of| self.attempt.follows(of));
         let own = self.label();
         let is_settled = |waiting: &Waiting<'_>| {
-            let name = waiting.labelled.strip_prefix(&own);
-            name.is_some_and(|name| !self.live().contains(name))
+            let number = waiting.labelled.strip_prefix(&own).and_then(number);
+            number.is_some_and(|number| !self.unsettled().own.contains(&number))
         };
         store.remove(&|waiting| self.has(waiting, is_over) || is_settled(waiting))
     }
@@ -102,6 +113,12 @@ impl LeftOver {
         let attempt = parts.next().and_then(|attempt| attempt.parse().ok());
         subtask.is_some_and(|subtask| subtask % self.parallelism == self.subtask)
             && is_over(attempt)
-            && !self.held.contains(waiting.name)
+            && !self.unsettled().held.contains(waiting.name)
     }
+}
+
+/// That of a part file: `part-<subtask>-<unique>-<number>`, and what its format appends.
+fn number(file_name: &str) -> Option<u64> {
+    let rest = file_name.splitn(4, '-').nth(3)?;
+    rest[..rest.find(|digit: char| !digit.is_ascii_digit()).unwrap_or(rest.len())].parse().ok()
 }

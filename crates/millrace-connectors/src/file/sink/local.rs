@@ -41,15 +41,16 @@ impl PartStore for LocalStore {
     }
 
     fn remove(&self, is_left: &dyn Fn(&Waiting<'_>) -> bool) -> Result<()> {
+        let mut removed = Ok(());
         for path in in_progress(&self.directory).map_err(|error| cannot("list", &self.directory, &error))? {
             let (name, file_name) = (path.to_string_lossy(), path.file_name().unwrap_or_default().to_string_lossy());
             let labelled = file_name.strip_prefix('.').and_then(|name| name.strip_suffix(IN_PROGRESS));
             let labelled = labelled.unwrap_or_default();
             if is_left(&Waiting { name: &name, labelled }) {
-                remove(&path).map_err(|error| cannot("remove", &path, &error))?;
+                removed = removed.and(remove(&path).map_err(|error| cannot("remove", &path, &error)));
             }
         }
-        Ok(())
+        removed
     }
 }
 
@@ -130,7 +131,12 @@ fn in_progress(directory: &Path) -> io::Result<Vec<PathBuf>> {
     let mut found = Vec::new();
     let mut directories = vec![directory.to_path_buf()];
     while let Some(directory) = directories.pop() {
-        for entry in fs::read_dir(directory)? {
+        let entries = match fs::read_dir(directory) {
+            // A bucket that somebody has removed.
+            Err(error) if error.kind() == ErrorKind::NotFound => continue,
+            entries => entries?,
+        };
+        for entry in entries {
             let entry = entry?;
             if entry.file_type()?.is_dir() {
                 directories.push(entry.path());

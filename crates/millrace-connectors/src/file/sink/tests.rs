@@ -226,8 +226,20 @@ fn what_comes_back_after_it_was_settled_goes() {
     writer.write(vec!["two".into()]).unwrap();
     writer.left_over.sweep(&*writer.store).unwrap();
     assert_eq!((names(true), names(false)), (1, 1), "only what is being written is there beside it");
-    committer(&sink).commit(&writer.prepare_commit().unwrap()).unwrap();
+    let second = writer.prepare_commit().unwrap();
+    committer(&sink).commit(&second).unwrap();
     assert_eq!((names(true), names(false)), (0, 2));
+
+    // The same, where it was restored.
+    let mut restored = context(0, 1);
+    (restored.attempt.attempt, restored.restored) = (Attempt(2), second.clone());
+    let mut next = FileWriter::new(sink, &restored).unwrap();
+    fs::write(second[0].waits_as(), "two\n").unwrap();
+    next.left_over.sweep(&*next.store).unwrap();
+    assert_eq!(names(true), 1, "a restart could commit it again");
+    next.settled(&second).unwrap();
+    next.left_over.sweep(&*next.store).unwrap();
+    assert_eq!(names(true), 0);
 }
 
 #[test]

@@ -4,7 +4,7 @@ use std::{
     collections::{BTreeSet, VecDeque},
     sync::{
         Arc,
-        mpsc::{self, TryRecvError},
+        mpsc::{self, RecvError, TryRecvError},
     },
     thread,
 };
@@ -57,7 +57,8 @@ pub(super) struct TransactionalWriter<T> {
     /// The slots of transactions that are open or not settled.
     taken: BTreeSet<u32>,
     open: Option<Transaction>,
-    next: VecDeque<mpsc::Receiver<Begun>>,
+    /// Those that are begun ahead, by their slots.
+    next: VecDeque<(u32, mpsc::Receiver<Begun>)>,
     /// How often one was not begun yet when it was needed; the first never is.
     waits: usize,
     coordinators: Coordinators,
@@ -128,7 +129,7 @@ impl<T: Record> TransactionalWriter<T> {
         let place = Place { subtask: self.subtask, slot, attempt: Some(self.attempt) };
         let (id, settings) = (self.ids.id(place), Arc::clone(&self.settings));
         let (begun, receiver) = mpsc::sync_channel::<Begun>(1);
-        self.next.push_back(receiver);
+        self.next.push_back((slot, receiver));
         let begin = move || {
             // A writer that has gone lets it be aborted.
             let _ = begun.send(Transaction::begin(&settings.properties, id));
@@ -141,11 +142,21 @@ impl<T: Record> TransactionalWriter<T> {
     fn open(&mut self) -> Result<&Transaction> {
         if self.open.is_none() {
             self.begin_ahead();
-            let next = self.next.pop_front().ok_or_else(|| Error::internal("no transaction was begun ahead"))?;
-            let begun = next.try_recv().or_else(|missing| {
-                self.waits += usize::from(missing == TryRecvError::Empty);
-                next.recv()
-            });
+            let none = || Error::internal("no transaction was begun ahead");
+            let (slot, next) = self.next.pop_front().ok_or_else(none)?;
+            let begun = match next.try_recv() {
+                // It failed some time ago, and may succeed now.
+                Ok(Err(_)) => {
+                    self.taken.remove(&slot);
+                    self.begin_next();
+                    self.next.pop_back().ok_or_else(none)?.1.recv()
+                }
+                Err(TryRecvError::Empty) => {
+                    self.waits += 1;
+                    next.recv()
+                }
+                begun => begun.map_err(|_| RecvError),
+            };
             self.open =
                 Some(begun.map_err(|_| Error::external("there is no thread to begin a Kafka transaction on"))??);
             self.begin_ahead();
@@ -190,7 +201,7 @@ impl<T: Record> SinkWriter<T, KafkaCommittable> for TransactionalWriter<T> {
 impl<T> Drop for TransactionalWriter<T> {
     /// Some may just be beginning.
     fn drop(&mut self) {
-        for next in &self.next {
+        for (_, next) in &self.next {
             // It is aborted by being dropped.
             let _ = next.recv();
         }
