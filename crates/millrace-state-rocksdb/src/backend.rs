@@ -103,7 +103,7 @@ impl RocksDBStateBackend {
         self.local_directory.as_deref()
     }
 
-    fn process(&self) -> Result<Process> {
+    pub(crate) fn process(&self) -> Result<Process> {
         let mut process = self.process.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(process) = &*process {
             return Ok(process.clone());
@@ -147,8 +147,8 @@ impl FileBackend for RocksDBStateBackend {
     }
 
     fn adopt(&self, context: &KeyedBackendContext, files: LocalFiles) -> Result<Box<dyn BytesBackend>> {
-        let database = Database::open(files, self.process()?, Dead::new(context))?;
-        Ok(Box::new(RocksDBBackend::new(database, self.incremental)))
+        let database = Database::open(files, self.process()?, Dead::new(context), self.incremental)?;
+        Ok(Box::new(RocksDBBackend::new(database)))
     }
 
     fn copies(&self) -> Result<Option<Arc<LocalCopies>>> {

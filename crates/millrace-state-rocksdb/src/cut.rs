@@ -4,18 +4,22 @@
 //! done by whoever comes first: the thread that writes the snapshot, or the one that finishes a later cut.
 
 use std::{
-    fs,
     path::PathBuf,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     thread,
 };
 
 use millrace_core::{Error, Result};
-use millrace_state::backend::{BackendFile, BytesSnapshot, VisitStored};
+use millrace_state::backend::{BytesSnapshot, SnapshotFiles, VisitStored};
 
 use crate::{
-    database::Database, error::local_error, hot::NotFrozen, local_dir, reader::EntryReader, run::Run,
+    database::Database,
+    hot::NotFrozen,
+    local_dir,
+    reader::EntryReader,
+    run::Run,
     shared::SharedEntries,
+    trail::{self, Listed, Trail},
 };
 
 /// So many entries are copied before the task may go on: about a tenth of a millisecond.
@@ -44,6 +48,8 @@ struct Done {
     written: Result<()>,
     /// As `written` where nothing was to be linked.
     linked: Result<()>,
+    /// The number of the last run that is in it, where the database keeps a trail.
+    position: u64,
 }
 
 /// What a cut is for.
@@ -106,7 +112,8 @@ impl Cut {
             let linked =
                 written.clone().and_then(|()| if *links { self.database.link(&self.directory()) } else { Ok(()) });
             self.release(written.is_ok());
-            Done { written, linked }
+            let position = self.database.trail().map_or(0, Trail::position);
+            Done { written, linked, position }
         })
         .clone()
     }
@@ -165,37 +172,19 @@ pub(crate) fn finish_beside(cut: Arc<Cut>) -> Result<()> {
 /// A snapshot over a cut, whose links go with it.
 pub(crate) struct CutSnapshot {
     reader: Option<EntryReader>,
+    /// The files that it was asked for.
+    listed: Option<Listed>,
     cut: Arc<Cut>,
-    incremental: bool,
 }
 
 impl CutSnapshot {
-    pub(crate) fn new(cut: Arc<Cut>, incremental: bool) -> Self {
-        Self { reader: None, cut, incremental }
+    pub(crate) fn new(cut: Arc<Cut>) -> Self {
+        Self { reader: None, listed: None, cut }
     }
 
     /// Where the files are, once the cut is finished.
     fn directory(&self) -> Result<PathBuf> {
         self.cut.finish().map(|()| self.cut.directory())
-    }
-
-    fn list(&self) -> Result<Vec<BackendFile>> {
-        let directory = self.directory()?;
-        let failed = |error| local_error("listing the files of a snapshot", &directory, &error);
-        let mut files = Vec::new();
-        for entry in fs::read_dir(&directory).map_err(failed)? {
-            let entry = entry.map_err(failed)?;
-            let name = entry.file_name().into_string().map_err(|name| {
-                Error::internal(format!("RocksDB has a file {} in {}", name.display(), directory.display()))
-            })?;
-            // Options are ours to know.
-            if !name.starts_with("OPTIONS") {
-                let size = entry.metadata().map_err(failed)?.len();
-                let immutable = name.ends_with(".sst");
-                files.push(BackendFile { path: entry.path(), size, immutable, name });
-            }
-        }
-        Ok(files)
     }
 }
 
@@ -208,11 +197,11 @@ impl BytesSnapshot for CutSnapshot {
         self.reader.insert(reader).scan(state, key_group, visit)
     }
 
-    fn files(&mut self) -> Result<Option<Vec<BackendFile>>> {
-        if !self.incremental {
-            return Ok(None);
-        }
-        self.list().map(Some)
+    fn files(&mut self) -> Result<Option<SnapshotFiles>> {
+        let Some(trail) = self.cut.database.trail() else { return Ok(None) };
+        let own = trail::list(&self.directory()?)?;
+        let listed = trail.list(self.cut.finished().position, own)?;
+        Ok(Some(self.listed.insert(listed).files.clone()))
     }
 }
 

@@ -4,7 +4,8 @@ use std::{
     ffi::CStr,
     fs,
     io::ErrorKind,
-    path::Path,
+    path::{Path, PathBuf},
+    slice,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -32,6 +33,7 @@ use crate::{
     local_dir::LocalDirectory,
     memory::SharedMemory,
     run::Run,
+    trail::{Trail, take_runs},
 };
 
 /// Files of table readers that a database keeps open; their blocks are in the cache.
@@ -41,6 +43,8 @@ const FILE_BYTES: u64 = 32 << 20;
 /// So many files may wait for compaction.
 const MOST_UNCOMPACTED: u64 = 16;
 const COMPACTION_POLL: Duration = Duration::from_millis(5);
+/// The file that names the list of a database's files.
+const CURRENT: &str = "CURRENT";
 const WRITE_BUFFER: usize = 1 << 20;
 const BLOCK_BYTES: usize = 8 << 10;
 const BLOOM_BITS: f64 = 10.0;
@@ -50,6 +54,8 @@ pub(crate) struct Database {
     /// `None` only while it is dropped: RocksDB must be closed before its files go.
     db: Option<DB>,
     files: LocalFiles,
+    /// Where snapshots are incremental.
+    trail: Option<Trail>,
     memory: Arc<SharedMemory>,
     /// New files have their filters and indexes in pieces.
     in_pieces: AtomicBool,
@@ -59,10 +65,18 @@ pub(crate) struct Database {
 
 impl Database {
     /// Opens a database: an empty one, or the one whose files are there.
-    pub(crate) fn open(files: LocalFiles, process: Process, dead: Dead) -> Result<Self> {
+    pub(crate) fn open(files: LocalFiles, process: Process, dead: Dead, incremental: bool) -> Result<Self> {
         let Process { memory, directory } = process;
+        let runs = take_runs(files.directory(), files.root())?;
+        let trail = incremental.then(|| Trail::new(files.root())).transpose()?;
+        if let Some(trail) = &trail
+            && files.directory().join(CURRENT).exists()
+        {
+            trail.start_from(files.directory(), &runs)?;
+        }
         memory.join();
-        let mut database = Self { db: None, files, memory, in_pieces: AtomicBool::new(false), _process: directory };
+        let mut database =
+            Self { db: None, files, trail, memory, in_pieces: AtomicBool::new(false), _process: directory };
         let path = database.files.directory();
         let opened = options(&database.memory, false, Some(dead)).and_then(|options| {
             // Named, since reading several entries at once asks for it.
@@ -70,6 +84,7 @@ impl Database {
             DB::open_cf_descriptors(&options, path, [states])
         });
         database.db = Some(opened.map_err(|error| rocksdb_error("opening local state", path, &error))?);
+        ingest(database.db(), &runs).map_err(|error| database.error("opening local state", &error))?;
         database.divide_filters()?;
         Ok(database)
     }
@@ -130,16 +145,27 @@ impl Database {
                     None => writer.delete(key)?,
                 }
             }
-            writer.finish()?;
-            let mut ingestion = IngestExternalFileOptions::default();
-            ingestion.set_move_files(true);
-            self.db().ingest_external_file_opts(&ingestion, vec![&path])
+            writer.finish()
         };
-        write().map_err(|error| {
-            // It may be what the disk is full of.
-            let _ = self.remove_run(&path);
-            self.error("writing local state", &error)
-        })
+        let written = write().map_err(|error| self.error("writing local state", &error));
+        let kept = written.and_then(|()| self.trail.as_ref().map(|trail| trail.keep(&path)).transpose());
+        let taken = kept.and_then(|kept| match ingest(self.db(), slice::from_ref(&path)) {
+            Ok(()) => Ok(kept),
+            Err(error) => Err(self.error("writing local state", &error)),
+        });
+        match taken {
+            Ok(kept) => {
+                if let (Some(trail), Some(run)) = (&self.trail, kept) {
+                    trail.add(run, self.size());
+                }
+                Ok(())
+            }
+            Err(error) => {
+                // It may be what the disk is full of.
+                let _ = self.remove_run(&path);
+                Err(error)
+            }
+        }
     }
 
     /// What a failed run has left may be a file of the database by another name: it is not to be written over.
@@ -164,7 +190,16 @@ impl Database {
         let mut options = WriteOptions::default();
         // Nothing of it outlives the process: that is what checkpoints are for.
         options.disable_wal(true);
-        self.db().write_opt(batch, &options).map_err(|error| self.error("writing local state", &error))
+        self.db().write_opt(batch, &options).map_err(|error| self.error("writing local state", &error))?;
+        if let Some(trail) = &self.trail {
+            trail.forget();
+        }
+        Ok(())
+    }
+
+    /// What its incremental snapshots consist of.
+    pub(crate) fn trail(&self) -> Option<&Trail> {
+        self.trail.as_ref()
     }
 
     /// Makes a directory with all that is written now: hard links to its files, after a flush.
@@ -186,6 +221,32 @@ impl Drop for Database {
         }
         self.memory.leave();
     }
+}
+
+/// Gives sorted files to a database, the newest last. They are gone then.
+fn ingest(db: &DB, files: &[PathBuf]) -> Result<(), rocksdb::Error> {
+    if files.is_empty() {
+        return Ok(());
+    }
+    let mut ingestion = IngestExternalFileOptions::default();
+    ingestion.set_move_files(true);
+    db.ingest_external_file_opts(&ingestion, files.to_vec())
+}
+
+/// Opens the files of a snapshot, to read them; runs among them are taken to `root`.
+pub(crate) fn open_fetched(files: &LocalFiles, memory: &SharedMemory) -> Result<DB> {
+    let directory = files.directory();
+    let runs = take_runs(directory, files.root())?;
+    if runs.is_empty() {
+        return open_linked(directory, memory);
+    }
+    let opened = options(memory, false, None).and_then(|mut options| {
+        options.set_disable_auto_compactions(true);
+        let db = DB::open(&options, directory)?;
+        ingest(&db, &runs)?;
+        Ok(db)
+    });
+    opened.map_err(|error| rocksdb_error("opening the files of local state", directory, &error))
 }
 
 /// Opens files that [`Database::link`] made, to read them.

@@ -18,6 +18,7 @@ mod shared;
 mod state;
 #[cfg(test)]
 mod tests;
+mod trail;
 
 pub use backend::{DEFAULT_MEMORY_SIZE, RocksDBStateBackend};
 pub use encoding::check_entry;

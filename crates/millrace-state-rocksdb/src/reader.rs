@@ -7,7 +7,7 @@ use millrace_state::backend::{BytesSnapshot, LocalFiles, StateKey, VisitStored};
 use rocksdb::{DB, ReadOptions};
 
 use crate::{
-    database::open_linked,
+    database::{open_fetched, open_linked},
     encoding::{decode_key, decode_value, key_group_end, key_group_start},
     error::rocksdb_error,
     memory::SharedMemory,
@@ -54,7 +54,8 @@ pub(crate) struct FetchedFiles {
 
 impl FetchedFiles {
     pub(crate) fn open(files: LocalFiles, memory: &SharedMemory) -> Result<Self> {
-        Ok(Self { reader: EntryReader::open(files.directory(), memory)?, _files: files })
+        let reader = EntryReader { db: open_fetched(&files, memory)?, directory: files.directory().to_path_buf() };
+        Ok(Self { reader, _files: files })
     }
 }
 

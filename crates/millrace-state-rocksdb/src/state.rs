@@ -26,7 +26,6 @@ const EVICTED: usize = 256 << 10;
 pub(crate) struct RocksDBBackend {
     database: Arc<Database>,
     hot: Arc<SharedEntries>,
-    incremental: bool,
     /// The last one.
     cut: Option<Arc<Cut>>,
     /// The last one that another thread was asked to finish; what failed there is told with the next.
@@ -38,19 +37,23 @@ pub(crate) struct RocksDBBackend {
 }
 
 impl RocksDBBackend {
-    pub(crate) fn new(database: Database, incremental: bool) -> Self {
+    pub(crate) fn new(database: Database) -> Self {
         let hot = Arc::default();
         database.memory().count(&hot);
         Self {
             database: Arc::new(database),
             hot,
-            incremental,
             cut: None,
             spill: None,
             key: Vec::new(),
             value: Vec::new(),
             keys: Vec::new(),
         }
+    }
+
+    #[cfg(test)]
+    pub(crate) fn database(&self) -> &Database {
+        &self.database
     }
 
     /// Marks a cut.
@@ -210,7 +213,7 @@ impl BytesBackend for RocksDBBackend {
     }
 
     fn snapshot(&mut self) -> Result<Box<dyn BytesSnapshot>> {
-        Ok(Box::new(CutSnapshot::new(self.cut(Purpose::Snapshot), self.incremental)))
+        Ok(Box::new(CutSnapshot::new(self.cut(Purpose::Snapshot))))
     }
 }
 
@@ -224,7 +227,7 @@ mod tests {
     /// What goes from the hot entries to the files while a scan waits for a lock is found, wherever it looks first.
     #[test]
     fn a_scan_finds_everything_while_a_cut_is_finished() {
-        let mut state = RocksDBBackend::new(database(Clock::system()), false);
+        let mut state = RocksDBBackend::new(database(Clock::system()));
         for number in 0u8..50 {
             state.put(StateKey { sub_key: Some(&[number]), ..at(b"k") }, b"value", None).unwrap();
         }
@@ -267,12 +270,12 @@ mod tests {
 
     #[test]
     fn a_cut_waits_for_none_before_it() {
-        let mut state = RocksDBBackend::new(database(Clock::system()), false);
+        let mut state = RocksDBBackend::new(database(Clock::system()));
         let mut snapshots = Vec::new();
         for round in 0u8..5 {
             state.put(at(&[round]), b"value", None).unwrap();
             // Nobody has finished those before.
-            snapshots.push(CutSnapshot::new(state.cut(Purpose::Snapshot), false));
+            snapshots.push(CutSnapshot::new(state.cut(Purpose::Snapshot)));
         }
         state.delete(at(&[0])).unwrap();
         // Nobody wants these, which others come after.
@@ -281,7 +284,7 @@ mod tests {
         assert_eq!(found(snapshots.remove(2)), [0, 1, 2, 3], "the last first");
         assert_eq!(found(snapshots.remove(0)), [0]);
         assert_eq!(found(snapshots.remove(0)), [0, 1]);
-        let last = CutSnapshot::new(state.cut(Purpose::Snapshot), false);
+        let last = CutSnapshot::new(state.cut(Purpose::Snapshot));
         assert_eq!(found(last), [1, 2, 3, 4], "with what nobody has wanted until now");
     }
 }

@@ -10,7 +10,7 @@ use std::{
 use millrace_core::{Result, clock::Clock, key::KeyHash};
 use millrace_state::{
     BytesBackend, KeyedBackend, KeyedBackendContext, StateBackend,
-    backend::{BytesSnapshot, StateKey},
+    backend::{BytesSnapshot, FileBackend, SnapshotFiles, StateKey},
 };
 
 use rocksdb::{BottommostLevelCompaction, CompactOptions, IteratorMode, properties::AGGREGATED_TABLE_PROPERTIES};
@@ -24,6 +24,7 @@ use crate::{
     local_dir::LocalDirectory,
     memory::SharedMemory,
     run::Run,
+    state::RocksDBBackend,
 };
 
 pub(crate) const GROUPS: u32 = 4;
@@ -76,7 +77,7 @@ pub(crate) fn database(clock: Clock) -> Database {
     let process = Arc::new(LocalDirectory::open(None).unwrap());
     let files = process.attempt("a", 0).unwrap();
     let dead = Dead::new(&context(clock));
-    Database::open(files, Process { memory, directory: process }, dead).unwrap()
+    Database::open(files, Process { memory, directory: process }, dead, false).unwrap()
 }
 
 pub(crate) fn at(key: &[u8]) -> StateKey<'_> {
@@ -319,4 +320,67 @@ fn a_local_directory_that_cannot_be_used_is_named() {
     let error = backend.open(&context(Clock::system())).err().unwrap();
     assert!(error.message.contains(LOCAL_DIRECTORY), "{error}");
     assert!(error.message.contains(file.path().to_str().unwrap()), "{error}");
+}
+
+/// A value of 1 MiB that does not compress.
+fn megabyte(number: u32, round: u32) -> Vec<u8> {
+    let mut random = u64::from(number) << 32 | u64::from(round);
+    let words = (0..1 << 17).flat_map(|_| {
+        random = random.wrapping_mul(0x5851_F42D_4C95_7F2D).wrapping_add(0x1405_7B7E_F767_814F);
+        random.to_le_bytes()
+    });
+    words.collect()
+}
+
+/// A database all of whose files are written anew at once, again and again: its snapshots are the files that were there
+/// before and the runs since. From each of them it is read, and gone on from.
+#[test]
+fn a_snapshot_is_a_base_and_the_runs_since() {
+    let (directory, context) = (tempfile::tempdir().unwrap(), context(Clock::system()));
+    let backend = small().with_local_directory(directory.path()).with_incremental_checkpoints(true);
+    let open = |files, incremental| {
+        let database = Database::open(files, backend.process().unwrap(), Dead::new(&context), incremental);
+        RocksDBBackend::new(database.unwrap())
+    };
+    // As a checkpoint has them.
+    let fetch = |listed: &SnapshotFiles| {
+        let place = backend.directory(&context).unwrap();
+        for file in &listed.files {
+            fs::copy(&file.path, place.directory().join(&file.name)).unwrap();
+        }
+        place
+    };
+    let mut expected = BTreeMap::new();
+    let mut state = open(backend.directory(&context).unwrap(), true);
+    let (mut runs, mut ahead) = (0, 0);
+    for round in 0..6 {
+        // All at first, then some, of which some go.
+        for number in (0u32..48).step_by(if round == 0 { 1 } else { 5 + round as usize }) {
+            let key = number.to_be_bytes();
+            if (number + round) % 3 == 2 {
+                state.delete(at(&key)).unwrap();
+                expected.remove(&key.to_vec());
+            } else {
+                let value = megabyte(number, round);
+                state.put(at(&key), &value, None).unwrap();
+                expected.insert(key.to_vec(), value);
+            }
+        }
+        let mut snapshot = state.snapshot().unwrap();
+        let listed = snapshot.files().unwrap().unwrap();
+        runs += listed.files.iter().filter(|file| file.name.starts_with("run-")).count();
+        ahead += listed.ahead.len();
+        let mut read = backend.read(&context, fetch(&listed)).unwrap();
+        assert!(entries(&mut *read).unwrap() == expected, "round {round}, read");
+        let mut adopted = open(fetch(&listed), round % 2 == 1);
+        drop(snapshot);
+        assert!(entries(&mut *adopted.snapshot().unwrap()).unwrap() == expected, "round {round}, gone on");
+        if round % 2 == 1 {
+            state = adopted;
+        }
+        let mut all = CompactOptions::default();
+        all.set_bottommost_level_compaction(BottommostLevelCompaction::Force);
+        state.database().db().compact_range_opt(None::<&[u8]>, None::<&[u8]>, &all);
+    }
+    assert!(runs > 0 && ahead > 0, "{runs} runs, {ahead} files ahead");
 }

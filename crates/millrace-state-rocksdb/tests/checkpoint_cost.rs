@@ -15,7 +15,7 @@ use millrace_core::{
 use millrace_state::{
     KeyedBackendContext, KeyedStateStore, SharedFile, ValueState,
     backend::BackendFile,
-    keyed::SnapshotFiles,
+    keyed::StateInFiles,
     storage::{CheckpointStorage, StorageOptions, UploadedFiles},
 };
 use millrace_state_rocksdb::RocksDBStateBackend;
@@ -115,7 +115,8 @@ impl Checkpoints {
         let started = Instant::now();
         let mut snapshot = self.store.snapshot().unwrap();
         let paused = started.elapsed();
-        let SnapshotFiles { files, .. } = snapshot.files().unwrap().expect("incremental snapshots are files");
+        let StateInFiles { files, .. } = snapshot.files().unwrap().expect("incremental snapshots are files");
+        let files = [files.files, files.ahead].concat();
         let written = self.storage.write_shared(JOB, self.newest, &files, self.store.uploaded_files());
         self.runtime.block_on(written).unwrap();
         let took = started.elapsed();
@@ -130,8 +131,8 @@ impl Checkpoints {
     /// The files of now, in a store of any kind.
     fn write_to(&self, storage: &CheckpointStorage, uploaded: &UploadedFiles) -> (Vec<SharedFile>, Vec<u8>, Vec<u16>) {
         let mut snapshot = self.store.snapshot().unwrap();
-        let SnapshotFiles { files, expiring } = snapshot.files().unwrap().expect("incremental snapshots are files");
-        let files: Vec<BackendFile> = files;
+        let StateInFiles { files, expiring } = snapshot.files().unwrap().expect("incremental snapshots are files");
+        let files: Vec<BackendFile> = files.files;
         let shared = self.runtime.block_on(storage.write_shared(JOB, CheckpointId(1), &files, uploaded)).unwrap();
         let mut rest = Vec::new();
         snapshot.write(&mut rest).unwrap();

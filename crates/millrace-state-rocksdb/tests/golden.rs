@@ -16,7 +16,7 @@ use millrace_core::{
 };
 use millrace_state::{
     FsStateBackend, KeyedBackendContext, KeyedStateStore, ListState, MapState, ReducingState, StateTtlConfig,
-    ValueState, backend::LocalFiles, keyed::SnapshotFiles,
+    ValueState, backend::LocalFiles, keyed::StateInFiles,
 };
 use millrace_state_rocksdb::{LEAST_MEMORY_SIZE, RocksDBStateBackend};
 
@@ -163,11 +163,11 @@ fn write_golden_files() {
         states.expiring.set(number as u32 + 1).unwrap();
     }
     let mut snapshot = store.snapshot().unwrap();
-    let SnapshotFiles { files, expiring } = snapshot.files().unwrap().expect("incremental snapshots are files");
+    let StateInFiles { files, expiring } = snapshot.files().unwrap().expect("incremental snapshots are files");
     assert_eq!(expiring, EXPIRING);
     let directory = directory(WRITTEN_AS[1]);
     fs::create_dir_all(directory.join("files")).unwrap();
-    for file in files {
+    for file in files.files {
         fs::copy(&file.path, directory.join("files").join(&file.name)).unwrap();
     }
     snapshot.write(&mut fs::File::create(directory.join("snapshot.bin")).unwrap()).unwrap();

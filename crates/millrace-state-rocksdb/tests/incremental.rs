@@ -15,7 +15,7 @@ use millrace_core::{
 use millrace_state::{
     FsStateBackend, KeyedBackendContext, KeyedStateStore, SharedFile, StateBackend,
     backend::LocalFiles,
-    keyed::SnapshotFiles,
+    keyed::StateInFiles,
     storage::{CheckpointStorage, StorageOptions},
 };
 use millrace_state_rocksdb::{LEAST_MEMORY_SIZE, RocksDBStateBackend};
@@ -48,13 +48,15 @@ impl Store {
     /// Takes a checkpoint of a store and completes it.
     fn checkpoint(&self, store: &KeyedStateStore, id: u64) -> Snapshot {
         let mut snapshot = store.snapshot().unwrap();
-        let SnapshotFiles { files, expiring } = snapshot.files().unwrap().expect("incremental snapshots are files");
-        let written = self.storage.write_shared(JOB, CheckpointId(id), &files, store.uploaded_files());
-        let files = self.runtime.block_on(written).unwrap();
+        let StateInFiles { files, expiring } = snapshot.files().unwrap().expect("incremental snapshots are files");
+        let all = [files.files.as_slice(), &files.ahead].concat();
+        let written = self.storage.write_shared(JOB, CheckpointId(id), &all, store.uploaded_files());
+        let mut written = self.runtime.block_on(written).unwrap();
+        written.truncate(files.files.len());
         let mut bytes = Vec::new();
         snapshot.write(&mut bytes).unwrap();
         store.uploaded_files().checkpoint_completed(CheckpointId(id));
-        Snapshot { bytes: bytes.into(), files, expiring }
+        Snapshot { bytes: bytes.into(), files: written, expiring }
     }
 
     fn fetch(

@@ -146,6 +146,8 @@ pub struct OperatorSubtaskState {
     /// What was in flight to it when an unaligned barrier overtook that, in the format of [`crate::in_flight`]: only the
     /// first operator of a chain has any.
     pub in_flight: Option<StateHandle>,
+    /// Files that this checkpoint does not need: a later one will, and finds them written.
+    pub ahead: Vec<SharedFile>,
 }
 
 impl OperatorSubtaskState {

@@ -7,8 +7,8 @@
 //! Numbers are little-endian. Paths inside are relative to the checkpoint's directory, so that it can be moved; files
 //! that checkpoints share are in the directory `shared` beside it.
 //!
-//! Version 2 has shared files; in version 3, what was in flight follows. A checkpoint is written as the lowest version
-//! that can hold it, which older programs read too.
+//! Version 2 has shared files; in version 3, what was in flight follows, and in version 4 the files that only later
+//! checkpoints need. A checkpoint is written as the lowest version that can hold it, which older programs read too.
 
 use std::collections::BTreeSet;
 
@@ -30,7 +30,7 @@ use crate::{
 };
 
 /// The newest version of the format that this program reads and writes. It reads all before.
-pub const METADATA_FORMAT_VERSION: u32 = 3;
+pub const METADATA_FORMAT_VERSION: u32 = 4;
 
 /// The version of a checkpoint with neither shared files nor data in flight.
 const FIRST: u32 = 1;
@@ -38,6 +38,8 @@ const FIRST: u32 = 1;
 const WITH_SHARED_FILES: u32 = 2;
 /// The version that came with data in flight.
 const WITH_DATA_IN_FLIGHT: u32 = 3;
+/// The version that came with files written ahead.
+const WITH_FILES_AHEAD: u32 = 4;
 
 const FRAME: Frame =
     Frame { magic: b"MLRCKPT\n", what: "the metadata of a checkpoint", versions: FIRST..=METADATA_FORMAT_VERSION };
@@ -74,18 +76,18 @@ pub struct OperatorStateMeta {
     pub name: String,
     /// Its parallelism.
     pub parallelism: u32,
-    /// The state of each of its subtasks, in order. Data in flight is not in its encoding: it follows behind all
-    /// operators.
+    /// The state of each of its subtasks, in order. Data in flight and files ahead are not in its encoding: they follow
+    /// behind all operators.
     #[serde(with = "subtasks")]
     pub subtasks: Vec<OperatorSubtaskState>,
 }
 
-/// What was in flight to a subtask, by the places of operator and subtask in the metadata.
+/// Something of a subtask, by the places of operator and subtask in the metadata.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-struct InFlight {
+struct OfSubtask<T> {
     operator: u32,
     subtask: u32,
-    data: StateHandle,
+    data: T,
 }
 
 impl CheckpointMetadata {
@@ -95,7 +97,11 @@ impl CheckpointMetadata {
         relative.set_directory("");
         let mut payload = codec::encode(&relative)?;
         if self.format_version() >= WITH_DATA_IN_FLIGHT {
-            codec::encode_into(&relative.in_flight(), &mut payload)?;
+            codec::encode_into(&relative.of_subtasks(|state| state.in_flight.clone()), &mut payload)?;
+        }
+        if self.format_version() >= WITH_FILES_AHEAD {
+            let ahead = |state: &OperatorSubtaskState| Some(state.ahead.clone()).filter(|files| !files.is_empty());
+            codec::encode_into(&relative.of_subtasks(ahead), &mut payload)?;
         }
         let mut bytes = Vec::with_capacity(HEADER + payload.len() + TRAILER);
         bytes.extend_from_slice(&FRAME.header(self.format_version(), payload.len() as u64));
@@ -121,34 +127,41 @@ impl CheckpointMetadata {
 
     /// The total size of the state that it refers to or holds, in bytes.
     pub fn state_size(&self) -> u64 {
-        let subtasks = self.operators.iter().flat_map(|operator| &operator.subtasks);
-        subtasks.map(OperatorSubtaskState::size).fold(0, u64::saturating_add)
+        self.subtasks().map(OperatorSubtaskState::size).fold(0, u64::saturating_add)
     }
 
     /// How much of that was in flight.
     pub fn in_flight_size(&self) -> u64 {
-        let subtasks = self.operators.iter().flat_map(|operator| &operator.subtasks);
-        subtasks.filter_map(|subtask| subtask.in_flight.as_ref()).map(StateHandle::size).fold(0, u64::saturating_add)
+        let in_flight = self.subtasks().filter_map(|subtask| subtask.in_flight.as_ref());
+        in_flight.map(StateHandle::size).fold(0, u64::saturating_add)
     }
 
     /// The names of the files in the directory of shared files that it refers to.
     pub fn shared_file_names(&self) -> impl Iterator<Item = &str> {
-        self.keyed().flat_map(|keyed| keyed.data.shared_files()).map(|shared| shared.file.name.as_str())
+        let needed = self.keyed().flat_map(|keyed| keyed.data.shared_files());
+        let ahead = self.subtasks().flat_map(|subtask| &subtask.ahead);
+        needed.chain(ahead).map(|shared| shared.file.name.as_str())
     }
 
     /// Whether sinks make records visible when it is complete.
     pub fn has_committables(&self) -> bool {
-        let lists = self.operators.iter().flat_map(|operator| &operator.subtasks).flat_map(|subtask| &subtask.lists);
-        lists.into_iter().any(|list| list.name == SINK_COMMITTABLES && !list.items.is_empty())
+        let mut lists = self.subtasks().flat_map(|subtask| &subtask.lists);
+        lists.any(|list| list.name == SINK_COMMITTABLES && !list.items.is_empty())
+    }
+
+    fn subtasks(&self) -> impl Iterator<Item = &OperatorSubtaskState> {
+        self.operators.iter().flat_map(|operator| &operator.subtasks)
     }
 
     fn keyed(&self) -> impl Iterator<Item = &KeyedStateHandle> {
-        let subtasks = self.operators.iter().flat_map(|operator| &operator.subtasks);
-        subtasks.filter_map(|subtask| subtask.keyed.as_ref())
+        self.subtasks().filter_map(|subtask| subtask.keyed.as_ref())
     }
 
     fn format_version(&self) -> u32 {
-        if self.operators.iter().flat_map(|operator| &operator.subtasks).any(|subtask| subtask.in_flight.is_some()) {
+        if self.subtasks().any(|subtask| !subtask.ahead.is_empty()) {
+            return WITH_FILES_AHEAD;
+        }
+        if self.subtasks().any(|subtask| subtask.in_flight.is_some()) {
             return WITH_DATA_IN_FLIGHT;
         }
         match self.keyed().any(|keyed| matches!(keyed.data, StateHandle::Shared(_))) {
@@ -162,23 +175,37 @@ impl CheckpointMetadata {
             return codec::decode(payload);
         }
         let (mut metadata, rest) = codec::decode_front::<Self>(payload)?;
-        for InFlight { operator, subtask, data } in codec::decode::<Vec<InFlight>>(rest)? {
-            let operator = metadata.operators.get_mut(operator as usize);
-            let Some(subtask) = operator.and_then(|operator| operator.subtasks.get_mut(subtask as usize)) else {
-                return Err(Error::internal("data is in flight to a subtask that is not in it"));
-            };
+        let (in_flight, rest) = codec::decode_front::<Vec<OfSubtask<StateHandle>>>(rest)?;
+        for OfSubtask { operator, subtask, data } in in_flight {
+            let subtask = metadata.subtask(operator, subtask)?;
             if subtask.in_flight.replace(data).is_some() {
                 return Err(Error::internal(format!("data in flight to operator {} is in it twice", subtask.uid)));
+            }
+        }
+        if version < WITH_FILES_AHEAD {
+            codec::decode::<()>(rest)?;
+            return Ok(metadata);
+        }
+        for OfSubtask { operator, subtask, data } in codec::decode::<Vec<OfSubtask<Vec<SharedFile>>>>(rest)? {
+            let subtask = metadata.subtask(operator, subtask)?;
+            if !std::mem::replace(&mut subtask.ahead, data).is_empty() {
+                return Err(Error::internal(format!("files ahead of operator {} are in it twice", subtask.uid)));
             }
         }
         Ok(metadata)
     }
 
-    fn in_flight(&self) -> Vec<InFlight> {
+    fn subtask(&mut self, operator: u32, subtask: u32) -> Result<&mut OperatorSubtaskState> {
+        let operator = self.operators.get_mut(operator as usize);
+        let subtask = operator.and_then(|operator| operator.subtasks.get_mut(subtask as usize));
+        subtask.ok_or_else(|| Error::internal("something is of a subtask that is not in it"))
+    }
+
+    fn of_subtasks<T>(&self, part: impl Fn(&OperatorSubtaskState) -> Option<T>) -> Vec<OfSubtask<T>> {
         let mut all = Vec::new();
         for (operator, meta) in (0..).zip(&self.operators) {
             for (subtask, state) in (0..).zip(&meta.subtasks) {
-                all.extend(state.in_flight.clone().map(|data| InFlight { operator, subtask, data }));
+                all.extend(part(state).map(|data| OfSubtask { operator, subtask, data }));
             }
         }
         all
@@ -189,6 +216,8 @@ impl CheckpointMetadata {
         for subtask in subtasks {
             let keyed = subtask.keyed.iter_mut().map(|keyed| &mut keyed.data);
             keyed.chain(&mut subtask.in_flight).for_each(|data| place(data, uri));
+            let beside = beside(uri);
+            subtask.ahead.iter_mut().for_each(|shared| shared.file.directory.clone_from(&beside));
         }
     }
 
@@ -225,6 +254,7 @@ impl CheckpointMetadata {
             Some(data) => check_handle(uid, data)?,
             None => {}
         }
+        check_shared(uid, &subtask.ahead)?;
         let Some(keyed) = &subtask.keyed else {
             return Ok(());
         };
@@ -245,33 +275,45 @@ fn place(data: &mut StateHandle, uri: &str) {
             if let OwnState::File(file) = &mut shared.snapshot {
                 file.directory = uri.to_string();
             }
-            let beside = uri.rsplit_once('/').map_or(String::new(), |(job, _)| format!("{job}/{SHARED}"));
+            let beside = beside(uri);
             shared.files.iter_mut().for_each(|shared| shared.file.directory.clone_from(&beside));
         }
     }
 }
 
-fn check_handle(uid: &OperatorUid, data: &StateHandle) -> Result<(), String> {
-    let check_name = |name: &str| match is_file_name(name) {
+/// The directory of shared files beside a checkpoint's.
+fn beside(uri: &str) -> String {
+    uri.rsplit_once('/').map_or(String::new(), |(job, _)| format!("{job}/{SHARED}"))
+}
+
+fn check_name(uid: &OperatorUid, name: &str) -> Result<(), String> {
+    match is_file_name(name) {
         true => Ok(()),
         false => Err(format!("operator {uid} has a state file {name:?}")),
-    };
+    }
+}
+
+fn check_shared(uid: &OperatorUid, files: &[SharedFile]) -> Result<(), String> {
+    let mut names = BTreeSet::new();
+    for SharedFile { local_name, file } in files {
+        check_name(uid, local_name)?;
+        check_name(uid, &file.name)?;
+        if !names.insert(local_name) {
+            return Err(format!("operator {uid} has the shared file {local_name:?} twice"));
+        }
+    }
+    Ok(())
+}
+
+fn check_handle(uid: &OperatorUid, data: &StateHandle) -> Result<(), String> {
     match data {
         StateHandle::Inline(_) => Ok(()),
-        StateHandle::File { name, .. } => check_name(name),
+        StateHandle::File { name, .. } => check_name(uid, name),
         StateHandle::Shared(shared) => {
             if let OwnState::File(file) = &shared.snapshot {
-                check_name(&file.name)?;
+                check_name(uid, &file.name)?;
             }
-            let mut names = BTreeSet::new();
-            for SharedFile { local_name, file } in &shared.files {
-                check_name(local_name)?;
-                check_name(&file.name)?;
-                if !names.insert(local_name) {
-                    return Err(format!("operator {uid} has the shared file {local_name:?} twice"));
-                }
-            }
-            Ok(())
+            check_shared(uid, &shared.files)
         }
     }
 }
@@ -302,7 +344,13 @@ mod subtasks {
         deserializer: D,
     ) -> Result<Vec<OperatorSubtaskState>, D::Error> {
         let all = Vec::<Subtask>::deserialize(deserializer)?;
-        let whole = |Subtask { uid, keyed, lists }| OperatorSubtaskState { uid, keyed, lists, in_flight: None };
+        let whole = |Subtask { uid, keyed, lists }| OperatorSubtaskState {
+            uid,
+            keyed,
+            lists,
+            in_flight: None,
+            ahead: Vec::new(),
+        };
         Ok(all.into_iter().map(whole).collect())
     }
 }

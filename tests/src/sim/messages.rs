@@ -111,7 +111,13 @@ impl World {
         self.store.put_state(checkpoint, name.clone(), snapshot);
         let data = StateHandle::File { directory: String::new(), name, size: 1, crc32: 0 };
         let keyed = Some(KeyedStateHandle { range: KeyGroupRange { start: 0, end: 0 }, data });
-        let state = OperatorSubtaskState { uid: OperatorUid(String::new()), keyed, lists: Vec::new(), in_flight: None };
+        let state = OperatorSubtaskState {
+            uid: OperatorUid(String::new()),
+            keyed,
+            lists: Vec::new(),
+            in_flight: None,
+            ahead: Vec::new(),
+        };
         self.answer(deployment, task, checkpoint, Some(state));
     }
 

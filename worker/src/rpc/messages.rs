@@ -12,7 +12,7 @@ use millrace_runtime::{
 use serde::{Deserialize, Serialize};
 
 /// The version of this protocol; peers of another version are refused.
-const PROTOCOL_VERSION: u32 = 4;
+const PROTOCOL_VERSION: u32 = 5;
 const MAGIC: &str = "millrace-control";
 
 /// What tells two programs apart, part by part, so that a mismatch can be named.

@@ -28,7 +28,13 @@ fn id(id: u64) -> CheckpointId {
 fn file(name: &str) -> Vec<OperatorSubtaskState> {
     let data = StateHandle::File { directory: String::new(), name: name.to_string(), size: 10, crc32: 0 };
     let keyed = Some(KeyedStateHandle { range: KeyGroupRange::all(128), data });
-    vec![OperatorSubtaskState { uid: OperatorUid("op".to_string()), keyed, lists: Vec::new(), in_flight: None }]
+    vec![OperatorSubtaskState {
+        uid: OperatorUid("op".to_string()),
+        keyed,
+        lists: Vec::new(),
+        in_flight: None,
+        ahead: Vec::new(),
+    }]
 }
 
 /// The file that a task wrote for a checkpoint.

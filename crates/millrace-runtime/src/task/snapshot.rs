@@ -19,9 +19,10 @@ use millrace_core::{
     operator_state::OperatorListSnapshot,
 };
 use millrace_state::{
-    KeyedSnapshot, KeyedStateHandle, KeyedStateStore, OperatorSubtaskState, SharedState, SnapshotTarget, StateHandle,
+    KeyedSnapshot, KeyedStateHandle, KeyedStateStore, OperatorSubtaskState, SharedFile, SharedState, SnapshotTarget,
+    StateHandle,
     in_flight::{self, EdgeInFlight},
-    keyed::SnapshotFiles,
+    keyed::StateInFiles,
     storage::{StateWriter, UploadedFiles, written_by},
 };
 
@@ -166,15 +167,18 @@ impl SnapshotWriter {
         let mut state = Vec::new();
         let mut in_flight = self.write_in_flight(&snapshot.in_flight)?;
         for (index, part) in snapshot.operators.into_iter().enumerate() {
-            let keyed = match part.keyed {
+            let (keyed, ahead) = match part.keyed {
                 // Nobody waits for the rest.
                 _ if self.is_aborted() => return Ok(Vec::new()),
-                Some(keyed) => Some(self.write_keyed(index, keyed)?),
-                None => None,
+                Some(keyed) => {
+                    let (keyed, ahead) = self.write_keyed(index, keyed)?;
+                    (Some(keyed), ahead)
+                }
+                None => (None, Vec::new()),
             };
             // A task with inputs has no source: the first part is the operator that takes them.
             let in_flight = in_flight.take();
-            state.push(OperatorSubtaskState { uid: part.uid, keyed, lists: part.lists, in_flight });
+            state.push(OperatorSubtaskState { uid: part.uid, keyed, lists: part.lists, in_flight, ahead });
         }
         Ok(state)
     }
@@ -218,17 +222,22 @@ impl SnapshotWriter {
         })
     }
 
-    fn write_keyed(&self, index: usize, part: KeyedPart) -> Result<KeyedStateHandle> {
+    /// The state, and the files that were written ahead of later checkpoints.
+    fn write_keyed(&self, index: usize, part: KeyedPart) -> Result<(KeyedStateHandle, Vec<SharedFile>)> {
         let KeyedPart { mut snapshot, uploaded } = part;
         let setup = &self.setup;
         let spec = &setup.spec;
         let parallelism = setup.graph.vertex(spec.task.vertex).parallelism;
         let range = KeyGroupRange::of_subtask(setup.graph.max_parallelism, parallelism, spec.task.subtask);
         let name = self.file_name(index);
+        let mut ahead = Vec::new();
         let shared = match snapshot.files()? {
-            Some(SnapshotFiles { files, expiring }) => {
-                let written = setup.storage.write_shared(setup.job, self.checkpoint, &files, &uploaded);
-                Some((setup.runtime.block_on(written)?, expiring))
+            Some(StateInFiles { files, expiring }) => {
+                let all = [files.files.as_slice(), &files.ahead].concat();
+                let written = setup.storage.write_shared(setup.job, self.checkpoint, &all, &uploaded);
+                let mut needed = setup.runtime.block_on(written)?;
+                ahead = needed.split_off(files.files.len());
+                Some((needed, expiring))
             }
             None => None,
         };
@@ -241,11 +250,12 @@ impl SnapshotWriter {
                 StateHandle::Shared(Box::new(SharedState { snapshot, format, expiring, files }))
             }
         };
-        Ok(KeyedStateHandle { range, data })
+        Ok((KeyedStateHandle { range, data }, ahead))
     }
 }
 
 fn newly_written(state: &OperatorSubtaskState, checkpoint: CheckpointId) -> u64 {
-    let of_earlier = state.keyed.as_ref().map_or(0, |keyed| keyed.data.size() - written_by(checkpoint, &keyed.data));
-    state.size() - of_earlier
+    let shared = state.keyed.as_ref().map_or(&[][..], |keyed| keyed.data.shared_files());
+    let all = |files: &[SharedFile]| files.iter().map(|shared| shared.file.size).sum::<u64>();
+    state.size() - all(shared) + written_by(checkpoint, shared) + written_by(checkpoint, &state.ahead)
 }

@@ -2,7 +2,7 @@
 
 use millrace_core::{Error, Result};
 
-use super::BackendFile;
+use super::SnapshotFiles;
 
 /// The address of one entry. Entries are ordered by these fields, in this order; a missing sub key comes before an
 /// empty one.
@@ -80,7 +80,7 @@ pub trait BytesSnapshot: Send {
 
     /// The files that hold all entries, where the backend takes snapshots as files: those that an earlier checkpoint has
     /// too are not written again. `None` where entries are written. The files stay until the view is dropped.
-    fn files(&mut self) -> Result<Option<Vec<BackendFile>>> {
+    fn files(&mut self) -> Result<Option<SnapshotFiles>> {
         Ok(None)
     }
 }

@@ -23,6 +23,16 @@ pub struct BackendFile {
     pub immutable: bool,
 }
 
+/// The files of a snapshot.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct SnapshotFiles {
+    /// Those that hold all entries.
+    pub files: Vec<BackendFile>,
+    /// Immutable ones that only later snapshots will need. They are written ahead, so that none of these has to write them
+    /// all.
+    pub ahead: Vec<BackendFile>,
+}
+
 /// Files on the local disk. They go with it.
 #[derive(Debug)]
 pub struct LocalFiles {

@@ -12,7 +12,7 @@ mod memory;
 mod registry;
 
 pub use bytes::{BytesBackend, BytesSnapshot, StateKey, StoredValue, VisitEntry, VisitStored};
-pub use files::{BackendFile, FileBackend, LocalFiles};
+pub use files::{BackendFile, FileBackend, LocalFiles, SnapshotFiles};
 pub use filesystem::FsStateBackend;
 pub use memory::{DEFAULT_MAX_STATE_SIZE, MemoryStateBackend};
 pub use registry::BackendRegistry;

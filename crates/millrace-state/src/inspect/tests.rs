@@ -159,7 +159,13 @@ async fn checkpoint(
         };
         let range = KeyGroupRange::of_subtask(GROUPS, parallelism, subtask);
         let keyed = Some(KeyedStateHandle { range, data });
-        subtasks.push(OperatorSubtaskState { uid: OperatorUid("count".into()), keyed, lists: vec![], in_flight: None });
+        subtasks.push(OperatorSubtaskState {
+            uid: OperatorUid("count".into()),
+            keyed,
+            lists: vec![],
+            in_flight: None,
+            ahead: Vec::new(),
+        });
     }
     metadata.operators[1] =
         OperatorStateMeta { uid: OperatorUid("count".into()), name: "Count".into(), parallelism, subtasks };

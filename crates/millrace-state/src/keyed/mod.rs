@@ -31,7 +31,7 @@ pub use files::RestoredFiles;
 pub use list::ListState;
 pub use map::MapState;
 pub use reducing::{ReduceFunction, ReducingState};
-pub use snapshot::{KeyedSnapshot, SnapshotFiles};
+pub use snapshot::{KeyedSnapshot, StateInFiles};
 pub use timers::{DueTimers, TIMERS};
 pub use value::ValueState;
 

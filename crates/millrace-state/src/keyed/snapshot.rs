@@ -6,7 +6,7 @@ use millrace_core::{Result, key::KeyGroupRange};
 
 use super::{layout::Layout, lifetime::Lifetime, roundtrip::Sampler};
 use crate::{
-    backend::{BackendFile, BytesSnapshot},
+    backend::{BytesSnapshot, SnapshotFiles},
     heap::FrozenTable,
     snapshot::{Entry, SnapshotHeader, SnapshotSummary, SnapshotWriter, StateMeta, StateSizeLimit},
 };
@@ -16,7 +16,7 @@ use crate::{
 pub trait KeyedSnapshot: Send {
     /// The files of the backend, where it takes snapshots as files: [`Self::write`] then leaves out what is in them.
     /// They stay until it is called.
-    fn files(&mut self) -> Result<Option<SnapshotFiles>>;
+    fn files(&mut self) -> Result<Option<StateInFiles>>;
 
     /// Writes it in the format of [`crate::snapshot`].
     fn write(self: Box<Self>, sink: &mut dyn io::Write) -> Result<SnapshotSummary>;
@@ -24,9 +24,9 @@ pub trait KeyedSnapshot: Send {
 
 /// What of a snapshot is files.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct SnapshotFiles {
+pub struct StateInFiles {
     /// The files.
-    pub files: Vec<BackendFile>,
+    pub files: SnapshotFiles,
     /// The states whose entries in them expire, by their ids in the snapshot.
     pub expiring: Vec<u16>,
 }
@@ -99,7 +99,7 @@ pub(super) struct StateInBackend {
 }
 
 impl KeyedSnapshot for StoreSnapshot {
-    fn files(&mut self) -> Result<Option<SnapshotFiles>> {
+    fn files(&mut self) -> Result<Option<StateInFiles>> {
         let Some(files) = self.bytes.as_mut().map_or(Ok(None), |bytes| bytes.files())? else { return Ok(None) };
         self.in_files = true;
         // What is in the files goes by the backend's ids, so these are the snapshot's.
@@ -112,7 +112,7 @@ impl KeyedSnapshot for StoreSnapshot {
             self.header.states.push(StateMeta { id: state.id, ..meta });
             self.states.push(entries);
         }
-        Ok(Some(SnapshotFiles { files, expiring }))
+        Ok(Some(StateInFiles { files, expiring }))
     }
 
     fn write(mut self: Box<Self>, sink: &mut dyn io::Write) -> Result<SnapshotSummary> {

@@ -16,6 +16,7 @@ fn subtask(uid: &str, range: (u16, u16), data: StateHandle) -> OperatorSubtaskSt
         keyed: Some(KeyedStateHandle { range, data }),
         lists: vec![],
         in_flight: None,
+        ahead: vec![],
     }
 }
 
@@ -29,6 +30,7 @@ pub(crate) fn sample(directory: &str) -> CheckpointMetadata {
         keyed: None,
         lists: lists(SOURCE_SPLITS, &[1, 2]),
         in_flight: None,
+        ahead: vec![],
     };
     CheckpointMetadata {
         job: JobId(0xbeef),
@@ -79,6 +81,16 @@ pub(crate) fn overtaken(directory: &str) -> CheckpointMetadata {
     let mut metadata = sharing(directory);
     metadata.operators[1].subtasks[0].in_flight = Some(file(directory, "count-0.in-flight"));
     metadata.operators[1].subtasks[1].in_flight = Some(StateHandle::Inline(vec![4, 5]));
+    metadata
+}
+
+/// With files ahead of the first subtask's later checkpoints.
+pub(crate) fn going_ahead(directory: &str) -> CheckpointMetadata {
+    let mut metadata = overtaken(directory);
+    let subtask = &mut metadata.operators[1].subtasks[0];
+    let table = subtask.keyed.as_ref().unwrap().data.shared_files()[0].clone();
+    let file = StateFile { name: "8-ef-000013.sst".into(), ..table.file };
+    subtask.ahead = vec![SharedFile { local_name: "000013.sst".into(), file }];
     metadata
 }
 
@@ -135,6 +147,17 @@ fn the_format_with_data_in_flight_is_frozen() {
     assert_eq!((overtaken("").in_flight_size(), sharing("").in_flight_size()), (4_000_000_002, 0));
 }
 
+/// Nor these within version 4.
+#[test]
+fn the_format_with_files_ahead_is_frozen() {
+    let golden = include_bytes!("../../tests/golden/metadata-v4.bin");
+    assert_eq!(decode(golden).unwrap(), going_ahead("s3://b/job/chk-7"));
+    assert_eq!(going_ahead("").encode().unwrap(), golden);
+    let names: Vec<_> = going_ahead("").shared_file_names().map(String::from).collect();
+    assert_eq!(names, ["5-ab-000012.sst", "7-cd-CURRENT", "8-ef-000013.sst"]);
+    assert_eq!(going_ahead("").state_size(), overtaken("").state_size(), "it does not need them");
+}
+
 #[test]
 fn torn_and_flipped_metadata_is_refused_by_name() {
     let bytes = sample("").encode().unwrap();
@@ -156,8 +179,8 @@ fn torn_and_flipped_metadata_is_refused_by_name() {
 #[test]
 fn another_format_is_refused_with_its_version() {
     let mut newer = sample("").encode().unwrap();
-    newer[8] = 4;
-    assert!(decode(&newer).unwrap_err().message.contains("format version 4"));
+    newer[8] = 5;
+    assert!(decode(&newer).unwrap_err().message.contains("format version 5"));
     assert!(decode(&[b'x'; 100]).unwrap_err().message.contains("not the metadata"));
 }
 
@@ -219,14 +242,23 @@ fn contradictions_are_named() {
     assert!(in_flight(file("", "../x")).contains("../x"));
     let of_keyed = sharing("").operators[1].subtasks[0].keyed.clone().unwrap().data;
     assert!(in_flight(of_keyed).contains("in shared files"));
-    let payload = |all: &[InFlight]| {
+    let payload = |version, in_flight: &[u32], ahead: &[u32]| {
         let mut payload = codec::encode(&sample("")).unwrap();
-        codec::encode_into(all, &mut payload).unwrap();
-        CheckpointMetadata::decode_payload(3, &payload).unwrap_err().message
+        let data = |subtask: &u32| OfSubtask { operator: 1, subtask: *subtask, data: StateHandle::Inline(vec![]) };
+        codec::encode_into(&in_flight.iter().map(data).collect::<Vec<_>>(), &mut payload).unwrap();
+        let files = going_ahead("").operators[1].subtasks[0].ahead.clone();
+        let files = |subtask: &u32| OfSubtask { operator: 1, subtask: *subtask, data: files.clone() };
+        codec::encode_into(&ahead.iter().map(files).collect::<Vec<_>>(), &mut payload).unwrap();
+        CheckpointMetadata::decode_payload(version, &payload).unwrap_err().message
     };
-    let to = |subtask| InFlight { operator: 1, subtask, data: StateHandle::Inline(vec![]) };
-    assert!(payload(&[to(2)]).contains("not in it"));
-    assert!(payload(&[to(1), to(1)]).contains("twice"));
+    assert!(payload(4, &[2], &[]).contains("not in it"));
+    assert!(payload(4, &[1, 1], &[]).contains("in flight to operator count is in it twice"));
+    assert!(payload(4, &[], &[2]).contains("not in it"));
+    assert!(payload(4, &[], &[1, 1]).contains("files ahead of operator count are in it twice"));
+    assert!(payload(3, &[], &[1]).contains("bytes are no value"), "nothing is behind what is in flight");
+    let mut metadata = going_ahead("");
+    metadata.operators[1].subtasks[0].ahead[0].local_name = "../x".into();
+    assert!(decode(&metadata.encode().unwrap()).unwrap_err().message.contains("../x"));
     assert!(shared(|s| s.files[0].local_name = "../CURRENT".into()).contains("../CURRENT"));
     assert!(shared(|s| s.files[0].local_name = "CURRENT".into()).contains("twice"));
     assert!(shared(|s| s.files[0].file.name = "a/b".into()).contains("a/b"));

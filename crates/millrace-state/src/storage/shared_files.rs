@@ -14,7 +14,7 @@ use millrace_core::{
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use super::{CheckpointStorage, LocalCopies, SHARED};
-use crate::{SharedFile, StateFile, StateHandle, backend::BackendFile};
+use crate::{SharedFile, StateFile, backend::BackendFile};
 
 /// So many files are fetched, or written, at once.
 const FILES_IN_FLIGHT: usize = 3;
@@ -108,10 +108,10 @@ fn shared_name(checkpoint: CheckpointId, local_name: &str) -> String {
     format!("{checkpoint}-{}-{local_name}", uuid::Uuid::new_v4().simple())
 }
 
-/// How many bytes of a snapshot this checkpoint has written itself: not the files that an earlier one had written.
-pub fn written_by(checkpoint: CheckpointId, data: &StateHandle) -> u64 {
-    let earlier = data.shared_files().iter().filter(|shared| writer_of_shared(&shared.file.name) != Some(checkpoint));
-    data.size() - earlier.map(|shared| shared.file.size).sum::<u64>()
+/// How many bytes of shared files this checkpoint has written itself.
+pub fn written_by(checkpoint: CheckpointId, files: &[SharedFile]) -> u64 {
+    let own = files.iter().filter(|shared| writer_of_shared(&shared.file.name) == Some(checkpoint));
+    own.map(|shared| shared.file.size).sum()
 }
 
 /// The checkpoint that has written a shared file.
