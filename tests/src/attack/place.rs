@@ -1,6 +1,7 @@
 //! What a campaign has of its own: a broker, an object store, disks, and topics.
 
 use std::{
+    fs, io,
     path::Path,
     sync::{Mutex, PoisonError},
 };
@@ -121,10 +122,9 @@ impl Place {
     pub fn spec(&self, job: &Job, run: &str, output: &Output) -> ClusterSpec {
         let kafka = self.kafka_proxy.address().to_string();
         let args = job.args(&kafka, &format!("attack-{run}"), INPUT, &output.argument());
-        let disk = self.disk.as_ref().map_or(self.files.path(), SmallDisk::path);
         let checkpoints = match self.backend {
             Backend::Memory | Backend::RocksDb => format!("s3://{BUCKET}/{run}"),
-            Backend::Filesystem => format!("file://{}/checkpoints-{run}", disk.display()),
+            Backend::Filesystem => format!("file://{}/checkpoints-{run}", self.disk().display()),
         };
         let spec = restart_always(ClusterSpec::new(job.program.clone()))
             .args(args)
@@ -161,14 +161,23 @@ impl Place {
 
     /// What a taskmanager needs beside that: a local directory of its own.
     pub fn local(&self, spec: ClusterSpec, name: &str) -> ClusterSpec {
-        let disk = self.disk.as_ref().map_or(self.files.path(), SmallDisk::path);
         match self.backend {
             Backend::Memory | Backend::Filesystem => spec,
-            Backend::RocksDb => spec.set("state.backend.rocksdb.localdir", directory(disk, name)),
+            Backend::RocksDb => {
+                spec.set("state.backend.rocksdb.localdir", self.disk().join(name).display().to_string())
+            }
         }
     }
-}
 
-fn directory(disk: &Path, name: &str) -> String {
-    disk.join(name).display().to_string()
+    /// Removes the local directory of a taskmanager that is dead.
+    pub fn remove_local(&self, name: &str) -> Result<()> {
+        match fs::remove_dir_all(self.disk().join(name)) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error.into()),
+            _ => Ok(()),
+        }
+    }
+
+    fn disk(&self) -> &Path {
+        self.disk.as_ref().map_or(self.files.path(), SmallDisk::path)
+    }
 }

@@ -59,7 +59,7 @@ impl<'a> Team<'a> {
 
     /// Starts one more taskmanager.
     pub fn add(&mut self) -> Result<()> {
-        let name = format!("taskmanager-{}", self.members.len());
+        let name = name(self.members.len());
         let rpc = TcpProxy::start(self.cluster.jobmanager_address())?;
         let bind_port = free_port();
         let data = TcpProxy::start(SocketAddr::from((Ipv4Addr::LOCALHOST, bind_port)))?;
@@ -80,10 +80,11 @@ impl<'a> Team<'a> {
         Ok(())
     }
 
-    /// Kills one.
+    /// Kills one. Its local directory goes with it, as a pod's does: those of hundreds would fill the disk.
     pub fn kill(&mut self, index: usize) -> Result<u32> {
         let pid = self.cluster.taskmanager_pid(index);
         self.cluster.kill_taskmanager(index)?;
+        self.place.remove_local(&name(index))?;
         self.members[index].alive = false;
         Ok(pid)
     }
@@ -141,4 +142,8 @@ impl<'a> Team<'a> {
         })?;
         if self.cluster.taskmanager_is_alive(index) { Ok(()) } else { Err("the taskmanager has ended".into()) }
     }
+}
+
+fn name(taskmanager: usize) -> String {
+    format!("taskmanager-{taskmanager}")
 }
