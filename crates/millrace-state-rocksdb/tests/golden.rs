@@ -16,7 +16,9 @@ use millrace_core::{
 };
 use millrace_state::{
     FsStateBackend, KeyedBackendContext, KeyedStateStore, ListState, MapState, ReducingState, StateTtlConfig,
-    ValueState, backend::LocalFiles, keyed::StateInFiles,
+    ValueState,
+    backend::{BackendFile, LocalFiles},
+    keyed::StateInFiles,
 };
 use millrace_state_rocksdb::{LEAST_MEMORY_SIZE, RocksDBStateBackend};
 
@@ -37,8 +39,9 @@ struct States {
     expiring: ValueState<u32>,
 }
 
-/// The same state twice: tables that RocksDB wrote from its write buffers, and those that it is given since.
-const WRITTEN_AS: [&str; 2] = ["v1", "v1-ingested"];
+/// The same state three times: tables that RocksDB wrote from its write buffers, those that it is given since, and a base with
+/// other entries and the run that makes them these.
+const WRITTEN_AS: [&str; 3] = ["v1", "v1-ingested", "v2-runs"];
 
 fn directory(written_as: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(written_as)
@@ -112,7 +115,7 @@ fn place(written_as: &str, backend: &RocksDBStateBackend, context: &KeyedBackend
 }
 
 #[test]
-fn version_1_is_gone_on_from() {
+fn all_versions_are_gone_on_from() {
     for (written_as, elapsed, is_alive) in WRITTEN_AS.iter().flat_map(|of| [(of, 0, true), (of, TTL, false)]) {
         let (backend, context) = (backend(), context(WRITTEN + elapsed));
         let (files, snapshot) = place(written_as, &backend, &context);
@@ -122,7 +125,7 @@ fn version_1_is_gone_on_from() {
 }
 
 #[test]
-fn version_1_is_read_by_another_backend() {
+fn all_versions_are_read_by_another_backend() {
     for written_as in WRITTEN_AS {
         let (backend, context) = (backend(), context(WRITTEN));
         let (files, snapshot) = place(written_as, &backend, &context);
@@ -135,7 +138,7 @@ fn version_1_is_read_by_another_backend() {
 /// RocksDB leaves a mark in the tables that it is given.
 #[test]
 fn the_files_are_what_their_directories_say() {
-    for (written_as, ingested) in WRITTEN_AS.into_iter().zip([false, true]) {
+    for (written_as, ingested) in WRITTEN_AS.into_iter().zip([false, true, true]) {
         let files = fs::read_dir(directory(written_as).join("files")).unwrap().map(|file| file.unwrap().path());
         let tables: Vec<_> = files.filter(|path| path.extension().is_some_and(|its| its == "sst")).collect();
         assert!(!tables.is_empty());
@@ -152,10 +155,26 @@ fn the_files_are_what_their_directories_say() {
 fn write_golden_files() {
     let store = KeyedStateStore::open(&backend(), context(WRITTEN)).unwrap();
     let states = states(&store);
+    let directory = directory(WRITTEN_AS[2]);
+    fs::create_dir_all(directory.join("files")).unwrap();
+    let copy = |file: &BackendFile, name: &str| fs::copy(&file.path, directory.join("files").join(name)).unwrap();
+    // What the run changes: entries that it replaces, and two that go.
+    for key in KEYS.into_iter().chain([b"another".as_slice()]) {
+        on_key(&store, key);
+        states.value.set(77).unwrap();
+        states.map.put(200, "goes".to_string()).unwrap();
+    }
+    let mut snapshot = store.snapshot().unwrap();
+    let base = snapshot.files().unwrap().expect("incremental snapshots are files").files.files;
+    base.iter().for_each(|file| drop(copy(file, &file.name)));
+    drop(snapshot);
+    on_key(&store, b"another");
+    states.value.clear().unwrap();
     for (number, key) in KEYS.into_iter().enumerate() {
         on_key(&store, key);
         states.value.set(number as i64 - 7).unwrap();
         states.list.update(texts(number)).unwrap();
+        states.map.remove(&200).unwrap();
         for (key, text) in (0..).zip(texts(number)) {
             states.map.put(key, text.clone()).unwrap();
             states.longest.add(text).unwrap();
@@ -165,10 +184,10 @@ fn write_golden_files() {
     let mut snapshot = store.snapshot().unwrap();
     let StateInFiles { files, expiring } = snapshot.files().unwrap().expect("incremental snapshots are files");
     assert_eq!(expiring, EXPIRING);
-    let directory = directory(WRITTEN_AS[1]);
-    fs::create_dir_all(directory.join("files")).unwrap();
-    for file in files.files {
-        fs::copy(&file.path, directory.join("files").join(&file.name)).unwrap();
-    }
+    // A run is a table that the database was given. So small a database has no runs beside its base by itself.
+    let is_new = |file: &&BackendFile| file.immutable && base.iter().all(|old| old.name != file.name);
+    let run: Vec<_> = files.files.iter().filter(is_new).collect();
+    assert_eq!(run.len(), 1);
+    copy(run[0], "run-00000000000000000001.sst");
     snapshot.write(&mut fs::File::create(directory.join("snapshot.bin")).unwrap()).unwrap();
 }
