@@ -62,6 +62,7 @@ fn metadata(lists: &[u8], snapshot: &[u8]) -> CheckpointMetadata {
         keyed: keyed.map(|_| KeyedStateHandle { range, data: StateHandle::Inline(snapshot) }),
         lists: codec::decode::<Vec<OperatorListSnapshot>>(lists).unwrap_or_default(),
         in_flight: None,
+        ahead: Vec::new(),
     };
     CheckpointMetadata {
         job: JobId(0xbeef),

@@ -19,7 +19,7 @@ use crate::{
     reader::EntryReader,
     run::Run,
     shared::SharedEntries,
-    trail::{self, Listed, Trail},
+    trail::{self, Listed},
 };
 
 /// So many entries are copied before the task may go on: about a tenth of a millisecond.
@@ -41,6 +41,8 @@ struct Progress {
     links: bool,
     /// `None` until it is finished.
     done: Option<Done>,
+    /// What an incremental snapshot consists of.
+    listed: Option<Listed>,
 }
 
 #[derive(Clone)]
@@ -48,8 +50,6 @@ struct Done {
     written: Result<()>,
     /// As `written` where nothing was to be linked.
     linked: Result<()>,
-    /// The number of the last run that is in it, where the database keeps a trail.
-    position: u64,
 }
 
 /// What a cut is for.
@@ -70,7 +70,7 @@ impl Cut {
         before: Option<Arc<Self>>,
     ) -> Self {
         let era = hot.lock().freeze();
-        let progress = Progress { before, links: matches!(purpose, Purpose::Snapshot), done: None };
+        let progress = Progress { before, links: matches!(purpose, Purpose::Snapshot), done: None, listed: None };
         Self { database: Arc::clone(database), hot: Arc::clone(hot), era, progress: Mutex::new(progress) }
     }
 
@@ -104,24 +104,36 @@ impl Cut {
 
     fn finished(&self) -> Done {
         let mut progress = self.progress();
-        let Progress { before, links, done } = &mut *progress;
+        let Progress { before, links, done, listed } = &mut *progress;
         done.get_or_insert_with(|| {
             // Where the one before fails, what it froze is missing in this one too.
             let written = before.take().map_or(Ok(()), |before| before.finished().written);
             let written = written.and_then(|()| self.copy()).and_then(|run| self.database.ingest(&run));
-            let linked =
-                written.clone().and_then(|()| if *links { self.database.link(&self.directory()) } else { Ok(()) });
+            let linked = written.clone().and_then(|()| {
+                if *links {
+                    *listed = self.link()?;
+                }
+                Ok(())
+            });
             self.release(written.is_ok());
-            let position = self.database.trail().map_or(0, Trail::position);
-            Done { written, linked, position }
+            Done { written, linked }
         })
         .clone()
+    }
+
+    /// Links the files, and lists them for an incremental snapshot: so these are listed in the order of their cuts, before the
+    /// database takes another run.
+    fn link(&self) -> Result<Option<Listed>> {
+        let directory = self.directory();
+        self.database.link(&directory)?;
+        self.database.trail().map(|trail| trail.list(&trail::files_in(&directory)?)).transpose()
     }
 
     /// Removes the links: nobody needs them any more.
     fn unlink(&self) {
         let mut progress = self.progress();
         progress.links = false;
+        progress.listed = None;
         if progress.done.is_some()
             && let Err(error) = local_dir::remove(&self.directory())
         {
@@ -172,14 +184,12 @@ pub(crate) fn finish_beside(cut: Arc<Cut>) -> Result<()> {
 /// A snapshot over a cut, whose links go with it.
 pub(crate) struct CutSnapshot {
     reader: Option<EntryReader>,
-    /// The files that it was asked for.
-    listed: Option<Listed>,
     cut: Arc<Cut>,
 }
 
 impl CutSnapshot {
     pub(crate) fn new(cut: Arc<Cut>) -> Self {
-        Self { reader: None, listed: None, cut }
+        Self { reader: None, cut }
     }
 
     /// Where the files are, once the cut is finished.
@@ -198,10 +208,8 @@ impl BytesSnapshot for CutSnapshot {
     }
 
     fn files(&mut self) -> Result<Option<SnapshotFiles>> {
-        let Some(trail) = self.cut.database.trail() else { return Ok(None) };
-        let own = trail::list(&self.directory()?)?;
-        let listed = trail.list(self.cut.finished().position, own)?;
-        Ok(Some(self.listed.insert(listed).files.clone()))
+        self.cut.finish()?;
+        Ok(self.cut.progress().listed.as_ref().map(|listed| listed.files.clone()))
     }
 }
 

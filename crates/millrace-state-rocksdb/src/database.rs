@@ -33,7 +33,7 @@ use crate::{
     local_dir::LocalDirectory,
     memory::SharedMemory,
     run::Run,
-    trail::{Trail, take_runs},
+    trail::{Trail, files_in, take_runs},
 };
 
 /// Files of table readers that a database keeps open; their blocks are in the cache.
@@ -43,8 +43,6 @@ const FILE_BYTES: u64 = 32 << 20;
 /// So many files may wait for compaction.
 const MOST_UNCOMPACTED: u64 = 16;
 const COMPACTION_POLL: Duration = Duration::from_millis(5);
-/// The file that names the list of a database's files.
-const CURRENT: &str = "CURRENT";
 const WRITE_BUFFER: usize = 1 << 20;
 const BLOCK_BYTES: usize = 8 << 10;
 const BLOOM_BITS: f64 = 10.0;
@@ -68,17 +66,17 @@ impl Database {
     pub(crate) fn open(files: LocalFiles, process: Process, dead: Dead, incremental: bool) -> Result<Self> {
         let Process { memory, directory } = process;
         let runs = take_runs(files.directory(), files.root())?;
-        let trail = incremental.then(|| Trail::new(files.root())).transpose()?;
-        if let Some(trail) = &trail
-            && files.directory().join(CURRENT).exists()
-        {
+        let is_new = runs.is_empty() && files_in(files.directory())?.is_empty();
+        let trail = incremental.then(|| Trail::new(files.root(), memory.size() / 8)).transpose()?;
+        if let Some(trail) = trail.as_ref().filter(|_| !is_new) {
             trail.start_from(files.directory(), &runs)?;
         }
         memory.join();
         let mut database =
             Self { db: None, files, trail, memory, in_pieces: AtomicBool::new(false), _process: directory };
         let path = database.files.directory();
-        let opened = options(&database.memory, false, Some(dead)).and_then(|options| {
+        let opened = options(&database.memory, false, Some(dead)).and_then(|mut options| {
+            options.create_if_missing(is_new);
             // Named, since reading several entries at once asks for it.
             let states = ColumnFamilyDescriptor::new(DEFAULT_COLUMN_FAMILY_NAME, options.clone());
             DB::open_cf_descriptors(&options, path, [states])
@@ -148,7 +146,7 @@ impl Database {
             writer.finish()
         };
         let written = write().map_err(|error| self.error("writing local state", &error));
-        let kept = written.and_then(|()| self.trail.as_ref().map(|trail| trail.keep(&path)).transpose());
+        let kept = written.and_then(|()| self.trail.as_ref().map_or(Ok(None), |trail| trail.keep(&path)));
         let taken = kept.and_then(|kept| match ingest(self.db(), slice::from_ref(&path)) {
             Ok(()) => Ok(kept),
             Err(error) => Err(self.error("writing local state", &error)),
@@ -258,7 +256,6 @@ pub(crate) fn open_linked(directory: &Path, memory: &SharedMemory) -> Result<DB>
 fn options(memory: &SharedMemory, in_pieces: bool, dead: Option<Dead>) -> Result<Options, rocksdb::Error> {
     // There is no setter for this one. What is not checkpointed is lost on purpose when a task ends.
     let mut options = Options::default().get_options_from_string("avoid_flush_during_shutdown=true")?;
-    options.create_if_missing(true);
     options.set_max_open_files(OPEN_FILES);
     options.set_max_background_jobs(std::thread::available_parallelism().map_or(2, |cores| cores.get() as i32).max(2));
     // Only removals of whole states go through it.

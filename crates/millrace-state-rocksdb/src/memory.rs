@@ -52,6 +52,11 @@ impl SharedMemory {
         })
     }
 
+    /// What all may take.
+    pub(crate) fn size(&self) -> u64 {
+        (self.cache_size + self.hot_size) as u64
+    }
+
     /// Counts these hot entries among what is used, as long as they are there.
     pub(crate) fn count(&self, entries: &Arc<SharedEntries>) {
         let mut hot = self.hot.lock().unwrap_or_else(PoisonError::into_inner);

@@ -3,7 +3,10 @@
 use std::sync::Arc;
 
 use millrace_core::{Error, Result};
-use millrace_state::backend::{BytesBackend, BytesSnapshot, StateKey, StoredValue, VisitEntry};
+use millrace_state::{
+    backend::{BytesBackend, BytesSnapshot, StateKey, StoredValue, VisitEntry},
+    storage::UploadedFiles,
+};
 use rocksdb::{DEFAULT_COLUMN_FAMILY_NAME, ReadOptions};
 
 use crate::{
@@ -210,6 +213,12 @@ impl BytesBackend for RocksDBBackend {
 
     fn size(&self) -> Option<u64> {
         Some(self.database.size() + self.hot.lock().size() as u64)
+    }
+
+    fn know_uploaded(&mut self, files: &UploadedFiles) {
+        if let Some(trail) = self.database.trail() {
+            trail.know(files);
+        }
     }
 
     fn snapshot(&mut self) -> Result<Box<dyn BytesSnapshot>> {

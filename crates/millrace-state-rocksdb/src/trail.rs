@@ -11,11 +11,14 @@ use std::{
     collections::BTreeSet,
     fs, io,
     path::{Path, PathBuf},
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError},
 };
 
 use millrace_core::{Error, Result};
-use millrace_state::backend::{BackendFile, SnapshotFiles};
+use millrace_state::{
+    backend::{BackendFile, SnapshotFiles},
+    storage::UploadedFiles,
+};
 
 use crate::{error::local_error, local_dir};
 
@@ -24,15 +27,19 @@ const TABLE: &str = ".sst";
 /// For each byte that has changed, a snapshot may write so many of files that compactions have made. With fewer there are
 /// more runs beside the base: a restore reads them all.
 const AHEAD: u64 = 8;
-/// A snapshot may always write so many.
-const LEAST_AHEAD: u64 = 32 << 20;
 /// Runs may hold so many bytes, or as many as the database has, until the next snapshot begins without any.
-const MOST_IN_RUNS: u64 = 256 << 20;
+const MOST_RUN_BYTES: u64 = 256 << 20;
+/// So many they may be. Each is an object in the store.
+const MOST_RUNS: usize = 500;
 
 /// The base and the runs of one database.
 pub(crate) struct Trail {
     directory: PathBuf,
     parts: Mutex<Parts>,
+    /// So many bytes of other files a snapshot may write, however little has changed.
+    least_ahead: u64,
+    /// What completed checkpoints have.
+    uploaded: OnceLock<UploadedFiles>,
 }
 
 #[derive(Default)]
@@ -91,15 +98,16 @@ pub(crate) struct Listed {
 
 impl Trail {
     /// One without a base, in a directory of its own below `root`.
-    pub(crate) fn new(root: &Path) -> Result<Self> {
+    pub(crate) fn new(root: &Path, least_ahead: u64) -> Result<Self> {
         let directory = root.join("trail");
         fs::create_dir(&directory).map_err(|error| local_error("making a directory for", &directory, &error))?;
-        Ok(Self { directory, parts: Mutex::default() })
+        Ok(Self { directory, parts: Mutex::default(), least_ahead, uploaded: OnceLock::new() })
     }
 
     /// Begins with the files of a snapshot: those in the directory `base`, and runs.
     pub(crate) fn start_from(&self, base: &Path, runs: &[PathBuf]) -> Result<()> {
         let mut parts = self.lock();
+        parts.base = Some(self.link(&mut parts, &files_in(base)?)?);
         for run in runs {
             let position = position_of(run)
                 .ok_or_else(|| Error::internal(format!("{} does not have the name of a run", run.display())))?;
@@ -107,8 +115,18 @@ impl Trail {
             parts.position = position;
         }
         parts.listed = parts.position;
-        parts.base = Some(self.link(&mut parts.bases, 0, &list(base)?)?);
         Ok(())
+    }
+
+    /// From here on, this is what completed checkpoints have.
+    pub(crate) fn know(&self, uploaded: &UploadedFiles) {
+        let _ = self.uploaded.set(uploaded.clone());
+    }
+
+    /// Keeps a link to a run that the database is about to take; none where the next snapshot begins without runs.
+    pub(crate) fn keep(&self, run: &Path) -> Result<Option<RunFile>> {
+        let parts = self.lock();
+        parts.base.is_some().then(|| self.keep_run(run, parts.position + 1)).transpose()
     }
 
     /// Adds a run that the database, which has `size` bytes, has taken.
@@ -116,15 +134,10 @@ impl Trail {
         let mut parts = self.lock();
         parts.position = run.position;
         parts.runs.push(Arc::new(run));
-        if parts.runs.iter().map(|run| run.file.size).sum::<u64>() > MOST_IN_RUNS.max(size) {
+        let bytes = parts.runs.iter().map(|run| run.file.size).sum::<u64>();
+        if bytes > MOST_RUN_BYTES.max(size) || parts.runs.len() > MOST_RUNS {
             parts.forget();
         }
-    }
-
-    /// Keeps a link to a run that the database is about to take.
-    pub(crate) fn keep(&self, run: &Path) -> Result<RunFile> {
-        let position = self.lock().position + 1;
-        self.keep_run(run, position)
     }
 
     fn keep_run(&self, run: &Path, position: u64) -> Result<RunFile> {
@@ -135,50 +148,47 @@ impl Trail {
         Ok(RunFile { position, file: BackendFile { name, path, size, immutable: true } })
     }
 
-    /// The number of the last run.
-    pub(crate) fn position(&self) -> u64 {
-        self.lock().position
-    }
-
     /// The database was changed otherwise: the next snapshot begins with its files.
     pub(crate) fn forget(&self) {
         self.lock().forget();
     }
 
-    /// What a snapshot consists of whose cut was behind run `position` and whose files are `own`.
-    pub(crate) fn list(&self, position: u64, own: Vec<BackendFile>) -> Result<Listed> {
+    /// What a snapshot consists of whose cut has these files and all runs so far. Snapshots are listed in their order, and what
+    /// one has left out none after it names: its checkpoint may have completed, and the store's copy be gone.
+    pub(crate) fn list(&self, own: &[BackendFile]) -> Result<Listed> {
         let mut parts = self.lock();
-        if parts.base.as_ref().is_some_and(|base| base.position > position) {
-            // A later one was faster.
-            let files = SnapshotFiles { files: own, ahead: Vec::new() };
-            return Ok(Listed { files, _bases: Vec::new(), _runs: Vec::new() });
-        }
-        let changed = parts.runs_between(parts.listed, position).map(|run| run.file.size).sum::<u64>();
-        let allowed = LEAST_AHEAD.max(AHEAD * changed);
-        parts.listed = parts.listed.max(position);
-        if let Some(next) = parts.next.take_if(|next| next.is_sent() && next.base.position <= position) {
+        let changed = parts.runs.iter().filter(|run| run.position > parts.listed).map(|run| run.file.size).sum::<u64>();
+        let allowed = self.least_ahead.max(AHEAD * changed);
+        parts.listed = parts.position;
+        if let Some(next) = parts.next.take_if(|next| next.is_sent()) {
             parts.go_on(next.base);
-        }
-        if parts.unknown(&own).map(|file| file.size).sum::<u64>() <= allowed || parts.base.is_none() {
-            let base = self.link(&mut parts.bases, position, &own)?;
+        } else if parts.base.is_none() || self.to_upload(own) <= allowed {
+            let base = self.link(&mut parts, own)?;
             parts.go_on(base);
         } else if parts.next.is_none() {
-            let base = self.link(&mut parts.bases, position, &own)?;
-            let missing = parts.unknown(&base.files).cloned().collect();
+            let base = self.link(&mut parts, own)?;
+            let missing = parts.missing(&base);
             parts.next = Some(Next { base, missing, sent: 0 });
         }
         if let Some(next) = &mut parts.next {
-            next.send(allowed);
+            // What a checkpoint that failed has sent is to be uploaded again.
+            next.send(allowed.saturating_sub(self.to_upload(next.ahead())));
         }
-        Ok(parts.snapshot(position))
+        Ok(parts.snapshot())
+    }
+
+    /// How many bytes of these no completed checkpoint has.
+    fn to_upload(&self, files: &[BackendFile]) -> u64 {
+        let is_there = |file: &BackendFile| self.uploaded.get().is_some_and(|uploaded| uploaded.has(file));
+        files.iter().filter(|file| file.immutable && !is_there(file)).map(|file| file.size).sum()
     }
 
     /// Links files into the directory of a new base.
-    fn link(&self, bases: &mut u64, position: u64, files: &[BackendFile]) -> Result<Arc<Base>> {
-        *bases += 1;
-        let directory = self.directory.join(format!("base-{bases}"));
+    fn link(&self, parts: &mut Parts, files: &[BackendFile]) -> Result<Arc<Base>> {
+        parts.bases += 1;
+        let directory = self.directory.join(format!("base-{}", parts.bases));
         fs::create_dir(&directory).map_err(|error| local_error("making a directory for", &directory, &error))?;
-        let mut base = Base { position, directory, files: Vec::with_capacity(files.len()) };
+        let mut base = Base { position: parts.position, directory, files: Vec::with_capacity(files.len()) };
         for file in files {
             let path = base.directory.join(&file.name);
             // RocksDB may go on writing to the others.
@@ -209,28 +219,18 @@ impl Parts {
         (self.base, self.next) = (Some(base), None);
     }
 
-    fn runs_between(&self, after: u64, last: u64) -> impl Iterator<Item = &Arc<RunFile>> {
-        self.runs.iter().filter(move |run| after < run.position && run.position <= last)
+    /// Which files of a base the present one has not.
+    fn missing(&self, next: &Base) -> Vec<BackendFile> {
+        let known: BTreeSet<_> = self.base.iter().flat_map(|base| &base.files).map(|file| &file.name).collect();
+        next.files.iter().filter(|file| file.immutable && !known.contains(&file.name)).cloned().collect()
     }
 
-    /// Which of these files are in no snapshot yet.
-    fn unknown<'a>(&self, files: &'a [BackendFile]) -> impl Iterator<Item = &'a BackendFile> {
+    fn snapshot(&self) -> Listed {
         let base = self.base.iter().flat_map(|base| &base.files);
-        let sent = self.next.iter().flat_map(|next| &next.missing[..next.sent]);
-        let known: BTreeSet<_> = base.chain(sent).map(|file| file.name.clone()).collect();
-        files.iter().filter(move |file| file.immutable && !known.contains(&file.name))
-    }
-
-    fn snapshot(&self, position: u64) -> Listed {
-        let base = self.base.iter();
-        let next = self.next.iter();
-        let behind = self.base.as_ref().map_or(0, |base| base.position);
-        let runs: Vec<_> = self.runs_between(behind, position).cloned().collect();
-        let files =
-            base.clone().flat_map(|base| &base.files).chain(runs.iter().map(|run| &run.file)).cloned().collect();
-        let ahead = next.clone().flat_map(|next| &next.missing[..next.sent]).cloned().collect();
-        let bases = base.chain(next.map(|next| &next.base)).cloned().collect();
-        Listed { files: SnapshotFiles { files, ahead }, _bases: bases, _runs: runs }
+        let files = base.chain(self.runs.iter().map(|run| &run.file)).cloned().collect();
+        let ahead = self.next.iter().flat_map(Next::ahead).cloned().collect();
+        let bases = self.base.iter().chain(self.next.iter().map(|next| &next.base)).cloned().collect();
+        Listed { files: SnapshotFiles { files, ahead }, _bases: bases, _runs: self.runs.clone() }
     }
 }
 
@@ -239,15 +239,17 @@ impl Next {
         self.sent == self.missing.len()
     }
 
-    /// Sends files of so many bytes, but one at least.
+    /// Those of its files that are in snapshots.
+    fn ahead(&self) -> &[BackendFile] {
+        &self.missing[..self.sent]
+    }
+
+    /// Sends files until they have so many bytes.
     fn send(&mut self, bytes: u64) {
         let mut left = bytes;
-        while let Some(file) = self.missing.get(self.sent) {
+        while let Some(file) = self.missing.get(self.sent).filter(|_| left > 0) {
+            left = left.saturating_sub(file.size);
             self.sent += 1;
-            match left.checked_sub(file.size) {
-                Some(less) => left = less,
-                None => break,
-            }
         }
     }
 }
@@ -256,7 +258,7 @@ impl Next {
 pub(crate) fn take_runs(directory: &Path, to: &Path) -> Result<Vec<PathBuf>> {
     let failed = |error| local_error("taking the runs of a snapshot from", directory, &error);
     let mut runs = Vec::new();
-    for file in list(directory)?.into_iter().filter(|file| position_of(&file.path).is_some()) {
+    for file in files_in(directory)?.into_iter().filter(|file| position_of(&file.path).is_some()) {
         let run = to.join(&file.name);
         fs::rename(&file.path, &run).map_err(failed)?;
         runs.push(run);
@@ -267,7 +269,7 @@ pub(crate) fn take_runs(directory: &Path, to: &Path) -> Result<Vec<PathBuf>> {
 }
 
 /// The files of a database in a directory.
-pub(crate) fn list(directory: &Path) -> Result<Vec<BackendFile>> {
+pub(crate) fn files_in(directory: &Path) -> Result<Vec<BackendFile>> {
     let failed = |error| local_error("listing the files of a snapshot", directory, &error);
     let mut files = Vec::new();
     for entry in fs::read_dir(directory).map_err(failed)? {
@@ -298,6 +300,8 @@ fn told(path: &Path, removed: io::Result<()>) {
 
 #[cfg(test)]
 mod tests {
+    use millrace_state::{SharedFile, StateFile};
+
     use super::*;
 
     const MB: u64 = 1 << 20;
@@ -308,14 +312,18 @@ mod tests {
         trail: Trail,
         tables: Vec<(String, u64)>,
         numbers: u64,
-        stored: BTreeSet<String>,
+        uploaded: UploadedFiles,
+        /// Whether checkpoints complete.
+        completes: bool,
     }
 
     impl Model {
         fn new(tables: usize, size: u64) -> Self {
             let directory = tempfile::tempdir().unwrap();
-            let trail = Trail::new(directory.path()).unwrap();
-            let mut model = Self { directory, trail, tables: Vec::new(), numbers: 0, stored: BTreeSet::new() };
+            let trail = Trail::new(directory.path(), 32 * MB).unwrap();
+            let uploaded = UploadedFiles::default();
+            trail.know(&uploaded);
+            let mut model = Self { directory, trail, tables: Vec::new(), numbers: 0, uploaded, completes: true };
             model.compact(0, tables, size);
             model
         }
@@ -332,25 +340,32 @@ mod tests {
         fn run(&self, size: u64) {
             let path = self.directory.path().join("run.sst");
             write(&path, size);
-            let kept = self.trail.keep(&path).unwrap();
+            if let Some(kept) = self.trail.keep(&path).unwrap() {
+                self.trail.add(kept, self.tables.iter().map(|(_, size)| size).sum());
+            }
             fs::remove_file(&path).unwrap();
-            self.trail.add(kept, self.tables.iter().map(|(_, size)| size).sum());
         }
 
-        /// A snapshot that completes; how many bytes were not stored before.
+        /// A snapshot, and how many bytes of its checkpoint were not uploaded before.
         fn snapshot(&mut self) -> (Listed, u64) {
             let cut = self.directory.path().join("cut");
             fs::create_dir(&cut).unwrap();
             self.tables.iter().for_each(|(name, size)| write(&cut.join(name), *size));
-            write(&cut.join(CURRENT), 10);
-            let listed = self.trail.list(self.trail.position(), list(&cut).unwrap()).unwrap();
+            write(&cut.join("CURRENT"), 10);
+            let listed = self.trail.list(&files_in(&cut).unwrap()).unwrap();
             fs::remove_dir_all(&cut).unwrap();
-            let all = || listed.files.files.iter().chain(&listed.files.ahead);
-            assert!(all().all(|file| fs::metadata(&file.path).unwrap().len() == file.size), "they are there");
-            let new = all().filter(|file| file.immutable && !self.stored.contains(&file.name));
-            let written = new.map(|file| file.size).sum();
-            self.stored = all().map(|file| file.name.clone()).collect();
-            assert_eq!(self.stored.len(), all().count(), "each once");
+            let all: Vec<_> = listed.files.files.iter().chain(&listed.files.ahead).cloned().collect();
+            assert!(all.iter().all(|file| fs::metadata(&file.path).unwrap().len() == file.size), "they are there");
+            assert_eq!(all.iter().map(|file| &file.name).collect::<BTreeSet<_>>().len(), all.len(), "each once");
+            let written = self.trail.to_upload(&all);
+            if self.completes {
+                let stored = |BackendFile { name, size, .. }: &BackendFile| SharedFile {
+                    local_name: name.clone(),
+                    file: StateFile { directory: String::new(), name: name.clone(), size: *size, crc32: 0 },
+                };
+                let stored: Vec<_> = all.iter().filter(|file| file.immutable).map(stored).collect();
+                self.uploaded.start_from(&stored);
+            }
             (listed, written)
         }
 
@@ -358,8 +373,6 @@ mod tests {
             fs::read_dir(&self.trail.directory).unwrap().count()
         }
     }
-
-    const CURRENT: &str = "CURRENT";
 
     fn write(path: &Path, size: u64) {
         fs::File::create_new(path).unwrap().set_len(size).unwrap();
@@ -422,12 +435,19 @@ mod tests {
         assert_eq!(names(&model.snapshot().0, "000002"), 1);
     }
 
+    /// They are uploaded again, and nothing beside them.
     #[test]
-    fn a_snapshot_whose_cut_is_older_than_the_base_consists_of_its_own_files() {
-        let mut model = Model::new(2, MB);
-        model.run(MB);
+    fn what_failed_checkpoints_have_sent_is_not_added_to() {
+        let mut model = Model::new(20, 32 * MB);
         model.snapshot();
-        let own = vec![BackendFile { name: "x.sst".into(), path: "x.sst".into(), size: 1, immutable: true }];
-        assert_eq!(model.trail.list(0, own.clone()).unwrap().files.files, own);
+        model.compact(20, 20, 32 * MB);
+        model.completes = false;
+        let (first, _) = model.snapshot();
+        let ahead: u64 = first.files.ahead.iter().map(|file| file.size).sum();
+        assert_eq!(ahead, 32 * MB);
+        assert_eq!(model.snapshot().0.files.ahead, first.files.ahead);
+        model.completes = true;
+        assert_eq!(model.snapshot().0.files.ahead, first.files.ahead);
+        assert_eq!(model.snapshot().0.files.ahead.len(), first.files.ahead.len() + 1);
     }
 }

@@ -3,6 +3,7 @@
 use millrace_core::{Error, Result};
 
 use super::SnapshotFiles;
+use crate::storage::UploadedFiles;
 
 /// The address of one entry. Entries are ordered by these fields, in this order; a missing sub key comes before an
 /// empty one.
@@ -62,6 +63,9 @@ pub trait BytesBackend {
     fn clear_state(&mut self, state: u16) -> Result<()> {
         Err(Error::internal(format!("this state backend can't clear state {state}")))
     }
+
+    /// Tells a backend that takes snapshots as files what of them completed checkpoints have, from here on.
+    fn know_uploaded(&mut self, _files: &UploadedFiles) {}
 
     /// How many bytes it holds, on disk and in memory, for a person to see; `None` where it does not know.
     fn size(&self) -> Option<u64> {

@@ -122,11 +122,14 @@ impl KeyedStateStore {
                 Some(StateSizeLimit { bytes, operator: context.operator.clone(), subtask: context.subtask })
             }
         };
+        let uploaded = UploadedFiles::new(files.map_or(Ok(None), |files| files.copies())?);
         let backend = match opened {
             KeyedBackend::Heap => None,
-            KeyedBackend::Bytes(bytes) => Some(Rc::new(RefCell::new(bytes))),
+            KeyedBackend::Bytes(mut bytes) => {
+                bytes.know_uploaded(&uploaded);
+                Some(Rc::new(RefCell::new(bytes)))
+            }
         };
-        let copies = files.map_or(Ok(None), |files| files.copies())?;
         let inner = Rc::new(Inner {
             context,
             limit,
@@ -136,7 +139,7 @@ impl KeyedStateStore {
             prefetched: RefCell::default(),
             timers: RefCell::default(),
             restored: RestoredSnapshots::default(),
-            uploaded: UploadedFiles::new(copies),
+            uploaded,
             memory: RefCell::default(),
         });
         Ok(Self { inner, ttl: None })

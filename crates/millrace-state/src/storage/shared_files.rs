@@ -176,6 +176,11 @@ impl UploadedFiles {
         }
     }
 
+    /// Whether a completed checkpoint has this file.
+    pub fn has(&self, file: &BackendFile) -> bool {
+        self.find(file).is_some()
+    }
+
     /// Where a file is that does not change and that a completed checkpoint has.
     pub(super) fn find(&self, file: &BackendFile) -> Option<StateFile> {
         let uploaded = self.lock();
