@@ -359,7 +359,7 @@ fn a_snapshot_is_a_base_and_the_runs_since() {
             let key = number.to_be_bytes();
             if (number + round) % 3 == 2 {
                 state.delete(at(&key)).unwrap();
-                expected.remove(&key.to_vec());
+                expected.remove(key.as_slice());
             } else {
                 let value = megabyte(number, round);
                 state.put(at(&key), &value, None).unwrap();
