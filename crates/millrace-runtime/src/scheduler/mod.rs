@@ -62,7 +62,8 @@ enum Phase {
         running: BTreeMap<TaskId, TaskManagerId>,
         next: AfterEnding,
     },
-    WaitingToRestart,
+    /// For so long.
+    WaitingToRestart(Duration),
     Ended(JobResult),
 }
 
@@ -134,7 +135,7 @@ impl JobScheduler {
             Phase::Running { .. } | Phase::Finishing { .. } => JobStatus::Running,
             Phase::Ending { next: AfterEnding::End(JobResult::Failed(_)), .. } => JobStatus::Failing,
             Phase::Ending { next: AfterEnding::End(_), .. } => JobStatus::Cancelling,
-            Phase::Ending { next: AfterEnding::Restart(_), .. } | Phase::WaitingToRestart => JobStatus::Restarting,
+            Phase::Ending { next: AfterEnding::Restart(_), .. } | Phase::WaitingToRestart(_) => JobStatus::Restarting,
             _ if self.restarts > 0 => JobStatus::Restarting,
             _ => JobStatus::Created,
         }
@@ -226,7 +227,7 @@ impl JobScheduler {
                 }
             }
             Event::RestartTimer(attempt) if attempt == self.attempt => {
-                if matches!(self.phase, Phase::WaitingToRestart) {
+                if matches!(self.phase, Phase::WaitingToRestart(_)) {
                     self.next_attempt(now, &mut effects);
                 }
             }
@@ -374,7 +375,7 @@ impl JobScheduler {
         match &self.phase {
             Phase::Running { .. } => effects.push(Effect::DrainSources(self.attempt)),
             // Nothing runs that could take a final checkpoint: what is to be kept is in the last one.
-            Phase::WaitingForSlots | Phase::WaitingToRestart | Phase::Preparing { .. } => {
+            Phase::WaitingForSlots | Phase::WaitingToRestart(_) | Phase::Preparing { .. } => {
                 self.end_tasks(now, AfterEnding::End(JobResult::Stopped), effects);
             }
             _ => {}
@@ -383,9 +384,10 @@ impl JobScheduler {
 
     fn task_failed(&mut self, now: Duration, task: TaskId, error: Error, effects: &mut Vec<Effect>) {
         self.forget_task(task);
-        if self.kept.assignment.remove(&task).is_some() && self.extend_region(&BTreeSet::from([task]), effects) {
+        let ran_on = self.kept.assignment.remove(&task).is_some();
+        if ran_on && self.extend_region(&BTreeSet::from([task]), effects) {
             effects.push(Effect::Report(error, Some(task)));
-            return;
+            return self.after_ending(now, effects);
         }
         self.fail(now, error, Some(task), &BTreeSet::from([task]), effects);
     }
@@ -416,10 +418,11 @@ impl JobScheduler {
         if self.slots.remove(id).is_none() {
             return;
         }
-        let kept = self.kept.assignment.iter().filter(|(_, place)| *place == id);
-        let lost: BTreeSet<_> = kept.map(|(task, _)| *task).collect();
+        let some_run_on = !self.kept.assignment.is_empty();
+        let kept_or_assigned = self.kept.assignment.iter().chain(self.assignment().into_iter().flatten());
+        let lost: BTreeSet<_> = kept_or_assigned.filter(|(_, place)| *place == id).map(|(task, _)| *task).collect();
         self.kept.assignment.retain(|_, place| place != id);
-        if !lost.is_empty() && self.extend_region(&lost, effects) {
+        if some_run_on && !lost.is_empty() && self.extend_region(&lost, effects) {
             effects.push(Effect::Report(error.clone(), None));
         }
         match &mut self.phase {
@@ -435,13 +438,8 @@ impl JobScheduler {
                     self.task_ended(now, task, effects);
                 }
             }
-            _ => {
-                let here = self.assignment().into_iter().flatten().filter(|(_, place)| *place == id);
-                let here: BTreeSet<_> = here.map(|(task, _)| *task).collect();
-                if !lost.is_empty() || !here.is_empty() {
-                    self.fail(now, error, None, &here, effects);
-                }
-            }
+            _ if lost.is_empty() => {}
+            _ => self.fail(now, error, None, &lost, effects),
         }
     }
 
@@ -497,7 +495,7 @@ impl JobScheduler {
                 }
                 return self.give_up_kept(effects);
             }
-            Phase::WaitingForSlots | Phase::WaitingToRestart | Phase::Preparing { .. } => {
+            Phase::WaitingForSlots | Phase::WaitingToRestart(_) | Phase::Preparing { .. } => {
                 std::mem::take(&mut self.kept).assignment
             }
             Phase::Deploying { assignment, .. } | Phase::Running { assignment, .. } => std::mem::take(assignment),
@@ -531,7 +529,7 @@ impl JobScheduler {
                 if delay.is_zero() {
                     self.next_attempt(now, effects);
                 } else {
-                    self.phase = Phase::WaitingToRestart;
+                    self.phase = Phase::WaitingToRestart(delay);
                     effects.push(Effect::RestartAfter(self.attempt, delay));
                 }
             }

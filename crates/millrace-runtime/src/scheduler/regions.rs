@@ -1,8 +1,9 @@
 //! Failover by regions, as Flink's strategy of that name: tasks that are connected fail and start again together, all
 //! others run on.
 //!
-//! What fails while a region ends is added to it. What fails between that and the moment at which the region runs again
-//! restarts the whole job.
+//! What fails before the region is deployed again is added to it: it ends, and both are prepared as one attempt, since tasks
+//! that run on join an attempt as a whole. What fails while it is deployed is a failure of its own, after which it starts
+//! again with what that is connected to.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -59,15 +60,23 @@ impl Edge {
 }
 
 impl JobScheduler {
-    /// The tasks that start again when these have failed; `None` where that is the whole job.
+    /// The tasks that start again when these have failed, with those that do so already; `None` where that is the whole
+    /// job.
     fn region_of(&self, failed: &BTreeSet<TaskId>) -> Option<BTreeSet<TaskId>> {
         // Without a checkpoint that these tasks have taken a part of the job has nothing to go back to.
         let may =
             self.has_checkpoint && self.adaptive.is_none() && !self.stopping && self.handing_over != Some(self.attempt);
-        if !may || !matches!(self.phase, Phase::Running { .. }) || failed.is_empty() {
+        if !may || failed.is_empty() {
             return None;
         }
-        let tasks = self.connected(failed);
+        let mut tasks = self.connected(failed);
+        match &self.phase {
+            Phase::Running { .. } => {}
+            Phase::Deploying { assignment, .. } => {
+                tasks.extend(assignment.keys().filter(|task| !self.runs_on(**task)));
+            }
+            _ => return None,
+        }
         (tasks.len() < self.plan.tasks.len()).then_some(tasks)
     }
 
@@ -76,8 +85,20 @@ impl JobScheduler {
         regions.flatten().copied().collect()
     }
 
-    /// More tasks have failed while a region ends: theirs end and start again too. False where no region ends.
+    /// More has failed beside tasks that run on, before a region is deployed: what is connected to that ends and starts
+    /// again too. False where no region is on that way.
     pub(super) fn extend_region(&mut self, failed: &BTreeSet<TaskId>, effects: &mut Vec<Effect>) -> bool {
+        let planned = match &self.phase {
+            Phase::Ending { .. } => None,
+            Phase::WaitingToRestart(delay) => Some(*delay),
+            // The strategy is not asked: nothing that it has started again has failed.
+            Phase::WaitingForSlots | Phase::Preparing { .. } => Some(Duration::ZERO),
+            _ => return false,
+        };
+        if let Some(delay) = planned {
+            effects.push(Effect::Stopped(self.attempt));
+            self.phase = Phase::Ending { running: BTreeMap::new(), next: AfterEnding::Restart(delay) };
+        }
         let region = self.connected(failed);
         let also = self.kept.assignment.iter().filter(|(task, _)| region.contains(task));
         let also = self.that_run(also.map(|(task, place)| (*task, place.clone())).collect());
@@ -100,7 +121,11 @@ impl JobScheduler {
         effects: &mut Vec<Effect>,
     ) -> bool {
         let Some(region) = self.region_of(failed) else { return false };
-        let Phase::Running { assignment, reading } = &mut self.phase else { return false };
+        let (assignment, reading) = match &mut self.phase {
+            Phase::Running { assignment, reading } => (assignment, reading),
+            Phase::Deploying { assignment, .. } => (assignment, &mut self.kept.reading),
+            _ => return false,
+        };
         let (ending, kept) = std::mem::take(assignment).into_iter().partition(|(task, _)| region.contains(task));
         let reading = std::mem::take(reading).into_iter().filter(|task| !region.contains(task)).collect();
         self.kept = Kept { assignment: kept, reading };
@@ -213,17 +238,34 @@ mod tests {
 
     /// A chain in two subtasks (vertex 0) beside a graph of two connected vertices, on `a` and `b`, with a spare `c`.
     fn running() -> JobScheduler {
-        let tasks: Vec<_> = (0..3).flat_map(|vertex| (0..2).map(move |subtask| task(vertex, subtask))).collect();
+        running_on(&["a", "b"], &["c"])
+    }
+
+    /// The same, whose chain has a subtask on each of these taskmanagers, and the graph beside it on the first two.
+    fn running_on(used: &[&str], spare: &[&str]) -> JobScheduler {
+        let slots = used.len() as u32;
+        let tasks: Vec<_> =
+            (0..).zip([slots, 2, 2]).flat_map(|(v, count)| (0..count).map(move |s| task(v, s))).collect();
         let edge = Edge { between: [VertexId(1), VertexId(2)], forward: false };
         let regions = regions(&tasks, std::iter::once(edge));
-        let plan = Plan { tasks, regions, slots_needed: 2, checkpoints: true };
+        let deployed = tasks.len();
+        let plan = Plan { tasks, regions, slots_needed: slots, checkpoints: true };
         let mut job = JobScheduler::new(plan, RestartStrategy::exponential_delay());
-        for name in ["a", "b", "c"] {
-            job.on(NOW, Event::TaskManagerRegistered { id: tm(name), resource_id: name.to_string(), slots: 1 });
+        for name in used.iter().chain(spare) {
+            register(&mut job, name);
         }
-        start(&mut job, 6);
+        start(&mut job, deployed);
         job.on(NOW, Event::CheckpointCompleted { is_final: false });
         job
+    }
+
+    fn register(job: &mut JobScheduler, name: &str) -> Vec<Effect> {
+        job.on(NOW, Event::TaskManagerRegistered { id: tm(name), resource_id: name.to_string(), slots: 1 })
+    }
+
+    /// The taskmanager of the slot that runs a subtask of each vertex.
+    fn place(job: &JobScheduler, subtask: u32) -> TaskManagerId {
+        job.last_place(task(0, subtask)).unwrap().clone()
     }
 
     /// What prepares an attempt beside tasks that run on at these taskmanagers.
@@ -317,23 +359,135 @@ mod tests {
         start(&mut job, 5);
     }
 
+    /// The third taskmanager stood still when the graph on the others failed, and is given up at last.
     #[test]
-    fn a_failure_before_the_region_runs_restarts_the_job() {
-        for before in [true, false] {
+    fn what_is_lost_while_a_region_is_prepared_starts_again_with_it_and_the_rest_runs_on() {
+        for prepared in [false, true] {
+            let mut job = running_on(&["a", "b", "c"], &["d"]);
+            let silent = place(&job, 2);
+            let others = [0, 1].map(|subtask| place(&job, subtask));
+            let event = failed(&job, task(1, 0));
+            end(&mut job, event);
+            if prepared {
+                job.on(NOW, Event::Prepared(Attempt(2)));
+            }
+            for other in &others {
+                assert!(job.on(NOW, Event::Joined(Attempt(2), other.clone())).is_empty(), "{silent} has not answered");
+            }
+            let effects = job.on(NOW, lost(&silent.0));
+            assert_eq!(effects[2..], prepare(3, &others.each_ref().map(|other| &*other.0)), "{effects:?}");
+            assert!(matches!(effects[..2], [Effect::Stopped(Attempt(2)), Effect::Report(..)]), "{effects:?}");
+            assert!(job.on(NOW, Event::Prepared(Attempt(2))).is_empty(), "of the attempt before");
+            start(&mut job, 5);
+            let attempts = [task(0, 0), task(0, 1), task(0, 2)].map(|task| job.attempt_of(task).unwrap().0);
+            assert_eq!(attempts, [1, 1, 3]);
+        }
+    }
+
+    #[test]
+    fn what_is_connected_to_tasks_that_are_lost_meanwhile_ends_before_it_starts_again() {
+        let mut job = running_on(&["a", "b", "c"], &["d"]);
+        let [first, second, third] = [0, 1, 2].map(|subtask| place(&job, subtask));
+        let event = failed(&job, task(0, 2));
+        assert_eq!(job.on(NOW, event)[2..], prepare(2, &[&first.0, &second.0]));
+        let (ended, then) = end(&mut job, lost(&first.0));
+        assert_eq!(ended, [task(1, 1), task(2, 1)]);
+        assert_eq!(then, prepare(3, &[&second.0]));
+        assert!(job.runs_on(task(0, 1)) && place(&job, 2) == third);
+        start(&mut job, 6);
+    }
+
+    /// A slot that was to be used is gone, and no task with it.
+    #[test]
+    fn a_region_whose_new_place_is_lost_is_prepared_for_another() {
+        let mut job = running_on(&["a", "b", "c"], &["d", "e"]);
+        let [first, second] = [0, 1].map(|subtask| place(&job, subtask));
+        let gone = place(&job, 2);
+        job.on(NOW, lost(&gone.0));
+        let taken = place(&job, 2);
+        let effects = job.on(NOW, lost(&taken.0));
+        assert_eq!(effects[2..], prepare(3, &[&first.0, &second.0]));
+        assert!(![gone, taken].contains(&place(&job, 2)));
+        start(&mut job, 1);
+    }
+
+    #[test]
+    fn what_is_lost_while_a_region_waits_for_slots_or_its_time_starts_again_with_it() {
+        let mut job = running_on(&["a", "b", "c"], &[]);
+        let [first, second, third] = [0, 1, 2].map(|subtask| place(&job, subtask));
+        job.on(NOW, lost(&third.0));
+        assert_eq!(job.waiting_for_slots(), Some((2, 3)));
+        let (ended, _) = end(&mut job, lost(&first.0));
+        assert_eq!((ended, job.waiting_for_slots()), (vec![task(1, 1), task(2, 1)], Some((1, 3))));
+        register(&mut job, "d");
+        assert_eq!(register(&mut job, "e"), prepare(3, &[&second.0]));
+        start(&mut job, 6);
+
+        // The second failure has a delay, which is over once, however often it begins.
+        let mut job = running_on(&["a", "b", "c"], &["d", "e"]);
+        let [first, second, third] = [0, 1, 2].map(|subtask| place(&job, subtask));
+        job.on(NOW, lost(&third.0));
+        start(&mut job, 1);
+        let event = failed(&job, task(0, 2));
+        let delayed = |effects: &[Effect]| matches!(effects.last(), Some(Effect::RestartAfter(Attempt(2), _)));
+        assert!(delayed(&job.on(NOW, event)));
+        let (ended, then) = end(&mut job, lost(&first.0));
+        assert_eq!(ended, [task(1, 1), task(2, 1)]);
+        assert!(delayed(&then), "{then:?}");
+        assert_eq!(job.on(NOW, Event::RestartTimer(Attempt(2))), prepare(3, &[&second.0]));
+        assert!(job.on(NOW, Event::RestartTimer(Attempt(2))).is_empty());
+        start(&mut job, 6);
+    }
+
+    /// All tasks have started again then: some may run on unseen, as after any loss of all.
+    #[test]
+    fn where_everything_that_ran_on_is_lost_the_whole_job_is_prepared() {
+        let mut job = running_on(&["a", "b"], &["c", "d"]);
+        let both = [0, 1].map(|subtask| place(&job, subtask));
+        job.on(NOW, lost(&both[0].0));
+        let on_the_other = [task(1, 1), task(2, 1)];
+        for task in on_the_other {
+            job.on(NOW, Event::TaskCanceled(Attempt(1), task));
+        }
+        assert!(job.runs_on(task(0, 1)));
+        let effects = job.on(NOW, lost(&both[1].0));
+        assert_eq!(effects[2..], [Effect::Prepare(Attempt(3))]);
+        start(&mut job, 6);
+        let event = failed(&job, task(0, 0));
+        assert_eq!(end(&mut job, event).0.len(), 5, "and waits for a checkpoint");
+    }
+
+    #[test]
+    fn what_is_lost_while_the_whole_job_is_prepared_is_a_failure_of_it() {
+        let mut job = running();
+        fail_all(&mut job);
+        let effects = job.on(NOW, lost(&place(&job, 0).0));
+        assert!(matches!(effects.last(), Some(Effect::RestartAfter(..))), "{effects:?}");
+    }
+
+    #[test]
+    fn what_fails_while_a_region_is_deployed_is_added_to_it_as_the_strategy_says() {
+        // Of the four tasks that are deployed, two are on each taskmanager.
+        for (what, cancelled, deployed) in [("kept", 4, 5), ("deployed", 3, 4), ("lost", 2, 5)] {
             let mut job = running();
             let event = failed(&job, task(1, 0));
             end(&mut job, event);
-            if !before {
-                job.on(NOW, Event::Prepared(Attempt(2)));
-                for name in ["a", "b"] {
-                    job.on(NOW, Event::Joined(Attempt(2), tm(name)));
-                }
+            job.on(NOW, Event::Prepared(Attempt(2)));
+            for name in ["a", "b"] {
+                job.on(NOW, Event::Joined(Attempt(2), tm(name)));
             }
-            let event = failed(&job, task(0, 0));
-            let effects = job.on(NOW, event);
-            let all: Vec<_> = effects.into_iter().filter_map(cancelled).flatten().collect();
-            assert_eq!(all.len(), if before { 1 } else { 5 }, "{all:?}");
-            assert!(!job.runs_on(task(0, 1)));
+            job.on(NOW, Event::TaskDeployed(Attempt(2), task(2, 1)));
+            let event = match what {
+                "kept" => failed(&job, task(0, 0)),
+                "deployed" => failed(&job, task(1, 0)),
+                _ => lost(&place(&job, 0).0),
+            };
+            let (ended, then) = end(&mut job, event);
+            assert_eq!(ended.len(), cancelled, "{what}: {ended:?}");
+            assert!(matches!(then[..], [Effect::RestartAfter(Attempt(2), _)]), "{what}: {then:?}");
+            assert!(job.runs_on(task(0, 1)), "{what}");
+            job.on(NOW, Event::RestartTimer(Attempt(2)));
+            start(&mut job, deployed);
         }
     }
 

@@ -29,8 +29,15 @@ struct World {
     survived: u32,
     inbox: VecDeque<Event>,
     timers: Vec<Event>,
-    /// How often the job started in part, and as a whole.
+    /// The attempts whose tasks were told to run.
+    ran: BTreeSet<Attempt>,
+    /// What has failed since all tasks ran.
+    failed: BTreeSet<TaskId>,
+    /// Some of it when others were about to start again.
+    meanwhile: bool,
+    /// How often the job started in part, how often so after more had failed meanwhile, and how often as a whole.
     partly: u32,
+    extended: u32,
     wholly: u32,
 }
 
@@ -68,7 +75,11 @@ impl World {
             survived: 0,
             inbox: VecDeque::new(),
             timers: Vec::new(),
+            ran: BTreeSet::new(),
+            failed: BTreeSet::new(),
+            meanwhile: false,
             partly: 0,
+            extended: 0,
             wholly: 0,
         }
     }
@@ -129,6 +140,8 @@ impl World {
                     if self.job.runs_on(task) {
                         let joined = self.joined.get(&place).filter(|_| self.live.contains(&place));
                         assert!(joined.is_none_or(|joined| *joined == attempt), "{place} is of {joined:?}");
+                        let runs = self.job.attempt_of(task).is_some_and(|of| self.ran.contains(&of));
+                        assert!(runs, "task {task} was never told to run");
                         continue;
                     }
                     let before = self.tasks.keys().find(|(_, other)| *other == task);
@@ -142,14 +155,19 @@ impl World {
             Effect::Start(attempt) => {
                 let attempts = self.job.attempts();
                 assert!(attempts.contains(&attempt));
+                self.ran.insert(attempt);
                 if attempts.len() > 1 {
-                    self.partly += 1
+                    self.partly += 1;
+                    self.extended += u32::from(self.meanwhile);
                 } else {
                     self.wholly += 1
                 }
+                self.failed.clear();
+                self.meanwhile = false;
                 self.inbox.push_back(Event::CheckpointCompleted { is_final: false });
             }
             Effect::CancelTasks(tasks) => {
+                self.none_ends_without_cause(&tasks);
                 for (task, _) in tasks {
                     let key = (self.job.attempt_of(task).expect("a task that was deployed"), task);
                     if self.tasks.remove(&key).is_some() {
@@ -184,8 +202,32 @@ impl World {
         self.zombies.retain(|_, tasks| tasks.len() < all);
     }
 
+    /// Only what is connected to something that has failed starts again, where all others have a checkpoint to go on from.
+    fn none_ends_without_cause(&self, tasks: &BTreeMap<TaskId, TaskManagerId>) {
+        if self.job.has_checkpoint && self.job.adaptive.is_none() {
+            let spared = self.plan.regions.iter().filter(|region| region.is_disjoint(&self.failed));
+            let spare: Vec<_> = spared.flatten().filter(|task| tasks.contains_key(task)).collect();
+            assert!(spare.is_empty(), "{spare:?} end for {:?}", self.failed);
+        }
+    }
+
+    fn note_failure(&mut self, event: &Event) {
+        let failed: Vec<_> = match event {
+            Event::TaskFailed(attempt, task, _) if self.job.is_current(*attempt, *task) => vec![*task],
+            Event::TaskManagerLost { id, .. } => {
+                let tasks = self.plan.tasks.iter();
+                tasks.filter(|task| self.job.last_place(**task) == Some(id)).copied().collect()
+            }
+            _ => return,
+        };
+        let ends = matches!(self.job.phase, Phase::Ending { .. });
+        self.meanwhile |= !failed.is_empty() && !ends && !self.job.kept.assignment.is_empty();
+        self.failed.extend(failed);
+    }
+
     fn deliver(&mut self) {
         let Some(event) = self.inbox.pop_front() else { return };
+        self.note_failure(&event);
         let effects = self.job.on(self.now, event);
         effects.into_iter().for_each(|effect| self.carry_out(effect));
     }
@@ -228,8 +270,8 @@ impl World {
     }
 }
 
-fn run(adaptive: bool) -> [u32; 3] {
-    let mut met = [0; 3];
+fn run(adaptive: bool) -> [u32; 4] {
+    let mut met = [0; 4];
     for seed in 0..200 {
         let mut world = World::new(seed, adaptive);
         (0..3).for_each(|_| world.register());
@@ -238,15 +280,17 @@ fn run(adaptive: bool) -> [u32; 3] {
             world.settle();
         }));
         assert!(outcome.is_ok(), "seed {seed}");
-        met.iter_mut().zip([world.partly, world.wholly, world.survived]).for_each(|(met, more)| *met += more);
+        let World { partly, extended, wholly, survived, .. } = world;
+        met.iter_mut().zip([partly, extended, wholly, survived]).for_each(|(met, more)| *met += more);
     }
     met
 }
 
 #[test]
 fn whatever_fails_the_job_runs_again_and_no_task_twice() {
-    let [partly, wholly, survived] = run(false);
+    let [partly, extended, wholly, survived] = run(false);
     assert!(partly > 500 && wholly > 500, "{partly} starts of a part, {wholly} of the whole");
+    assert!(extended > 500, "{extended} starts of a part to which something was added after it had ended");
     assert!(survived > 100, "{survived} attempts lived on as a whole");
 }
 
