@@ -33,7 +33,7 @@ use self::{
     adaptive::Adaptive,
     leaving::Departure,
     regions::Kept,
-    restart::{RestartBackoff, RestartDecision},
+    restart::{BEYOND_CURE, RestartBackoff, RestartDecision},
     slots::assign_slots,
 };
 
@@ -71,6 +71,12 @@ enum Phase {
 enum AfterEnding {
     Restart(Duration),
     End(JobResult),
+}
+
+/// The job fails by this error, since it is not restarted.
+fn given_up(error: Error, why: &str) -> AfterEnding {
+    let error = Error { message: format!("{} (the job is not restarted: {why})", error.message), ..error };
+    AfterEnding::End(JobResult::Failed(error))
 }
 
 /// A job's life.
@@ -386,7 +392,11 @@ impl JobScheduler {
         self.forget_task(task);
         let ran_on = self.kept.assignment.remove(&task).is_some();
         if ran_on && self.extend_region(&BTreeSet::from([task]), effects) {
-            effects.push(Effect::Report(error, Some(task)));
+            effects.push(Effect::Report(error.clone(), Some(task)));
+            if !error.retryable {
+                // It may not show itself a second time: a source's positions that are gone, for example.
+                self.end_tasks(now, given_up(error, BEYOND_CURE), effects);
+            }
             return self.after_ending(now, effects);
         }
         self.fail(now, error, Some(task), &BTreeSet::from([task]), effects);
@@ -477,10 +487,7 @@ impl JobScheduler {
         let next = match self.backoff.on_failure(now, &error) {
             RestartDecision::After(delay) if self.restart_region(now, failed, delay, effects) => return,
             RestartDecision::After(delay) => AfterEnding::Restart(delay),
-            RestartDecision::GiveUp(why) => {
-                let error = Error { message: format!("{} (the job is not restarted: {why})", error.message), ..error };
-                AfterEnding::End(JobResult::Failed(error))
-            }
+            RestartDecision::GiveUp(why) => given_up(error, &why),
         };
         self.end_tasks(now, next, effects);
     }

@@ -195,7 +195,7 @@ impl JobScheduler {
 
 #[cfg(test)]
 mod tests {
-    use millrace_core::{Error, restart::RestartStrategy};
+    use millrace_core::{Error, rest::JobStatus, restart::RestartStrategy};
 
     use super::{
         super::{Event, Plan},
@@ -488,6 +488,23 @@ mod tests {
             assert!(job.runs_on(task(0, 1)), "{what}");
             job.on(NOW, Event::RestartTimer(Attempt(2)));
             start(&mut job, deployed);
+        }
+    }
+
+    #[test]
+    fn what_a_restart_cannot_cure_ends_the_job_beside_a_region_too() {
+        for ended in [false, true] {
+            let mut job = running();
+            let event = failed(&job, task(1, 0));
+            match ended {
+                true => drop(end(&mut job, event)),
+                false => drop(job.on(NOW, event)),
+            }
+            let fatal = Error::external("data is lost").fatal();
+            let event = Event::TaskFailed(Attempt(1), task(0, 0), fatal);
+            let effects = job.on(NOW, event);
+            let kept: Vec<_> = effects.into_iter().filter_map(cancelled).flatten().collect();
+            assert_eq!((kept, job.status()), (vec![task(0, 1)], JobStatus::Failing), "ended: {ended}");
         }
     }
 

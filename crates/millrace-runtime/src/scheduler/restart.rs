@@ -8,6 +8,9 @@ use millrace_core::{Error, ErrorDomain, restart::RestartStrategy};
 /// completed checkpoint between them, the job fails, whatever the strategy.
 pub const USER_FAILURES_WITHOUT_PROGRESS: u32 = 10;
 
+/// Why a job does not go on after an error that is not retryable.
+pub(super) const BEYOND_CURE: &str = "a restart can't cure it";
+
 /// What to do about a failure.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum RestartDecision {
@@ -49,7 +52,7 @@ impl RestartBackoff {
     /// Decides about a failure at `now` (time since any fixed moment).
     pub fn on_failure(&mut self, now: Duration, error: &Error) -> RestartDecision {
         if !error.retryable {
-            return RestartDecision::GiveUp("a restart can't cure it".to_string());
+            return RestartDecision::GiveUp(BEYOND_CURE.to_string());
         }
         if error.domain == ErrorDomain::User && !matches!(self.strategy, RestartStrategy::None) {
             self.user_failures += 1;
