@@ -127,10 +127,8 @@ impl JobManager {
     /// Sends the taskmanagers away and waits until they have gone: what was sent to one that has not read it yet can be lost when this
     /// process ends, and it would look for a jobmanager.
     async fn dismiss(&mut self, peers: &mut mpsc::UnboundedReceiver<PeerEvent>) {
-        let ids: Vec<_> = self.taskmanagers.keys().cloned().collect();
-        for id in ids {
-            self.send(&id, &ToTaskManager::Shutdown);
-        }
+        // One that can't be told is not waited for.
+        self.taskmanagers.retain(|_, taskmanager| taskmanager.sender.send(&ToTaskManager::Shutdown).is_ok());
         let all_gone = async {
             while !self.taskmanagers.is_empty() {
                 match peers.recv().await {

@@ -103,6 +103,7 @@ enum Event {
     Splits(splits::Found),
     Coordinator(CoordinatorEvent),
     RestartTimer(Attempt),
+    Peer(PeerEvent),
     /// It is time to see whether there are slots enough.
     LookTimer,
     Ended(Result<JobOutcome>),
@@ -359,6 +360,7 @@ impl JobManager {
                 self.schedule(millrace_runtime::scheduler::Event::RestartTimer(attempt));
             }
             Event::LookTimer => self.schedule(millrace_runtime::scheduler::Event::LookTimer),
+            Event::Peer(event) => self.on_peer(event),
             Event::Ended(_) => {}
         }
     }

@@ -16,6 +16,7 @@ use millrace_runtime::{
     scheduler::{Effect, Event as SchedulerEvent},
     task::{BarrierHandling, TaskCommand, TaskEvent, TaskFailure},
 };
+use tokio::time::Instant;
 
 use super::{
     AttemptState, Event, JobManager, PeerEvent, TaskManager, TaskState,
@@ -345,11 +346,14 @@ impl JobManager {
         }
     }
 
-    pub(super) fn send(&mut self, id: &TaskManagerId, message: &ToTaskManager) {
-        let Some(taskmanager) = self.taskmanagers.get(id) else { return };
-        if let Err(error) = taskmanager.sender.send(message) {
-            let now = self.clock.elapsed();
-            self.lose(id, error.context(format!("taskmanager {id} can't be told anything")), now);
+    /// Tells a taskmanager. One that can't be told is lost, but not before what is being done is done: what others are told
+    /// because of that comes behind what they are being told now.
+    pub(super) fn send(&self, id: &TaskManagerId, message: &ToTaskManager) {
+        let Some(TaskManager { connection, sender, .. }) = self.taskmanagers.get(id) else { return };
+        if let Err(error) = sender.send(message) {
+            let error = error.context(format!("taskmanager {id} can't be told anything"));
+            let lost = PeerEvent::Lost { id: id.clone(), connection: *connection, error, since: Instant::now() };
+            let _ = self.events.send(Event::Peer(lost));
         }
     }
 

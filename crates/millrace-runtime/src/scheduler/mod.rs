@@ -310,7 +310,6 @@ impl JobScheduler {
         let joining: BTreeSet<_> = self.kept.assignment.values().cloned().collect();
         self.phase = Phase::Preparing { assignment, prepared: false, joining: joining.clone() };
         effects.push(Effect::Prepare(self.attempt));
-        // Last: who can't be told is lost, which may begin the next attempt.
         if !joining.is_empty() {
             effects.push(Effect::Join(self.attempt, joining));
         }
