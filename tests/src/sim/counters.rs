@@ -15,8 +15,10 @@ pub enum Seen {
     Adopted,
     /// One refused to.
     AdoptionRefused,
-    /// One region was started again while the other ran on.
+    /// Regions were started again while others ran on.
     RegionRestarted,
+    /// Another was lost before they were, and more ran on still.
+    RegionExtended,
     /// The log was told that the whole job starts again.
     Marked,
     /// A jobmanager failed, and the next one adopted tasks of several attempts.
@@ -99,8 +101,9 @@ pub const REQUIRED: [Seen; 18] = [
     Seen::RestoredInFlight,
 ];
 
-/// What it has to see a hundred times: it takes a job of two regions and several faults that follow each other.
-pub const REQUIRED_OF_REGIONS: [Seen; 3] = [Seen::RegionRestarted, Seen::AdoptedAfterRegion, Seen::ZombieReported];
+/// What it has to see a hundred times: it takes a job of several regions and several faults that follow each other.
+pub const REQUIRED_OF_REGIONS: [Seen; 4] =
+    [Seen::RegionRestarted, Seen::RegionExtended, Seen::AdoptedAfterRegion, Seen::ZombieReported];
 
 /// How often each was seen.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

@@ -1,7 +1,7 @@
 //! Crashes and pauses, and where they strike.
 
 use millrace_state::log::protocol::{Answer as LogAnswer, StoreOp};
-use rand::Rng;
+use rand::{Rng, seq::IteratorRandom};
 
 use super::{
     counters::Seen,
@@ -40,9 +40,8 @@ impl World {
     }
 
     fn one_of_the_newest(&mut self) -> Option<usize> {
-        let mut newest = (0..self.deployments.len()).rev().filter(|d| self.deployments[*d].alive).take(2);
-        let (first, second) = (newest.next()?, newest.next());
-        Some(second.filter(|_| self.rng.random_bool(0.5)).unwrap_or(first))
+        let alive = (0..self.deployments.len()).rev().filter(|d| self.deployments[*d].alive);
+        alive.take(self.plan.regions.max(2)).choose(&mut self.rng)
     }
 
     /// Whether a jobmanager that passes here is hit; a crash or a pause has happened when this returns.

@@ -48,7 +48,7 @@ pub enum Phase {
     Deciding,
     /// It reads the checkpoint to restart from.
     Restoring(CheckpointId),
-    /// It has read the checkpoint to restart a region from, and waits until the tasks that run on know of that.
+    /// It has read the checkpoint to restart regions from, and waits until the tasks that run on know of that.
     Joining,
     /// It knows what all tasks start from, and waits until the log holds the mark of that.
     Marking,
@@ -118,7 +118,7 @@ pub struct JobManager {
     pub may_run_on: bool,
     /// What all tasks start from, while that is being marked.
     pub from: Option<(CheckpointId, Restored)>,
-    /// The region that starts again alone.
+    /// The regions that start again while others run on.
     pub again: Option<Again>,
     /// The checkpoints that it tried to complete.
     pub instances: BTreeMap<CheckpointId, usize>,

@@ -1,7 +1,7 @@
 //! A seeded simulation of a whole job: the real barrier alignment, checkpoint coordinator and log protocol, between
 //! model tasks, model shells and a model store in which everything goes wrong that may go wrong.
 //!
-//! A seed is a schedule: a job of one or two regions, each of two or three sources and one or two counting tasks, with its
+//! A seed is a schedule: a job of one to three regions, each of two or three sources and one or two counting tasks, with its
 //! settings and its faults ([`plan`]). Tasks and jobmanagers die at any step, tasks are cut off and go on, jobmanagers
 //! stand still and go on after they were replaced, requests to the store arrive late and answers never, messages are
 //! lost, doubled and overtaken. After a while it calms down, and the job has to come to its end.

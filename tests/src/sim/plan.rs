@@ -47,7 +47,7 @@ pub enum Planned {
 /// A schedule's job and faults. Probabilities are in percent, times in milliseconds.
 #[derive(Clone, Debug)]
 pub struct Plan {
-    /// How many graphs that nothing connects, one or two. Each has as many sources and counting tasks.
+    /// How many graphs that nothing connects, one to three. Each has as many sources and counting tasks.
     pub regions: usize,
     /// How many sources, two or more.
     pub sources: usize,
@@ -95,10 +95,13 @@ impl Plan {
         for _ in 0..rng.random_range(1..5) {
             planned.push((rng.random_range(0..calm_at * 3 / 4), fault(rng)));
         }
-        let regions = rng.random_range(1..3);
-        if regions == 2 {
+        let regions = rng.random_range(1..4);
+        let mut at = rng.random_range(calm_at / 4..calm_at / 2);
+        // With three, a second may be lost before the first has started again.
+        for _ in 1..regions {
             let lost = if rng.random_bool(0.5) { Planned::KillTask } else { Planned::CutOff };
-            planned.push((rng.random_range(calm_at / 4..calm_at / 2), lost));
+            planned.push((at, lost));
+            at += rng.random_range(0..10);
         }
         Self {
             regions,

@@ -1,6 +1,6 @@
 //! The model job: sources emit numbered records, counting tasks count them and commit what they counted when a
 //! checkpoint completes. Every source has a channel to every counting task; records of a source are dealt out in turn. A
-//! job may have two such graphs, which nothing connects: its regions.
+//! job may have up to three such graphs, which nothing connects: its regions.
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -89,7 +89,7 @@ pub struct Deployment {
     pub attempt: Attempt,
     /// The attempt of the job that they are a part of.
     pub job_attempt: Attempt,
-    /// The other region's tasks of that attempt do not run yet.
+    /// Other regions' tasks of that attempt do not run yet.
     pub joining: bool,
     /// Their jobmanager has lost them, and they know nothing of it.
     pub cut_off: bool,
