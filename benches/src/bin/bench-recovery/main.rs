@@ -30,7 +30,7 @@ struct Args {
     #[arg(long, default_value_t = 30, value_parser = clap::value_parser!(u32).range(1..))]
     kills: u32,
     /// Flink's: with 2 GiB of state each takes it a minute or more.
-    #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..))]
+    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..))]
     flink_kills: u32,
     /// Records a second.
     #[arg(long, default_value_t = 50_000, value_parser = clap::value_parser!(u64).range(1..))]
@@ -67,6 +67,8 @@ machine, one after the other; checkpoints go to its disk. At the end each record
 Where a goal is about the checkpoint store, our checkpoints go to MinIO on the same machine, and a plain client reads them
 once before the first kill; Flink's go to the disk there too, for the package that it is taken from has no client for S3.
 
+A job that is behind its input for more than five minutes, after its state was filled or after a kill, takes no further part.
+
 Phases are what the engine tells of itself, *until noticed* is the time from the kill to the first of them. Flink's are
 those of its REST API: times of the job's and the tasks' states. *Flink, defaults* has its default heartbeats, restart
 strategy and recovery from the checkpoint directory; what it has beside the job (state, memory, checkpoint interval) is
@@ -93,19 +95,20 @@ fn run(args: &Args) -> Result<()> {
         let scenario = Scenario { keys: args.keys.unwrap_or(scenario.keys), ..scenario };
         let mut measured = Vec::new();
         let flink = args.flink.as_deref();
+        let mut part = String::new();
         for contender in contenders.iter().filter(|contender| contender.takes_part(scenario, flink.is_some())) {
             println!("{}: {}", scenario.title, contender.title());
             let kills = if *contender == Contender::Millrace { args.kills } else { args.flink_kills };
             measured.push((*contender, scenario.measure(*contender, flink, kills, args.rate)?));
+            part = format!("\n## {}\n\n{}", scenario.title, table::table(&measured));
+            part.extend(table::verdict(scenario, &measured).map(|verdict| format!("\n{verdict}\n")));
+            // After each, so that a run that is interrupted leaves what it has measured.
+            if let Some(path) = &args.write {
+                std::fs::write(path, format!("{report}{part}"))?;
+            }
         }
-        let mut part = format!("\n## {}\n\n{}", scenario.title, table::table(&measured));
-        part.extend(table::verdict(scenario, &measured).map(|verdict| format!("\n{verdict}\n")));
         println!("{part}");
         report += &part;
-        // After each, so that a run that is interrupted leaves what it has measured.
-        if let Some(path) = &args.write {
-            std::fs::write(path, &report)?;
-        }
     }
     Ok(())
 }

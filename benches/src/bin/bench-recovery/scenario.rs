@@ -22,6 +22,8 @@ pub const PARALLELISM: usize = 2;
 const PARTITIONS: i32 = 2;
 /// How long anything may take that is waited for: state of gigabytes is written first.
 pub const PATIENCE: Duration = Duration::from_secs(900);
+/// How long a job may be behind its input.
+const CATCHING_UP: Duration = Duration::from_secs(300);
 /// What is shown beside the phases after a jobmanager's restart: how long it took to the first checkpoint.
 pub const FIRST_CHECKPOINT: &str = "(first checkpoint after the restart)";
 /// Our goal for the worst of it, in milliseconds: an interval and a second.
@@ -147,7 +149,13 @@ pub struct Recovery {
 }
 
 /// What came of a scenario.
-pub type Recoveries = Vec<Recovery>;
+#[derive(Default)]
+pub struct Recoveries {
+    /// Of each kill.
+    pub kills: Vec<Recovery>,
+    /// Why it ended before all kills, if it did.
+    pub ended: Option<String>,
+}
 
 impl Place {
     /// Bytes a second at which a plain client reads the checkpoint from the store; nothing where there is no store. The
@@ -178,8 +186,27 @@ impl Scenario {
         self.victim != Victim::JobManager
     }
 
-    /// Runs a contender through so many kills.
+    /// Runs a contender through so many kills. That another one than ours does not get to its end is a result.
     pub fn measure(self, contender: Contender, flink: Option<&Path>, kills: u32, rate: u64) -> Result<Recoveries> {
+        let mut recoveries = Recoveries::default();
+        match self.kill(contender, flink, kills, rate, &mut recoveries.kills) {
+            Err(error) if contender != Contender::Millrace => {
+                println!("  ended: {error}");
+                recoveries.ended = Some(error.to_string());
+            }
+            ended => ended?,
+        }
+        Ok(recoveries)
+    }
+
+    fn kill(
+        self,
+        contender: Contender,
+        flink: Option<&Path>,
+        kills: u32,
+        rate: u64,
+        recoveries: &mut Vec<Recovery>,
+    ) -> Result<()> {
         let broker = KafkaBroker::start()?;
         let place = Place {
             kafka: broker.client(),
@@ -196,7 +223,6 @@ impl Scenario {
         let feed = Feed::start(place.kafka.clone(), &place.input, self.keys, SAMPLE, rate);
         let keys = self.keys.div_ceil(SAMPLE) as usize;
         wait("counts of all keys", || Ok(outputs.keys() == keys && feed.is_alive()))?;
-        let mut recoveries = Vec::new();
         running.settle()?;
         let store_rate = place.rate()?;
         for _ in 0..kills {
@@ -234,7 +260,7 @@ impl Scenario {
             return Err(format!("{counted} of {sampled} records are counted").into());
         }
         println!("  {counted} sampled records, each counted once");
-        Ok(recoveries)
+        Ok(())
     }
 
     /// What came of the kill at this moment.
@@ -257,7 +283,7 @@ impl Scenario {
 /// Waits until what was written a moment ago is counted.
 fn catch_up(outputs: &Outputs, feed: &Feed, rate: u64) -> Result<()> {
     let lag = (rate / SAMPLE) as f64 * LAG.as_secs_f64();
-    wait("counts of the newest records", || {
+    wait_for("counts of the newest records", CATCHING_UP, || {
         if !feed.is_alive() {
             return Err("the feed has ended".into());
         }
@@ -266,11 +292,15 @@ fn catch_up(outputs: &Outputs, feed: &Feed, rate: u64) -> Result<()> {
 }
 
 /// Looks at a condition until it holds.
-pub fn wait(what: &str, mut condition: impl FnMut() -> Result<bool>) -> Result<()> {
-    let end = Instant::now() + PATIENCE;
+pub fn wait(what: &str, condition: impl FnMut() -> Result<bool>) -> Result<()> {
+    wait_for(what, PATIENCE, condition)
+}
+
+fn wait_for(what: &str, patience: Duration, mut condition: impl FnMut() -> Result<bool>) -> Result<()> {
+    let end = Instant::now() + patience;
     while !condition()? {
         if Instant::now() >= end {
-            return Err(format!("no {what} within {PATIENCE:?}").into());
+            return Err(format!("no {what} within {patience:?}").into());
         }
         thread::sleep(Duration::from_millis(10));
     }

@@ -13,24 +13,23 @@ use crate::{
 pub fn table(measured: &[(Contender, Recoveries)]) -> String {
     let mut text = String::from("| contender | kills | silent, median s | worst s | median ms by phase |\n");
     text += "|:--|--:|--:|--:|:--|\n";
-    for (contender, recoveries) in measured {
-        let (median, worst) = median_and_worst(recoveries.iter().map(|recovery| recovery.silent));
-        let _ = writeln!(
-            text,
-            "| {} | {} | {:.2} | {:.2} | {} |",
-            contender.title(),
-            recoveries.len(),
-            median.as_secs_f64(),
-            worst.as_secs_f64(),
-            phases(recoveries)
-        );
+    for (contender, Recoveries { kills, ended }) in measured {
+        let title = contender.title();
+        if !kills.is_empty() {
+            let (median, worst) = median_and_worst(kills.iter().map(|recovery| recovery.silent));
+            let (median, worst) = (median.as_secs_f64(), worst.as_secs_f64());
+            let _ = writeln!(text, "| {title} | {} | {median:.2} | {worst:.2} | {} |", kills.len(), phases(kills));
+        }
+        if let Some(why) = ended {
+            let _ = writeln!(text, "| {title} | {} | | | the run ended after that: {why} |", kills.len());
+        }
     }
     text
 }
 
 /// Whether our goal is met; where it is not, which phase takes longest in the runs that miss it.
 pub fn verdict(scenario: Scenario, measured: &[(Contender, Recoveries)]) -> Option<String> {
-    let ours = &measured.iter().find(|(contender, _)| *contender == Contender::Millrace)?.1;
+    let ours = &measured.iter().find(|(contender, _)| *contender == Contender::Millrace)?.1.kills;
     let misses = [median_missed(scenario.goal, ours), worst_missed(scenario.goal, ours), checkpoint_missed(ours)];
     let misses: Vec<_> = misses.into_iter().flatten().collect();
     let goal = describe(scenario.goal, ours);
@@ -151,8 +150,21 @@ mod tests {
         }
     }
 
-    fn said(scenario: &str, recoveries: Recoveries) -> String {
+    fn said(scenario: &str, kills: Vec<Recovery>) -> String {
+        let recoveries = Recoveries { kills, ended: None };
         verdict(scenario::named(scenario).unwrap(), &[(Contender::Millrace, recoveries)]).unwrap()
+    }
+
+    #[test]
+    fn who_does_not_get_to_the_end_has_a_row_that_says_why() {
+        let ended = |kills| Recoveries { kills, ended: Some("no counts within 300s".to_owned()) };
+        let text =
+            table(&[(Contender::Flink, ended(vec![])), (Contender::FlinkTuned, ended(vec![recovery(900, &[], None)]))]);
+        assert!(
+            text.contains("| Flink, defaults | 0 | | | the run ended after that: no counts within 300s |"),
+            "{text}"
+        );
+        assert!(text.contains("| Flink, tuned | 1 | 0.90 |"), "{text}");
     }
 
     #[test]
