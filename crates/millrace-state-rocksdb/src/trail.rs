@@ -263,8 +263,7 @@ pub(crate) fn take_runs(directory: &Path, to: &Path) -> Result<Vec<PathBuf>> {
         fs::rename(&file.path, &run).map_err(failed)?;
         runs.push(run);
     }
-    // The numbers have as many digits each.
-    runs.sort();
+    runs.sort_by_key(|run| position_of(run));
     Ok(runs)
 }
 
