@@ -211,7 +211,10 @@ fn a_checkpoint_costs_what_has_changed() {
     println!("all: {changes:.0} MB changed, {written:.0} MB written, {:.2} times as much", written / changes);
     assert!(written <= FACTOR * changes, "{written} MB written for {changes} MB");
     let uncompacted: f64 = measured.iter().map(|(_, costs)| sum(costs, |cost| cost.mb - cost.compacted_mb)).sum();
-    assert!(uncompacted <= 2.2 * changes, "what was written is there as a run, and once more as a file of a base at most");
+    assert!(
+        uncompacted <= 2.2 * changes,
+        "what was written is there as a run, and once more as a file of a base at most"
+    );
     let points = |figure: fn(&Cost) -> f64| -> Vec<(f64, f64)> {
         measured.iter().flat_map(|(share, costs)| costs.iter().map(move |cost| (*share, figure(cost)))).collect()
     };

@@ -42,14 +42,15 @@ impl Contender {
     }
 
     /// Whether it can be measured so. Flink's jobs end with their jobmanager unless ZooKeeper or Kubernetes keeps what
-    /// belongs to them.
+    /// belongs to them, and its package has no client for an object store.
     pub fn takes_part(self, scenario: Scenario, flink: bool) -> bool {
-        self == Self::Millrace || (flink && scenario.victim != Victim::JobManager)
+        let flink_can = scenario.victim != Victim::JobManager && !matches!(scenario.goal, Goal::Fetch(_));
+        self == Self::Millrace || (flink && flink_can)
     }
 
-    /// An object store for its checkpoints, where the scenario is about one. Flink's package has no client for it.
-    pub fn store(self, scenario: Scenario) -> Result<Option<Minio>> {
-        if self != Self::Millrace || !matches!(scenario.goal, Goal::Fetch(_)) {
+    /// An object store for the checkpoints, where the scenario is about one.
+    pub fn store(scenario: Scenario) -> Result<Option<Minio>> {
+        if !matches!(scenario.goal, Goal::Fetch(_)) {
             return Ok(None);
         }
         let minio = Minio::start()?;

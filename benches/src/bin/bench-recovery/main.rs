@@ -64,8 +64,8 @@ jobmanager: when that is killed, *silent* is the longest time without a new coun
 the longest in as much time before the kill. All contenders read at the same rate from a broker of their own on the same
 machine, one after the other; checkpoints go to its disk. At the end each record must be counted exactly once.
 
-Where a goal is about the checkpoint store, our checkpoints go to MinIO on the same machine, and a plain client reads them
-once before the first kill; Flink's go to the disk there too, for the package that it is taken from has no client for S3.
+Where a goal is about the checkpoint store, checkpoints go to MinIO on the same machine, and a plain client reads them once
+before the first kill; Flink takes no part there, for the package that it is taken from has no client for S3.
 
 A job that is behind its input for more than five minutes, after its state was filled or after a kill, takes no further part.
 
@@ -74,7 +74,7 @@ those of its REST API: times of the job's and the tasks' states. *Flink, default
 strategy and recovery from the checkpoint directory; what it has beside the job (state, memory, checkpoint interval) is
 that `restart-strategy.exponential-delay.reset-backoff-threshold` is 1 s, so that each kill is restarted as a first one.
 *Tuned* has heartbeats every second with a timeout of 3 s, 100 ms before a restart, and
-`execution.state-recovery.from-local`. Flink takes no part where the jobmanager is killed: without ZooKeeper or
+`execution.state-recovery.from-local`. Nor does it where the jobmanager is killed: without ZooKeeper or
 Kubernetes, where it keeps what belongs to a job, its jobs end with their jobmanager.
 ";
 

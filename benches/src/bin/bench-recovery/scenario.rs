@@ -214,7 +214,7 @@ impl Scenario {
             flink: flink.map(Path::to_owned),
             input: "records".to_owned(),
             output: "counts".to_owned(),
-            store: contender.store(self)?,
+            store: Contender::store(self)?,
         };
         place.kafka.create_topic(&place.input, PARTITIONS)?;
         place.kafka.create_topic(&place.output, 1)?;
