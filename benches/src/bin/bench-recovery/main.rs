@@ -74,7 +74,7 @@ those of its REST API: times of the job's and the tasks' states. *Flink, default
 strategy and recovery from the checkpoint directory; what it has beside the job (state, memory, checkpoint interval) is
 that `restart-strategy.exponential-delay.reset-backoff-threshold` is 1 s, so that each kill is restarted as a first one.
 *Tuned* has heartbeats every second with a timeout of 3 s, 100 ms before a restart, and
-`execution.state-recovery.from-local`. Nor does it where the jobmanager is killed: without ZooKeeper or
+`execution.state-recovery.from-local`. Flink takes no part either where the jobmanager is killed: without ZooKeeper or
 Kubernetes, where it keeps what belongs to a job, its jobs end with their jobmanager.
 ";
 
