@@ -133,10 +133,20 @@ impl Database {
         // One at a time: each waits for the one before.
         let path = self.directory().join("run.sst");
         self.remove_run(&path)?;
+        let taken = self.write(run, &path).and_then(|()| self.take(&path));
+        if taken.is_err() {
+            // It may be what the disk is full of.
+            let _ = self.remove_run(&path);
+        }
+        taken
+    }
+
+    /// Writes a run as a sorted file.
+    fn write(&self, run: &Run, path: &Path) -> Result<()> {
         let write = || {
             let options = options(&self.memory, self.in_pieces.load(Ordering::Relaxed), None)?;
             let mut writer = SstFileWriter::create(&options);
-            writer.open(&path)?;
+            writer.open(path)?;
             for (key, value) in run.iter() {
                 match value {
                     Some(value) => writer.put(key, value)?,
@@ -145,25 +155,17 @@ impl Database {
             }
             writer.finish()
         };
-        let written = write().map_err(|error| self.error("writing local state", &error));
-        let kept = written.and_then(|()| self.trail.as_ref().map_or(Ok(None), |trail| trail.keep(&path)));
-        let taken = kept.and_then(|kept| match ingest(self.db(), slice::from_ref(&path)) {
-            Ok(()) => Ok(kept),
-            Err(error) => Err(self.error("writing local state", &error)),
-        });
-        match taken {
-            Ok(kept) => {
-                if let (Some(trail), Some(run)) = (&self.trail, kept) {
-                    trail.add(run, self.size());
-                }
-                Ok(())
-            }
-            Err(error) => {
-                // It may be what the disk is full of.
-                let _ = self.remove_run(&path);
-                Err(error)
-            }
+        write().map_err(|error| self.error("writing local state", &error))
+    }
+
+    /// Gives the database a sorted file, which snapshots then consist of too.
+    fn take(&self, path: &PathBuf) -> Result<()> {
+        let kept = self.trail.as_ref().map_or(Ok(None), |trail| trail.keep(path))?;
+        ingest(self.db(), slice::from_ref(path)).map_err(|error| self.error("writing local state", &error))?;
+        if let (Some(trail), Some(run)) = (&self.trail, kept) {
+            trail.add(run, self.size());
         }
+        Ok(())
     }
 
     /// What a failed run has left may be a file of the database by another name: it is not to be written over.

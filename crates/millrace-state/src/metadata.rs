@@ -212,11 +212,11 @@ impl CheckpointMetadata {
     }
 
     fn set_directory(&mut self, uri: &str) {
+        let beside = beside(uri);
         let subtasks = self.operators.iter_mut().flat_map(|operator| &mut operator.subtasks);
         for subtask in subtasks {
             let keyed = subtask.keyed.iter_mut().map(|keyed| &mut keyed.data);
             keyed.chain(&mut subtask.in_flight).for_each(|data| place(data, uri));
-            let beside = beside(uri);
             subtask.ahead.iter_mut().for_each(|shared| shared.file.directory.clone_from(&beside));
         }
     }

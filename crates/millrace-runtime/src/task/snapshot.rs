@@ -167,15 +167,13 @@ impl SnapshotWriter {
         let mut state = Vec::new();
         let mut in_flight = self.write_in_flight(&snapshot.in_flight)?;
         for (index, part) in snapshot.operators.into_iter().enumerate() {
-            let (keyed, ahead) = match part.keyed {
+            if self.is_aborted() {
                 // Nobody waits for the rest.
-                _ if self.is_aborted() => return Ok(Vec::new()),
-                Some(keyed) => {
-                    let (keyed, ahead) = self.write_keyed(index, keyed)?;
-                    (Some(keyed), ahead)
-                }
-                None => (None, Vec::new()),
-            };
+                return Ok(Vec::new());
+            }
+            let keyed = part.keyed.map(|keyed| self.write_keyed(index, keyed)).transpose()?;
+            let (keyed, ahead) = keyed.unzip();
+            let ahead = ahead.unwrap_or_default();
             // A task with inputs has no source: the first part is the operator that takes them.
             let in_flight = in_flight.take();
             state.push(OperatorSubtaskState { uid: part.uid, keyed, lists: part.lists, in_flight, ahead });
