@@ -40,8 +40,10 @@ use crate::{
 const OPEN_FILES: i32 = 512;
 /// The size of a file, which is what an incremental checkpoint writes or does not write.
 const FILE_BYTES: u64 = 32 << 20;
-/// So many files may wait for compaction.
-const MOST_UNCOMPACTED: u64 = 16;
+/// So many files are compacted at once. Each time, the next level is written anew: with fewer that costs more than reads gain.
+const COMPACTED_AT_ONCE: i32 = 16;
+/// So many may wait for compaction.
+const MOST_UNCOMPACTED: u64 = 32;
 const COMPACTION_POLL: Duration = Duration::from_millis(5);
 const WRITE_BUFFER: usize = 1 << 20;
 const BLOCK_BYTES: usize = 8 << 10;
@@ -269,10 +271,9 @@ fn options(memory: &SharedMemory, in_pieces: bool, dead: Option<Dead>) -> Result
         Some(encoding::has_prefix),
     ));
     options.set_target_file_size_base(FILE_BYTES);
+    options.set_level_zero_file_num_compaction_trigger(COMPACTED_AT_ONCE);
     if let Some(dead) = dead {
         options.set_compaction_filter_factory(dead);
-        // A run would be taken for the bottommost.
-        options.set_bottommost_compression_type(DBCompressionType::Zstd);
     }
     options.set_log_level(LogLevel::Warn);
     options.set_keep_log_file_num(1);

@@ -43,7 +43,8 @@ impl SharedMemory {
         let hot_size = bytes / 2;
         let cache_size = bytes - hot_size;
         Ok(Self {
-            cache: Cache::new_lru_cache(cache_size),
+            // Without a lock, and of itself as large as its blocks need.
+            cache: Cache::new_hyper_clock_cache(cache_size, 0),
             cache_size,
             hot_size,
             open: AtomicUsize::new(0),
