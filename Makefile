@@ -49,7 +49,7 @@ SERVICES = \
 # The same for all that is built for the tests: what differs is built again.
 TESTED := millrace-tests/rocksdb,millrace-tests/hdfs,millrace-connectors/parquet,millrace-connectors/postgres
 
-test: ## formatting, lints and all tests
+test: ## formatting, lints, all tests and the instructions of the hottest paths
 	$(SERVICES)
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets --features $(TESTED) -- -D warnings
@@ -57,6 +57,7 @@ test: ## formatting, lints and all tests
 	# tests of processes start the programs as users do
 	cargo build --workspace --bins --features $(TESTED)
 	cargo test --workspace --features $(TESTED) --no-fail-fast
+	scripts/count-instructions.sh
 
 instructions: ## the instructions that the five hottest paths take, against the committed baseline
 	$(CACHE)

@@ -108,6 +108,8 @@ impl Campaign {
             alive: (0..TASKMANAGERS).collect(),
             rng: ChaCha8Rng::seed_from_u64(self.seed),
             newest_completed: 0,
+            generation: Generation(1),
+            killed_since: 0,
             report: Report::default(),
         };
         struck.settle()?;
@@ -203,6 +205,9 @@ struct Struck {
     rng: ChaCha8Rng,
     /// The newest checkpoint that was seen complete: recovery must not go back behind it.
     newest_completed: u64,
+    /// The jobmanager's when all tasks ran last, and how many were killed since.
+    generation: Generation,
+    killed_since: u32,
     report: Report,
 }
 
@@ -222,7 +227,7 @@ impl Struck {
         let hasty = self.rng.random_ratio(1, HASTY);
         if !hasty {
             let state = self.settle()?;
-            self.check_restored(&state);
+            self.check(&state);
             self.report.while_running += 1;
         }
         // A moment is what is random here: there is nothing to wait for.
@@ -235,6 +240,7 @@ impl Struck {
             self.cluster.kill_jobmanager()?;
             self.cluster.restart_jobmanager()?;
             self.report.jobmanagers += 1;
+            self.killed_since += 1;
         } else {
             let victim = self.rng.random_range(0..self.alive.len());
             self.cluster.kill_taskmanager(self.alive[victim])?;
@@ -242,6 +248,20 @@ impl Struck {
             self.report.taskmanagers += 1;
         }
         Ok(())
+    }
+
+    /// Checks a job whose tasks all run.
+    fn check(&mut self, state: &JobState) {
+        self.check_generation(state.job.generation);
+        self.check_restored(state);
+    }
+
+    /// Each jobmanager is an incarnation of its own, but for one that was killed before it had a generation.
+    fn check_generation(&mut self, now: Generation) {
+        let (before, killed) = (self.generation, std::mem::take(&mut self.killed_since));
+        let (least, most) = (before.0 + u64::from(killed.min(1)), before.0 + u64::from(killed));
+        assert!((least..=most).contains(&now.0), "{now:?} after {before:?} and {killed} jobmanagers that were killed");
+        self.generation = now;
     }
 
     /// A recovery begins at the newest completed checkpoint.
@@ -264,15 +284,14 @@ impl Struck {
     /// Waits until everything is counted, checks it against what was written, and ends the job.
     fn end(&mut self, written: &BTreeMap<String, u64>) -> Result<BTreeMap<String, u64>> {
         let state = self.settle()?;
-        self.check_restored(&state);
+        self.check(&state);
         let outputs = wait_for_all(&mut self.cluster, written)?;
         self.report.lines = outputs.lines;
         let wrong = differences(written, &outputs.highest);
         assert!(wrong.is_empty(), "counts differ from what was written: {wrong:?}\n{}", self.cluster.tails());
 
         let state = self.cluster.state()?;
-        let generations = Generation(u64::from(self.report.jobmanagers) + 1);
-        assert_eq!(state.job.generation, generations, "each jobmanager is an incarnation of its own");
+        assert_eq!(state.job.generation, self.generation, "nobody took the job from its jobmanager");
         if self.report.jobmanagers == 0 {
             // A jobmanager counts only its own.
             let (restarts, at_least) = (state.job.restarts, u64::from(self.report.while_running));
